@@ -1,0 +1,74 @@
+#include "os/file.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+namespace caisson::os {
+namespace {
+
+class FileTest : public testing::Test {
+  protected:
+    TemporaryDirectory directory_ = TemporaryDirectory::create("/tmp", "caisson-file-test-").value();
+    std::string path(const std::string& name) { return directory_.path() + "/" + name; }
+};
+
+TEST_F(FileTest, AtomicWriteReplacesAndLeavesNothingBeside) {
+    ASSERT_TRUE(write_file_atomic(path("a"), "one", 0640).has_value());
+    ASSERT_TRUE(write_file_atomic(path("a"), "two", 0640).has_value());
+    EXPECT_EQ(read_file(path("a")).value(), "two");
+    EXPECT_EQ(list_directory(directory_.path()).value().size(), 1u);
+    struct stat info {};
+    ASSERT_EQ(::stat(path("a").c_str(), &info), 0);
+    EXPECT_EQ(info.st_mode & 07777, 0640u);
+}
+
+TEST_F(FileTest, AtomicWriteIntoMissingDirectoryNamesThePath) {
+    auto result = write_file_atomic(path("no/a"), "x");
+    ASSERT_FALSE(result.has_value());
+    EXPECT_NE(result.error().to_string().find("no/a"), std::string::npos);
+}
+
+TEST_F(FileTest, ReadFileHasALimit) {
+    ASSERT_TRUE(write_file_atomic(path("a"), std::string(101, 'x')).has_value());
+    EXPECT_EQ(read_file(path("a"), 101).value().size(), 101u);
+    auto result = read_file(path("a"), 100);
+    ASSERT_FALSE(result.has_value());
+    EXPECT_EQ(result.error().code, Errc::kLimit);
+}
+
+TEST_F(FileTest, RemoveTreeDoesNotFollowLinks) {
+    ASSERT_TRUE(make_directories(path("kept")).has_value());
+    ASSERT_TRUE(write_file_atomic(path("kept/file"), "x").has_value());
+    ASSERT_TRUE(make_directories(path("tree/deep")).has_value());
+    ASSERT_EQ(::symlink(path("kept").c_str(), path("tree/deep/link").c_str()), 0);
+    ASSERT_EQ(::chmod(path("tree/deep").c_str(), 0500), 0);
+    ::chmod(path("tree/deep").c_str(), 0700);
+    ASSERT_TRUE(remove_tree(path("tree")).has_value());
+    EXPECT_FALSE(exists(path("tree")));
+    EXPECT_TRUE(exists(path("kept/file")));
+    EXPECT_TRUE(remove_tree(path("tree")).has_value());
+}
+
+TEST_F(FileTest, OpenBeneathRefusesEscapes) {
+    ASSERT_TRUE(make_directories(path("in")).has_value());
+    ASSERT_TRUE(write_file_atomic(path("out"), "x").has_value());
+    ASSERT_EQ(::symlink("../out", path("in/link").c_str()), 0);
+    auto in = open_file(path("in"), O_RDONLY | O_DIRECTORY).value();
+    for (auto escape : {"../out", "link", "/etc/passwd", "x/../../out"})
+        EXPECT_FALSE(open_beneath(in, escape, O_RDONLY).has_value()) << escape;
+    EXPECT_TRUE(open_beneath(in, "new", O_WRONLY | O_CREAT, 0600).has_value());
+}
+
+TEST_F(FileTest, LockExcludesAndIsFreedWithItsOwner) {
+    {
+        auto held = FileLock::acquire(path("lock")).value();
+        auto second = FileLock::try_acquire(path("lock"));
+        ASSERT_FALSE(second.has_value());
+        EXPECT_EQ(second.error().code, Errc::kInUse);
+    }
+    EXPECT_TRUE(FileLock::try_acquire(path("lock")).has_value());
+}
+
+}  // namespace
+}  // namespace caisson::os

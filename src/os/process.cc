@@ -1,0 +1,249 @@
+#include "os/process.h"
+
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/sched.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "base/text.h"
+#include "os/file.h"
+
+namespace caisson::os {
+
+using base::failure;
+using base::failure_errno;
+
+namespace {
+
+// What failed in the child before its exec; sent through a close-on-exec pipe.
+struct ChildFailure {
+    int step;
+    int error_number;
+};
+constexpr const char* kSteps[] = {"arranging file descriptors", "starting a session", "tying its life to its parent",
+                                  "setting its user", "entering its working directory", "executing it"};
+
+struct ChildPlan {
+    const Command* command;
+    char* const* argv;
+    char* const* envp;
+    int report_fd;
+    int null_fd;
+    pid_t parent;
+    const sigset_t* original_mask;
+};
+
+[[noreturn]] void child_fail(const ChildPlan& plan, int step) {
+    ChildFailure failed{step, errno};
+    ssize_t ignored = ::write(plan.report_fd, &failed, sizeof failed);
+    static_cast<void>(ignored);
+    ::_exit(127);
+}
+
+// Only async-signal-safe calls from here on.
+[[noreturn]] void run_child(ChildPlan plan) {
+    const Command& command = *plan.command;
+    // A handler of the parent must not run in the child; dispositions other than "ignored" reset at exec anyway.
+    struct sigaction standard {};
+    standard.sa_handler = SIG_DFL;
+    for (int signal = 1; signal < NSIG; ++signal) ::sigaction(signal, &standard, nullptr);
+    ::sigprocmask(SIG_SETMASK, plan.original_mask, nullptr);
+
+    // First everything that is passed on moves above all target numbers, then down to its place.
+    int highest = 2;
+    for (const auto& descriptor : command.descriptors) highest = std::max(highest, descriptor.target);
+    int moved_report = ::fcntl(plan.report_fd, F_DUPFD_CLOEXEC, highest + 1);
+    if (moved_report < 0) child_fail(plan, 0);
+    plan.report_fd = moved_report;
+    int moved_null = ::fcntl(plan.null_fd, F_DUPFD_CLOEXEC, highest + 1);
+    if (moved_null < 0) child_fail(plan, 0);
+    int moved_program = -1;
+    if (command.program_fd >= 0) {
+        moved_program = ::fcntl(command.program_fd, F_DUPFD_CLOEXEC, highest + 1);
+        if (moved_program < 0) child_fail(plan, 0);
+    }
+    constexpr std::size_t kMaxDescriptors = 64;
+    int moved[kMaxDescriptors];
+    if (command.descriptors.size() > kMaxDescriptors) {
+        errno = EMFILE;
+        child_fail(plan, 0);
+    }
+    for (std::size_t i = 0; i < command.descriptors.size(); ++i) {
+        moved[i] = ::fcntl(command.descriptors[i].source, F_DUPFD_CLOEXEC, highest + 1);
+        if (moved[i] < 0) child_fail(plan, 0);
+    }
+    for (int standard_fd = 0; standard_fd <= 2; ++standard_fd)
+        if (::dup2(moved_null, standard_fd) < 0) child_fail(plan, 0);
+    for (std::size_t i = 0; i < command.descriptors.size(); ++i)
+        if (::dup2(moved[i], command.descriptors[i].target) < 0) child_fail(plan, 0);
+    // Whatever an embedding application left open without close-on-exec must not leak into the child.
+    if (::syscall(SYS_close_range, highest + 1, ~0U, 4U /* CLOSE_RANGE_CLOEXEC */) != 0) child_fail(plan, 0);
+    for (int fd = 3; fd <= highest; ++fd) {
+        bool wanted = false;
+        for (const auto& descriptor : command.descriptors) wanted = wanted || descriptor.target == fd;
+        if (!wanted) ::close(fd);
+    }
+
+    if (command.new_session && ::setsid() < 0) child_fail(plan, 1);
+    if (command.die_with_parent) {
+        if (::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) child_fail(plan, 2);
+        if (::getppid() != plan.parent) {
+            errno = ESRCH;
+            child_fail(plan, 2);
+        }
+    }
+    if (command.user || command.group) {
+        uid_t user = command.user.value_or(::getuid());
+        gid_t group = command.group.value_or(::getgid());
+        if (::setgroups(0, nullptr) != 0) child_fail(plan, 3);
+        if (::setresgid(group, group, group) != 0) child_fail(plan, 3);
+        if (::setresuid(user, user, user) != 0) child_fail(plan, 3);
+        // A change of credentials clears the parent-death signal.
+        if (command.die_with_parent) {
+            if (::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) child_fail(plan, 2);
+            if (::getppid() != plan.parent) {
+                errno = ESRCH;
+                child_fail(plan, 2);
+            }
+        }
+    }
+    if (::chdir(command.working_directory.c_str()) != 0) child_fail(plan, 4);
+    if (moved_program >= 0)
+        ::syscall(SYS_execveat, moved_program, "", plan.argv, plan.envp, AT_EMPTY_PATH);
+    else
+        ::execve(plan.argv[0], plan.argv, plan.envp);
+    child_fail(plan, 5);
+}
+
+}  // namespace
+
+Process::Process(Process&& other) noexcept
+    : pid_(std::exchange(other.pid_, -1)), pidfd_(std::move(other.pidfd_)) {}
+
+Process& Process::operator=(Process&& other) noexcept {
+    if (this != &other) {
+        Process old(std::move(*this));
+        pid_ = std::exchange(other.pid_, -1);
+        pidfd_ = std::move(other.pidfd_);
+    }
+    return *this;
+}
+
+Process::~Process() {
+    if (pid_ <= 0) return;
+    static_cast<void>(send_signal(SIGKILL));
+    static_cast<void>(wait());
+}
+
+Result<> Process::send_signal(int signal) const {
+    if (pid_ <= 0) return {};
+    if (::syscall(SYS_pidfd_send_signal, pidfd_.get(), signal, nullptr, 0) != 0 && errno != ESRCH)
+        return failure_errno("cannot signal process " + std::to_string(pid_));
+    return {};
+}
+
+Result<ExitStatus> Process::wait(std::optional<std::chrono::milliseconds> deadline) {
+    if (pid_ <= 0) return failure(Errc::kInternal, "waiting for a process that was reaped before");
+    if (deadline) {
+        auto end = std::chrono::steady_clock::now() + *deadline;
+        for (;;) {
+            auto left = std::chrono::duration_cast<std::chrono::milliseconds>(end - std::chrono::steady_clock::now());
+            struct pollfd poll_entry {pidfd_.get(), POLLIN, 0};
+            int ready = ::poll(&poll_entry, 1, static_cast<int>(std::max<long long>(0, left.count())));
+            if (ready > 0) break;
+            if (ready == 0)
+                return failure(Errc::kTimeout, "process " + std::to_string(pid_) + " is still running");
+            if (errno != EINTR) return failure_errno("cannot wait for process " + std::to_string(pid_));
+        }
+    }
+    int status = 0;
+    for (;;) {
+        pid_t got = ::waitpid(pid_, &status, __WALL);
+        if (got == pid_) break;
+        if (errno == EINTR) continue;
+        pid_ = -1;
+        return failure_errno("cannot reap a process");
+    }
+    pid_ = -1;
+    pidfd_.reset();
+    if (WIFSIGNALED(status)) return ExitStatus{true, WTERMSIG(status)};
+    return ExitStatus{false, WEXITSTATUS(status)};
+}
+
+Result<ExitStatus> Process::stop(std::chrono::milliseconds grace) {
+    CAISSON_TRY(send_signal(SIGTERM));
+    auto ended = wait(grace);
+    if (ended || ended.error().code != Errc::kTimeout) return ended;
+    CAISSON_TRY(send_signal(SIGKILL));
+    return wait();
+}
+
+Result<Process> spawn(const Command& command) {
+    if (command.arguments.empty()) return failure(Errc::kInternal, "spawning an empty command");
+    std::vector<char*> argv;
+    for (const auto& argument : command.arguments) argv.push_back(const_cast<char*>(argument.c_str()));
+    argv.push_back(nullptr);
+    std::vector<char*> envp;
+    for (const auto& variable : command.environment) envp.push_back(const_cast<char*>(variable.c_str()));
+    envp.push_back(nullptr);
+
+    auto report = CAISSON_TRY(make_pipe());
+    auto null_fd = CAISSON_TRY(open_file("/dev/null", O_RDWR));
+
+    // Signals stay blocked across the clone, so that no handler of ours runs in the child.
+    sigset_t all;
+    sigset_t original;
+    ::sigfillset(&all);
+    ::pthread_sigmask(SIG_SETMASK, &all, &original);
+    sigset_t empty;
+    ::sigemptyset(&empty);
+
+    int pidfd_number = -1;
+    struct clone_args arguments {};
+    arguments.flags = CLONE_PIDFD;
+    arguments.pidfd = reinterpret_cast<std::uint64_t>(&pidfd_number);
+    arguments.exit_signal = SIGCHLD;
+    pid_t parent = ::getpid();
+    long pid = ::syscall(SYS_clone3, &arguments, sizeof arguments);
+    int clone_errno = errno;
+    if (pid == 0)
+        run_child({&command, argv.data(), envp.data(), report.second.get(), null_fd.get(), parent, &empty});
+    ::pthread_sigmask(SIG_SETMASK, &original, nullptr);
+    if (pid < 0) return failure_errno("cannot start " + command.arguments[0], clone_errno);
+
+    Process process;
+    process.pid_ = static_cast<pid_t>(pid);
+    process.pidfd_ = Fd(pidfd_number);
+    report.second.reset();
+    ChildFailure failed{};
+    for (;;) {
+        ssize_t got = ::read(report.first.get(), &failed, sizeof failed);
+        if (got < 0 && errno == EINTR) continue;
+        if (got == static_cast<ssize_t>(sizeof failed)) {
+            static_cast<void>(process.wait());
+            return failure_errno("cannot start " + command.arguments[0] + " (" + kSteps[failed.step] + ")",
+                                 failed.error_number);
+        }
+        return process;
+    }
+}
+
+Result<unsigned long long> process_start_time(pid_t pid) {
+    auto text = CAISSON_TRY(read_file("/proc/" + std::to_string(pid) + "/stat", 4096));
+    // The second field is the program's name in parentheses and may hold anything, so count from the last ')'.
+    auto close = text.rfind(')');
+    if (close == std::string::npos) return failure(Errc::kIo, "unexpected content of /proc/PID/stat");
+    auto fields = base::split(std::string_view(text).substr(close + 2), ' ');
+    if (fields.size() < 20) return failure(Errc::kIo, "unexpected content of /proc/PID/stat");
+    return base::parse_u64(fields[19]);
+}
+
+}  // namespace caisson::os

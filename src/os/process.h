@@ -1,0 +1,71 @@
+// Processes: the only file of the tree that forks. A Command is plain data; spawn() turns it into a Process that
+// is reaped by its owner.
+#pragma once
+
+#include <sys/types.h>
+
+#include <chrono>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "os/fd.h"
+
+namespace caisson::os {
+
+// What a child starts with. Everything that is not listed here it does not get: no environment, no descriptors.
+struct Command {
+    std::vector<std::string> arguments;  // argv[0] is also the program's path unless `program` is set
+    int program_fd = -1;                 // executes this open file instead of a path (execveat)
+    std::vector<std::string> environment;  // "NAME=value"
+    struct Descriptor {
+        int source;  // in the parent; stays the parent's
+        int target;  // number in the child, without close-on-exec
+    };
+    std::vector<Descriptor> descriptors;  // 0, 1, 2 that are not listed become /dev/null
+    std::string working_directory = "/";
+    bool new_session = false;
+    // SIGKILL when the spawning *thread* ends (prctl PR_SET_PDEATHSIG): only for our own single-threaded programs.
+    bool die_with_parent = false;
+    std::optional<uid_t> user;   // with `group`: setgroups([]), setresgid, setresuid before the exec
+    std::optional<gid_t> group;
+};
+
+// How a process ended, as wait status halves.
+struct ExitStatus {
+    bool signalled = false;
+    int code = 0;  // exit code, or the signal's number
+};
+
+// Owner of one child. The destructor kills (SIGKILL) and reaps it if that has not happened yet.
+class Process {
+  public:
+    Process() = default;
+    Process(Process&& other) noexcept;
+    Process& operator=(Process&& other) noexcept;
+    ~Process();
+
+    pid_t pid() const { return pid_; }
+    const Fd& pidfd() const { return pidfd_; }  // readable once the process has ended
+    bool running() const { return pid_ > 0; }
+    Result<> send_signal(int signal) const;
+    // Waits and reaps; without a deadline for ever. kTimeout leaves it running.
+    Result<ExitStatus> wait(std::optional<std::chrono::milliseconds> deadline = std::nullopt);
+    // SIGTERM, then after `grace` SIGKILL; reaps.
+    Result<ExitStatus> stop(std::chrono::milliseconds grace);
+
+  private:
+    friend Result<Process> spawn(const Command& command);
+    pid_t pid_ = -1;
+    Fd pidfd_;
+};
+
+// clone3(2) + execve(2). Errors of the child before its exec come back here (kNotFound, kPermission, ...).
+// Safe in multi-threaded callers: the child makes only async-signal-safe calls.
+Result<Process> spawn(const Command& command);
+
+// Start time of a process in clock ticks since boot (/proc/PID/stat, field 22): tells a reused pid from the original.
+Result<unsigned long long> process_start_time(pid_t pid);
+
+}  // namespace caisson::os
