@@ -17,7 +17,7 @@ endif()
 find_package(PkgConfig REQUIRED)
 find_package(Threads REQUIRED)
 find_package(Protobuf REQUIRED)
-find_package(tl-expected QUIET)
+find_library(CAISSON_NETTLE libnettle.a REQUIRED)
 
 set(CAISSON_WARNINGS -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wnon-virtual-dtor -Woverloaded-virtual
     -Wno-missing-field-initializers)  # designated initialisers leave the rest at their defaults on purpose

@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -29,7 +30,8 @@ struct ChildFailure {
     int error_number;
 };
 constexpr const char* kSteps[] = {"arranging file descriptors", "starting a session", "tying its life to its parent",
-                                  "setting its user", "entering its working directory", "executing it"};
+                                  "setting its user", "entering its working directory", "executing it",
+                                  "limiting its resources"};
 
 struct ChildPlan {
     const Command* command;
@@ -93,6 +95,10 @@ struct ChildPlan {
     }
 
     if (command.new_session && ::setsid() < 0) child_fail(plan, 1);
+    for (const auto& limit : command.resource_limits) {
+        struct rlimit value {limit.value, limit.value};
+        if (::setrlimit(static_cast<__rlimit_resource_t>(limit.resource), &value) != 0) child_fail(plan, 6);
+    }
     if (command.die_with_parent) {
         if (::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) child_fail(plan, 2);
         if (::getppid() != plan.parent) {

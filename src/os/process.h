@@ -30,6 +30,11 @@ struct Command {
     bool die_with_parent = false;
     std::optional<uid_t> user;   // with `group`: setgroups([]), setresgid, setresuid before the exec
     std::optional<gid_t> group;
+    struct ResourceLimit {
+        int resource;  // RLIMIT_CORE, ...
+        unsigned long long value;  // soft and hard
+    };
+    std::vector<ResourceLimit> resource_limits;
 };
 
 // How a process ended, as wait status halves.

@@ -122,6 +122,12 @@ private_apt_init() {
     mkdir -p "$dir/state/lists/partial" "$dir/cache/archives/partial" "$dir/etc/apt.conf.d" \
         "$dir/etc/preferences.d" "$dir/keys" "$dir/log"
     : >"$dir/status"
+    # A proxy's address may hold a password that only root can read. (What an
+    # ordinary user can read, mmdebstrap must read as another one.)
+    if ((EUID == 0)); then
+        install -m 0600 /dev/null "$dir/apt.conf"
+        install -m 0600 /dev/null "$dir/etc/acquire.conf"
+    fi
     # How to reach the mirrors is the machine's business: proxies, time-outs and
     # date checks carry over. Hooks and package selections do not.
     apt-config dump |
@@ -163,7 +169,7 @@ EOF
 private_apt_update() {
     if ! apt-get -q update --error-on=any >>"$private_apt_log" 2>&1; then
         die "cannot read the package lists of this machine's Debian mirrors" \
-            "$(grep -E '^(E|W|Err)' "$private_apt_log" | tail -n 1)" \
+            "$(grep -m 1 -E '^(E|W):' "$private_apt_log")" \
             "check the network, the proxy settings and /etc/apt/sources.list*, then run this again"
     fi
 }
@@ -180,7 +186,7 @@ private_apt_enable_backports() {
     # that signs itself as Debian has backports.
     # shellcheck disable=SC2016
     mirror=$(apt-get indextargets --format '$(REPO_URI) $(CODENAME) $(ORIGIN) $(LABEL)' \
-        'Created-By: Packages' | awk -v c="$codename" '$2 == c && $3 == "Debian" && $4 == "Debian" { print $1; exit }')
+        'Created-By: Packages' | awk -v c="$codename" '!n && $2 == c && $3 == "Debian" && $4 == "Debian" { print $1; n++ }')
     line=$(awk -v m="${mirror%/}" '{ for (i = 2; i <= NF; i++) if ($i == m || $i == m "/") { print; exit } }' \
         "$private_apt_dir/sources.list")
     if [[ -z $mirror || -z $line ]]; then

@@ -32,7 +32,7 @@ make_base() {
     done
     cat "$log" >>"$private_apt_log"
     if ((EUID != 0)); then
-        die "cannot make the base image as an ordinary user" "$(grep -E '^E:' "$log" | head -n 1)" \
+        die "cannot make the base image as an ordinary user" "$(grep -E '^E:' "$log" | tail -n 1)" \
             "install fakechroot and fakeroot, or let root run: $assets_program --only base ${assets_dir@Q}"
     fi
     die "cannot make the base image" "$(grep -E '^E:' "$log" | tail -n 1)" \

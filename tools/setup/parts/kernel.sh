@@ -38,7 +38,7 @@ make_kernel() {
     for flavour in "${kernel_flavours[@]}"; do
         private_apt_need "$flavour" "$kernel_minimum" linux linux-signed-amd64
         image=$(apt-cache depends "$flavour" |
-            awk '$1 == "Depends:" && $2 ~ /^linux-image-/ { print $2; exit }')
+            awk '!n && $1 == "Depends:" && $2 ~ /^linux-image-/ { print $2; n++ }')
         if [[ -z $image ]]; then
             why+="$flavour names no kernel package; "
             continue
@@ -126,8 +126,8 @@ add_module() {
 # except for gzip its last four tell the size it unpacks to.
 extract_vmlinux() {
     local image=$1 out=$2 payload=$3/payload sectors start length magic size
-    if [[ $(field "$image" 0x202 2 x) != 02* && $((0x$(field "$image" 0x206 2 x))) -lt $((0x0208)) ]] ||
-        [[ $(field "$image" 0x202 4 x) != 53726448 ]]; then
+    # The header has these fields since version 2.08 of the protocol.
+    if [[ $(field "$image" 0x202 4 x) != 53726448 ]] || (($(field "$image" 0x206 2 u) < 0x208)); then
         die "cannot unpack the kernel" "$image is not a bzImage" "report this"
     fi
     sectors=$(field "$image" 0x1f1 1 u)

@@ -7,7 +7,7 @@
 # what the packages hold: nothing gets into the jail by accident, and no
 # maintainer script, password file or configuration is in it.
 
-vmm_recipe=1 # raise it when an older tree must be made again
+vmm_recipe=2 # raise it when an older tree must be made again
 vmm_minimum=1:10.0
 vmm_about="QEMU, its libraries and firmware"
 
@@ -26,19 +26,27 @@ vmm_firmware=(
     qemu/kvmvapic.bin
 )
 
+# Loading these first makes QEMU start 2-3 ms sooner (of 16 in the loader): most
+# symbols are found in them, and the loader searches in the order of loading.
+# For the full program only; the small one does not use most of them.
+vmm_preload=(libc.so.6 libcrypto.so.3 libgnutls.so.30 libgio-2.0.so.0 libglib-2.0.so.0
+    libgobject-2.0.so.0 libnettle.so.8)
+
 # Where the jail mounts things.
 vmm_mount_points=(proc dev tmp template box disk run)
 
-# make_vmm WORK OUT: leaves OUT/vmm, OUT/vmm.version, OUT/vmm.packages.
+# make_vmm WORK OUT: leaves OUT/vmm, OUT/vmm.version, OUT/vmm.packages and
+# OUT/vmm.preload, a value for LD_PRELOAD.
 make_vmm() {
     local work=$1 out=$2 tree=$1/vmm-tree debs=$1/vmm-debs root=$2/vmm
-    local triplet=x86_64-linux-gnu library file program package=qemu-system-x86
+    local triplet=x86_64-linux-gnu library file program package=qemu-system-x86 preload=""
 
     private_apt_need "$package" "$vmm_minimum" qemu seabios
     private_apt_fetch "$debs" "$package"
     unpack_packages "$debs" "$tree"
 
-    # Merged /usr, all libraries in the directory that the loader tries first.
+    # Merged /usr and all libraries in one directory, the first that the loader
+    # tries: so it starts as fast without an ld.so.cache as with one (measured).
     mkdir -p "$root/usr/bin" "$root/usr/lib/$triplet" "$root/usr/lib64" "$root/usr/share" "$root/etc"
     ln -s usr/lib "$root/lib"
     ln -s usr/lib64 "$root/lib64"
@@ -77,13 +85,12 @@ make_vmm() {
             "report this, with the output of: apt-cache policy qemu-system-x86 seabios"
     fi
 
-    # A cache spares the loader the search for each library.
-    : >"$root/etc/ld.so.conf"
-    if command -v ldconfig >/dev/null 2>&1; then
-        ldconfig -r "$root" 2>>"$private_apt_log" || rm -f "$root/etc/ld.so.cache"
-    fi
-    rm -rf "${root:?}/var"
-
+    for library in "${vmm_preload[@]}"; do
+        if [[ -f $root/usr/lib/$triplet/$library ]]; then
+            preload+=${preload:+:}$library
+        fi
+    done
+    printf '%s\n' "$preload" >"$out/vmm.preload"
     dpkg-deb -f "$debs/${package}_"*.deb Version >"$out/vmm.version"
     describe_packages "$debs" >"$out/vmm.packages"
 }

@@ -1,0 +1,94 @@
+# The short way to everything: each target names the scripts and CMake presets
+# that do the work. `make` alone lists them.
+#
+# CAISSON_ASSETS  where QEMU, the guest kernel and the base image lie; see
+#                 tools/setup/assets --help for the default
+# FUZZ_SECONDS    how long `make fuzz` runs each fuzzer
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+MAKEFLAGS += --no-print-directory
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+
+export CAISSON_ASSETS := $(shell tools/setup/assets --where)
+
+FUZZ_SECONDS ?= 60
+CAISSON := build/release/bin/caisson
+
+.PHONY: help
+help: ## list the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 25
+
+.PHONY: build
+build: packages-build ## build build/release/bin/caisson
+	@cmake --preset release
+	@cmake --build --preset release
+
+.PHONY: run
+run: packages-build packages-run build assets prepare ## set everything up and run a first box
+	@tools/setup/demo $(CAISSON)
+
+.PHONY: test
+test: packages-build packages-run packages-test build assets prepare ## build and run all tests
+	@ctest --preset release --output-on-failure
+
+.PHONY: test-two-sided
+test-two-sided: packages-build packages-run packages-test build assets prepare ## run only the scenarios compared between box and host
+	@ctest --preset release --output-on-failure --no-tests=error -L two_sided
+
+.PHONY: asan tsan
+asan: packages-build packages-run packages-test assets ## build and test with AddressSanitizer and UBSan
+tsan: packages-build packages-run packages-test assets ## build and test with ThreadSanitizer
+asan tsan:
+	@cmake --preset $@
+	@cmake --build --preset $@
+	@tools/setup/prepare build/$@/bin/caisson
+	@ctest --preset $@ --output-on-failure
+
+.PHONY: fuzz
+fuzz: packages-build packages-develop ## run every fuzzer for FUZZ_SECONDS (60)
+	@cmake --preset fuzz
+	@cmake --build --preset fuzz
+	@for fuzzer in build/fuzz/fuzz/*; do \
+	    if [[ -f $$fuzzer && -x $$fuzzer ]]; then \
+	        name=$${fuzzer##*/}; \
+	        mkdir -p "build/fuzz/corpus/$$name"; \
+	        echo "fuzzing $$name for $(FUZZ_SECONDS) s"; \
+	        "$$fuzzer" -max_total_time=$(FUZZ_SECONDS) -artifact_prefix="build/fuzz/corpus/" \
+	            "build/fuzz/corpus/$$name" "fuzz/corpus/$$name"; \
+	    fi; \
+	done
+
+.PHONY: tidy
+tidy: packages-build packages-develop ## check the sources with clang-tidy, the scripts with shellcheck
+	@shellcheck -x tools/setup/{packages,assets,prepare,demo,*.sh} tools/setup/parts/*.sh .ci/run
+	@cmake --preset tidy
+	@cmake --build --preset tidy
+
+.PHONY: format
+format: packages-develop ## format the C++ sources
+	@git ls-files -z '*.cc' '*.h' | xargs -0r clang-format -i
+
+.PHONY: bench
+bench: build packages-run assets prepare ## run the benchmarks
+	@for bench in build/release/bench/*; do \
+	    if [[ -f $$bench && -x $$bench ]]; then "$$bench"; fi; \
+	done
+
+.PHONY: clean
+clean: ## remove what builds made; keep assets
+	@rm -rf build/{release,dev,asan,tsan,fuzz,tidy}
+
+# The steps of set-up; each is quick and silent when there is nothing to do.
+.PHONY: packages-build packages-run packages-test packages-develop
+packages-build packages-run packages-test packages-develop: packages-%:
+	@tools/setup/packages --for $*
+
+.PHONY: assets
+assets:
+	@tools/setup/assets "$$CAISSON_ASSETS"
+
+.PHONY: prepare
+prepare:
+	@tools/setup/prepare $(CAISSON)

@@ -1,6 +1,0 @@
-# CMake generated Testfile for 
-# Source directory: /work/main/src/store
-# Build directory: /work/main/build/dev/src/store
-# 
-# This file includes the relevant testing commands required for 
-# testing this directory and lists subdirectories to be tested as well.

@@ -1,0 +1,224 @@
+// The public C++ API of caisson: run commands from OCI images in micro-VMs.
+//
+//   auto runtime = caisson::Runtime::open({});
+//   auto box = runtime->run({.image = "caisson/base", .command = {"python3", "-c", "print(6*7)"}});
+//   auto outcome = box->main().wait({.on_stdout = [](std::string_view bytes) { ... }});
+//
+// Every call that can fail returns Result. Objects are move-only owners: destroying a Box ends it. One Runtime may be
+// used from several threads; a Box and its Execution belong to one thread at a time.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "caisson/outcome.h"
+#include "caisson/result.h"
+
+namespace caisson {
+
+// Long work tells how far it is. `total` is 0 where it is not known.
+struct Progress {
+    std::string step;  // "making the template", "reading layer 2 of 5"
+    std::uint64_t done = 0;
+    std::uint64_t total = 0;
+};
+using ProgressCallback = std::function<void(const Progress&)>;
+
+struct RuntimeOptions {
+    std::string home;         // absolute; empty: $CAISSON_HOME, else the default of this user
+    std::string assets;       // VMM and guest kernel; empty: $CAISSON_ASSETS, else beside the program
+    std::string accelerator;  // "", "tcg" or "kvm"; empty: $CAISSON_ACCEL, else what works
+    std::string program_directory;  // where caisson's helper programs are sought (../libexec/caisson from here);
+                                    // empty: the directory of the running program
+    ProgressCallback on_progress;
+    std::function<void(const std::string&)> on_notice;  // one line for a person, e.g. "template was rebuilt"
+};
+
+struct TmpfsOption {
+    std::string path;  // absolute, in the box
+    std::uint64_t size_bytes = 0;
+    std::uint32_t mode = 01777;
+    bool executable = false;
+};
+
+struct BoxOptions {
+    std::string image;
+    std::vector<std::string> command;  // empty: the image's
+    std::optional<std::string> entrypoint;  // replaces the image's; empty string: none
+    std::string name;                  // empty: drawn
+    std::string hostname;              // empty: the first 12 characters of the id
+    std::vector<std::pair<std::string, std::string>> environment;  // over the image's
+    std::string working_directory;     // empty: the image's
+    std::string user;                  // empty: the image's
+    std::uint32_t cpu_millis = 1000;
+    std::uint64_t memory_bytes = 512ull << 20;
+    std::uint64_t disk_bytes = 10ull << 30;
+    std::uint32_t pids_limit = 0;      // 0: the guest's own limit
+    std::vector<TmpfsOption> tmpfs;
+    bool read_only = false;
+    bool open_stdin = false;
+    bool auto_remove = true;
+    bool cold = false;                 // boot instead of restoring a template
+    std::string network = "none";      // the only one yet
+    std::optional<std::chrono::milliseconds> timeout;  // of the command; its end is Outcome::kTimedOut
+};
+
+// Where an execution's streams go while wait() runs. A descriptor stays the caller's and may be blocking. For each
+// output the descriptor is used if it is set, else the callback, else the bytes are dropped.
+struct StreamOptions {
+    int stdin_fd = -1;  // -1: nothing is sent; with BoxOptions::open_stdin the command then sees end of file
+    int stdout_fd = -1;
+    int stderr_fd = -1;
+    std::function<void(std::string_view)> on_stdout;
+    std::function<void(std::string_view)> on_stderr;
+    // SIGINT, SIGTERM, SIGHUP and SIGQUIT of this process reach the command while wait() runs; a second SIGINT or
+    // SIGTERM stops the box. The calling thread must be the only one that does not block these signals.
+    bool forward_signals = false;
+};
+
+// One stage of a start, for people who ask where the time goes.
+struct Stage {
+    std::string name;
+    std::chrono::microseconds duration;
+};
+
+namespace internal {
+struct RuntimeState;
+struct BoxState;
+}  // namespace internal
+
+// A process in a box, its streams and its end.
+class Execution {
+  public:
+    // Moves bytes until the command has ended and its last byte is delivered. Call it once. Errors are caisson's own
+    // (the caller's descriptors fail other than by a closed reader); how the command ended is the Outcome.
+    Result<Outcome> wait(const StreamOptions& streams);
+    // Sends a signal to the command. May be called from another thread while wait() runs.
+    Result<> signal(int number);
+
+  private:
+    friend class Box;
+    explicit Execution(std::shared_ptr<internal::BoxState> state) : state_(std::move(state)) {}
+    std::shared_ptr<internal::BoxState> state_;
+};
+
+// A running box. Destroying it kills what still runs and removes it if it was to be removed.
+class Box {
+  public:
+    const std::string& id() const;
+    const std::string& name() const;
+    Execution& main() { return main_; }
+    // Where the time of start and end went; complete once main().wait() has returned.
+    std::vector<Stage> timings() const;
+    // How the guest is run and why: "software emulation (TCG): ...".
+    const std::string& engine() const;
+
+  private:
+    friend class Runtime;
+    explicit Box(std::shared_ptr<internal::BoxState> state);
+    std::shared_ptr<internal::BoxState> state_;
+    Execution main_;
+};
+
+struct BoxInfo {
+    std::string id, name, image, command, state, reason;
+    std::int64_t created_ms = 0;
+    std::int64_t finished_ms = 0;
+    std::optional<int> exit_code;
+};
+
+struct ImageInfo {
+    std::string name;       // "caisson/base:latest"
+    std::string id;         // digest of its configuration
+    std::string digest;     // of its manifest
+    std::string created;    // RFC 3339
+    std::string platform;   // "linux/amd64"
+    std::uint64_t size_bytes = 0;
+    std::size_t layers = 0;
+};
+
+// How an imported root file system is to be run.
+struct ImageConfig {
+    std::vector<std::string> entrypoint, cmd, env;
+    std::string working_directory, user;
+    std::map<std::string, std::string> labels;
+};
+
+struct TemplateShape {
+    std::uint32_t cpu_millis = 1000;
+    std::uint64_t memory_bytes = 512ull << 20;
+};
+
+struct TemplateInfo {
+    std::string key;
+    std::uint32_t cpus = 0;
+    std::uint32_t memory_mib = 0;
+    std::string accelerator, vmm_version, kernel_version;
+    std::int64_t created_unix = 0;
+    std::uint64_t disk_bytes = 0;
+    bool current = false;  // usable on this boot of the host
+};
+
+// One line of `caisson doctor`.
+struct Check {
+    enum class Level { kGood, kInfo, kBad };
+    Level level = Level::kGood;
+    std::string name;    // stable: "kvm", "user_namespaces"
+    std::string found;   // what is the case
+    std::string remedy;  // exact command; empty if none is needed
+};
+
+class Runtime {
+  public:
+    // Opens (and makes) the home, and tidies up after processes that died.
+    static Result<Runtime> open(RuntimeOptions options);
+    Runtime(Runtime&&) noexcept;
+    Runtime& operator=(Runtime&&) noexcept;
+    ~Runtime();
+
+    // Starts a box and its command. Validates everything first; a refused or failed request leaves nothing behind.
+    // kCommandNotFound and kNotExecutable are errors of starting the command.
+    Result<Box> run(const BoxOptions& options);
+    // What run() would do, for people: machine, jail, mounts, command. Starts nothing.
+    Result<std::string> plan(const BoxOptions& options);
+
+    Result<std::vector<BoxInfo>> boxes() const;
+    // Removes a box that does not run. kInUse while it runs.
+    Result<> remove_box(const std::string& reference);
+
+    Result<std::vector<ImageInfo>> images() const;
+    // From an OCI layout (a directory), an OCI archive or a docker archive; `fd` is read and stays the caller's.
+    Result<std::vector<ImageInfo>> load_images(int fd, const std::string& name);
+    Result<ImageInfo> import_image(int fd, const std::string& name, const ImageConfig& config);
+    // Names that went away.
+    Result<std::vector<std::string>> remove_image(const std::string& reference);
+
+    Result<std::vector<TemplateInfo>> templates() const;
+    // Makes the template that boxes of this shape start from, unless it is there.
+    Result<TemplateInfo> build_template(const TemplateShape& shape);
+    Result<> remove_template(const std::string& key);
+
+    // Looks at the host. Never fails: what cannot be found out is a check of level kBad.
+    static std::vector<Check> diagnose(const RuntimeOptions& options);
+
+  private:
+    explicit Runtime(std::shared_ptr<internal::RuntimeState> state);
+    std::shared_ptr<internal::RuntimeState> state_;
+};
+
+// For programs started as root, before they make threads or open a Runtime: makes the home, gives it to the service
+// user (the user "caisson", else uid 61777), and turns this process into that user for good. Returns `options` with
+// the home filled in. Does nothing for ordinary users. What only root may read must be opened before.
+Result<RuntimeOptions> leave_root(RuntimeOptions options);
+
+std::string_view version();
+
+}  // namespace caisson

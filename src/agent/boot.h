@@ -1,0 +1,22 @@
+// From the kernel's first instruction in user space to an agent that listens: what happens once, before the template
+// is saved. Nothing here draws random numbers, opens an inet socket, reads boot_id or forks: such seeds would be the
+// same in every box of the template.
+#pragma once
+
+#include "agent/cgroup.h"
+#include "base/result.h"
+#include "os/fd.h"
+
+namespace caisson::agent {
+
+struct BootedGuest {
+    os::Fd port;  // the virtio-serial port named "agent", non-blocking
+    BoxCgroup cgroup;
+};
+
+Result<BootedGuest> boot();
+
+// Ends the guest at once, without another word. Never returns.
+[[noreturn]] void power_off();
+
+}  // namespace caisson::agent

@@ -1,0 +1,25 @@
+#include "agent/clone.h"
+
+#include <linux/sched.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+namespace caisson::agent {
+
+Result<Child> fork_into(const os::Fd& cgroup, std::uint64_t namespaces) {
+    int pidfd = -1;
+    clone_args arguments{};
+    arguments.flags = CLONE_PIDFD | CLONE_INTO_CGROUP | namespaces;
+    arguments.pidfd = reinterpret_cast<__u64>(&pidfd);
+    arguments.exit_signal = SIGCHLD;
+    arguments.cgroup = static_cast<__u64>(cgroup.get());
+    long pid = ::syscall(SYS_clone3, &arguments, sizeof arguments);
+    if (pid < 0) return base::failure_errno("cannot make a process");
+    Child child;
+    child.pid = static_cast<pid_t>(pid);
+    if (pid > 0) child.pidfd = os::Fd(pidfd);
+    return child;
+}
+
+}  // namespace caisson::agent

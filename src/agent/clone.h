@@ -1,0 +1,22 @@
+// The one place of the agent that forks.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+
+#include "base/result.h"
+#include "os/fd.h"
+
+namespace caisson::agent {
+
+struct Child {
+    pid_t pid = 0;  // in the agent's pid namespace; 0 in the child itself
+    os::Fd pidfd;   // in the agent only
+};
+
+// clone3(2) as fork, straight into `cgroup`; `namespaces` are CLONE_NEW* flags. The agent has one thread, so the child
+// may do anything. It must end in exec or _exit.
+Result<Child> fork_into(const os::Fd& cgroup, std::uint64_t namespaces);
+
+}  // namespace caisson::agent

@@ -1,0 +1,303 @@
+#include "agent/container.h"
+
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/openat2.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "agent/init.h"
+#include "agent/mounts.h"
+#include "agent/paths.h"
+#include "agent/uevents.h"
+#include "base/text.h"
+#include "os/file.h"
+
+namespace caisson::agent {
+
+using base::failure;
+using base::failure_errno;
+using Clock = std::chrono::steady_clock;
+
+namespace {
+
+constexpr std::chrono::seconds kDiskDeadline{10};
+constexpr std::size_t kMaxFileBytes = 1 << 20;
+// From linux/ext4.h, which is not exported to user space.
+constexpr unsigned long kExt4ResizeFs = _IOW('f', 16, std::uint64_t);
+
+std::uint32_t microseconds_since(Clock::time_point start) {
+    return static_cast<std::uint32_t>(
+        std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - start).count());
+}
+
+// 0 while the kernel does not know the device.
+std::uint64_t device_bytes(const std::string& name) {
+    auto sectors = os::read_file(std::string(kSys) + "/class/block/" + name + "/size", 64);
+    if (!sectors) return 0;
+    return base::parse_u64(base::trim(*sectors)).value_or(0) * 512;
+}
+
+Result<> wait_for_disk(const wire::RootDisk& disk, const std::string& name) {
+    return wait_for_device(
+        [&] {
+            std::uint64_t size = device_bytes(name);
+            if (disk.size_bytes() != 0 ? size != disk.size_bytes() : size == 0) return false;
+            return os::exists(std::string(kDevices) + "/" + name);
+        },
+        kDiskDeadline, "the root disk");
+}
+
+Result<> mount_disk(const wire::RootDisk& disk, const std::string& name) {
+    if (disk.type() != "ext4") return failure(Errc::kUnsupported, "a root disk of type '" + disk.type() + "'");
+    const std::string device = std::string(kDevices) + "/" + name;
+    // noatime: reading must not dirty the overlay. discard: deleted files give their space back to the host.
+    // noinit_itable: no background writes. A damaged file system stops being written to.
+    const char* options = "noinit_itable,discard,errors=remount-ro";
+    if (::mount(device.c_str(), kDisk, "ext4", MS_NOATIME, options) == 0) return {};
+    bool refused = errno == EROFS || errno == EACCES;  // the device itself is read-only
+    if (refused && disk.read_only() &&
+        ::mount(device.c_str(), kDisk, "ext4", MS_NOATIME | MS_RDONLY, "noload") == 0)
+        return {};
+    return failure_errno("cannot mount the root disk " + disk.device());
+}
+
+Result<> grow_disk(const std::string& name) {
+    struct statfs info {};
+    auto root = CAISSON_TRY(os::open_file(kDisk, O_RDONLY | O_DIRECTORY));
+    if (::fstatfs(root.get(), &info) != 0 || info.f_bsize <= 0) return failure_errno("cannot measure the root disk");
+    std::uint64_t blocks = device_bytes(name) / static_cast<std::uint64_t>(info.f_bsize);
+    if (::ioctl(root.get(), kExt4ResizeFs, &blocks) != 0)
+        return failure_errno("cannot grow the root disk's file system to its device");
+    return {};
+}
+
+Result<os::Fd> open_resolved(const std::string& path, std::uint64_t flags, unsigned mode, std::uint64_t resolve) {
+    open_how how{};
+    how.flags = flags | O_CLOEXEC;
+    how.mode = mode;
+    how.resolve = resolve;
+    long fd = ::syscall(SYS_openat2, AT_FDCWD, path.c_str(), &how, sizeof how);
+    if (fd < 0) return failure_errno("cannot open " + path);
+    return os::Fd(static_cast<int>(fd));
+}
+
+// Directories of the image that the container's file systems go over: real ones, or the mounts would end up wherever
+// the image's links point to.
+Result<> require_directory(const char* name) {
+    if (::mkdir(name, 0755) != 0 && errno != EEXIST && errno != EROFS)
+        return failure_errno(std::string("cannot make /") + name);
+    auto fd = open_resolved(name, O_PATH | O_DIRECTORY, 0, RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH);
+    if (!fd) return failure_errno(std::string("the image's /") + name + " is not a usable directory", fd.error().sys_errno);
+    return {};
+}
+
+// A file of the agent's that will be bound into the container: a mount that is attached nowhere yet.
+struct BoundFile {
+    std::string path;
+    os::Fd tree;
+};
+
+Result<BoundFile> stage_file(const std::string& path, std::string_view content, unsigned mode, int number) {
+    CAISSON_TRY(check_mount_path(path));
+    if (content.size() > kMaxFileBytes) return failure(Errc::kLimit, "the content for " + path + " is too large");
+    const std::string staged = std::string(kStagedFiles) + "/" + std::to_string(number);
+    auto file = CAISSON_TRY(os::open_file(staged, O_WRONLY | O_CREAT | O_EXCL, 0600));
+    CAISSON_TRY_CTX(os::write_all(file.get(), content), "writing " + path);
+    if (::fchmod(file.get(), mode == 0 ? 0644 : mode & 07777) != 0) return failure_errno("cannot set the mode of " + path);
+    long tree = ::syscall(SYS_open_tree, AT_FDCWD, staged.c_str(), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    if (tree < 0) return failure_errno("cannot take hold of " + staged);
+    return BoundFile{path, os::Fd(static_cast<int>(tree))};
+}
+
+std::string parent_of(const std::string& path) {
+    auto slash = path.rfind('/');
+    return slash == 0 || slash == std::string::npos ? "/" : path.substr(0, slash);
+}
+
+// An empty file at `path`, where the image may have nothing, or a link to something that does not exist. Runs with
+// the image as root directory, so links stay inside it.
+Result<os::Fd> make_target(std::string path) {
+    for (int links = 0; links < 8; ++links) {
+        CAISSON_TRY(os::make_directories(parent_of(path), 0755));
+        auto made = open_resolved(path, O_WRONLY | O_CREAT, 0644, RESOLVE_NO_MAGICLINKS);
+        if (made) return open_resolved(path, O_PATH, 0, RESOLVE_NO_MAGICLINKS);
+        if (made.error().sys_errno != ENOENT) return made;
+        // A dangling link whose directory is missing as well.
+        char to[4096];
+        ssize_t length = ::readlink(path.c_str(), to, sizeof to);
+        if (length <= 0 || length == sizeof to) return made;
+        std::string target(to, static_cast<std::size_t>(length));
+        path = target[0] == '/' ? target : parent_of(path) + "/" + target;
+    }
+    return failure_errno("cannot make " + path, ELOOP);
+}
+
+// `path` itself if it exists, else a new empty file there.
+Result<os::Fd> open_target(const std::string& path) {
+    auto target = open_resolved(path, O_PATH, 0, RESOLVE_NO_MAGICLINKS);
+    if (target || target.error().sys_errno != ENOENT) return target;
+    return make_target(path);
+}
+
+Result<> bind_file(const BoundFile& file) {
+    auto target = open_target(file.path);
+    // A read-only image that lacks the file goes without it.
+    if (!target && target.error().sys_errno == EROFS) return {};
+    if (!target) return failure(std::move(target).error());
+    if (::syscall(SYS_move_mount, file.tree.get(), "", target->get(), "",
+                  MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) != 0)
+        return failure_errno("cannot put " + file.path + " in place");
+    return {};
+}
+
+// Everything that the first process of the container does before it becomes its init.
+Result<> set_up(const MountPlan& plan, const std::vector<BoundFile>& files, bool read_only) {
+    if (::unshare(CLONE_NEWCGROUP) != 0) return failure_errno("cannot make a cgroup namespace");
+    if (::umount2(kGuest, MNT_DETACH) != 0) return failure_errno("cannot leave the guest's file systems");
+    if (::chdir(kDisk) != 0) return failure_errno("cannot enter the root disk");
+    for (const char* name : {"proc", "sys", "dev"}) CAISSON_TRY(require_directory(name));
+    if (::mount(kStagedDev, "dev", nullptr, MS_MOVE, nullptr) != 0) return failure_errno("cannot put /dev in place");
+    if (::mount(kStagedSys, "sys", nullptr, MS_MOVE, nullptr) != 0) return failure_errno("cannot put /sys in place");
+    // The initial file system can be covered but not be left by pivot_root(2); see switch_root(8). It is read-only,
+    // holds nothing but the agent's program, and a ".." from anywhere in the container crosses back into this mount.
+    if (::mount(".", "/", nullptr, MS_MOVE, nullptr) != 0 || ::chroot(".") != 0 || ::chdir("/") != 0)
+        return failure_errno("cannot make the root disk the root directory");
+    CAISSON_TRY(apply(plan));
+    for (const auto& file : files) CAISSON_TRY(bind_file(file));
+    if (read_only && ::mount(nullptr, "/", nullptr, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOATIME, nullptr) != 0)
+        return failure_errno("cannot make the root directory read-only");
+    return {};
+}
+
+// The set-up's failure as one line through the pipe; nothing means success.
+[[noreturn]] void container_main(const os::Fd& report, const MountPlan& plan, const std::vector<BoundFile>& files,
+                                 bool read_only) {
+    if (auto done = set_up(plan, files, read_only); !done) {
+        std::string text = done.error().to_string();
+        text.resize(std::min<std::size_t>(text.size(), 1024));
+        static_cast<void>(os::write_all(report.get(), text));
+        ::_exit(1);
+    }
+    static_cast<void>(os::write_all(report.get(), std::string_view("", 1)));
+    run_container_init();
+}
+
+}  // namespace
+
+Result<std::string> disk_name(const std::string& device) {
+    constexpr std::string_view kPrefix = "/dev/";
+    std::string name = device.starts_with(kPrefix) ? device.substr(kPrefix.size()) : std::string();
+    if (name.empty() || name.size() > 32 || name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789") != std::string::npos)
+        return failure(Errc::kUsage, "'" + base::printable(device, 64) + "' is not a disk");
+    return name;
+}
+
+Result<std::unique_ptr<Container>> Container::create(const wire::Configure& configure, const BoxCgroup& cgroup,
+                                                     wire::Configured& timings) {
+    auto start = Clock::now();
+    const auto& disk = configure.root();
+    auto name = CAISSON_TRY(disk_name(disk.device()));
+    auto plan = CAISSON_TRY(container_mounts(configure));
+    CAISSON_TRY(wait_for_disk(disk, name));
+    timings.set_wait_disk_microseconds(microseconds_since(start));
+    start = Clock::now();
+    CAISSON_TRY(mount_disk(disk, name));
+    if (disk.grow()) CAISSON_TRY(grow_disk(name));
+    timings.set_mount_root_microseconds(microseconds_since(start));
+
+    start = Clock::now();
+    CAISSON_TRY(cgroup.limit(configure));
+    std::vector<BoundFile> files;
+    for (const auto& file : configure.files())
+        files.push_back(CAISSON_TRY(stage_file(file.path(), file.content(), file.mode(), static_cast<int>(files.size()))));
+    if (!configure.machine_id().empty())
+        files.push_back(CAISSON_TRY(stage_file("/etc/machine-id", configure.machine_id() + "\n", 0444,
+                                               static_cast<int>(files.size()))));
+
+    auto report = CAISSON_TRY(os::make_pipe());
+    auto init = CAISSON_TRY(fork_into(cgroup.fd(), CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS));
+    if (init.pid == 0) container_main(report.second, plan, files, disk.read_only());
+    report.second.reset();
+    auto answer = CAISSON_TRY(os::read_fd(report.first.get(), 4096, "the container's first process"));
+    if (answer != std::string_view("", 1))
+        return failure(Errc::kGuest, answer.empty() ? "the container's first process died" : answer);
+
+    std::unique_ptr<Container> container(new Container(std::move(init), cgroup));
+    const std::string terminals = std::string(kProc) + "/" + std::to_string(container->init_.pid) + "/root/dev/pts";
+    container->terminals_ = CAISSON_TRY(os::open_file(terminals, O_PATH | O_DIRECTORY));
+    // From now on every child of the agent is born in the container's pid namespace: the agent stays its parent and
+    // learns its status, orphans go to the container's init.
+    if (::setns(container->init_.pidfd.get(), CLONE_NEWPID) != 0)
+        return failure_errno("cannot reach the container's pid namespace");
+    timings.set_container_microseconds(microseconds_since(start));
+    return container;
+}
+
+Container::~Container() { kill(); }
+
+Result<> Container::enter() const {
+    if (::setns(init_.pidfd.get(), CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP) != 0)
+        return failure_errno("cannot enter the container");
+    return {};
+}
+
+Result<Container::Terminal> Container::open_terminal() const {
+    Terminal terminal;
+    terminal.master = CAISSON_TRY(os::open_at(terminals_, "ptmx", O_RDWR | O_NOCTTY | O_NONBLOCK));
+    int unlocked = 0;
+    if (::ioctl(terminal.master.get(), TIOCSPTLCK, &unlocked) != 0) return failure_errno("cannot unlock a terminal");
+    int slave = ::ioctl(terminal.master.get(), TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (slave < 0) return failure_errno("cannot open a terminal");
+    terminal.slave = os::Fd(slave);
+    return terminal;
+}
+
+Result<> Container::signal_all(int signal) const {
+    siginfo_t info{};
+    info.si_signo = SIGUSR1;
+    info.si_code = SI_QUEUE;
+    info.si_value.sival_int = signal;
+    if (::syscall(SYS_pidfd_send_signal, init_.pidfd.get(), SIGUSR1, &info, 0) != 0)
+        return failure_errno("cannot signal the container");
+    return {};
+}
+
+void Container::kill() {
+    if (killed_) return;
+    killed_ = true;
+    // The kernel kills the whole pid namespace with its first process.
+    ::syscall(SYS_pidfd_send_signal, init_.pidfd.get(), SIGKILL, nullptr, 0);
+}
+
+Result<> Container::unmount(std::chrono::milliseconds deadline) {
+    kill();
+    terminals_.reset();
+    // The init's exit waits for every other process of the namespace, the agent's unreaped children included.
+    pollfd entry{init_.pidfd.get(), POLLIN, 0};
+    auto end = Clock::now() + deadline;
+    for (;;) {
+        while (::waitpid(-1, nullptr, WNOHANG) > 0) {
+        }
+        if (::poll(&entry, 1, 10) > 0) break;
+        if (Clock::now() >= end) return failure(Errc::kTimeout, "the container's processes do not end");
+    }
+    ::waitpid(-1, nullptr, WNOHANG);
+    if (::umount2(kDisk, 0) != 0) {
+        ::sync();
+        return failure_errno("cannot unmount the root disk");
+    }
+    return {};
+}
+
+}  // namespace caisson::agent

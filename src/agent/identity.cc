@@ -1,0 +1,78 @@
+#include "agent/identity.h"
+
+#include <fcntl.h>
+#include <linux/random.h>
+#include <net/if.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <vector>
+
+#include "agent/paths.h"
+#include "base/text.h"
+#include "os/file.h"
+
+namespace caisson::agent {
+
+using base::failure;
+using base::failure_errno;
+
+namespace {
+
+Result<> reseed(std::string& entropy) {
+    if (entropy.size() < kMinEntropyBytes || entropy.size() > kMaxEntropyBytes)
+        return failure(Errc::kUsage, "the host sent " + std::to_string(entropy.size()) + " bytes of entropy");
+    auto device = CAISSON_TRY(os::open_file(std::string(kDevices) + "/urandom", O_RDWR));
+    // struct rand_pool_info ends in a flexible array.
+    std::vector<int> buffer(2 + (entropy.size() + sizeof(int) - 1) / sizeof(int));
+    buffer[0] = static_cast<int>(entropy.size() * 8);
+    buffer[1] = static_cast<int>(entropy.size());
+    std::memcpy(buffer.data() + 2, entropy.data(), entropy.size());
+    bool added = ::ioctl(device.get(), RNDADDENTROPY, buffer.data()) == 0;
+    ::explicit_bzero(buffer.data(), buffer.size() * sizeof(int));
+    ::explicit_bzero(entropy.data(), entropy.size());
+    if (!added) return failure_errno("cannot add entropy");
+    // Without this the generator would go on with the template's key until its next regular reseeding.
+    if (::ioctl(device.get(), RNDRESEEDCRNG, nullptr) != 0) return failure_errno("cannot reseed the random generator");
+    return {};
+}
+
+Result<> set_clock(std::int64_t nanoseconds, std::chrono::steady_clock::time_point received) {
+    if (nanoseconds <= 0) return failure(Errc::kUsage, "the host sent no time");
+    nanoseconds += std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - received).count();
+    timespec now{};
+    now.tv_sec = nanoseconds / 1'000'000'000;
+    now.tv_nsec = nanoseconds % 1'000'000'000;
+    if (::clock_settime(CLOCK_REALTIME, &now) != 0) return failure_errno("cannot set the clock");
+    return {};
+}
+
+Result<> bring_up_loopback() {
+    // Any socket takes interface requests; a local one needs no inet code. The kernel gives lo its addresses itself.
+    os::Fd socket(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    if (!socket) return failure_errno("cannot make a socket");
+    ifreq request{};
+    std::strcpy(request.ifr_name, "lo");
+    request.ifr_flags = IFF_UP | IFF_RUNNING;
+    if (::ioctl(socket.get(), SIOCSIFFLAGS, &request) != 0) return failure_errno("cannot bring up the loopback interface");
+    return {};
+}
+
+}  // namespace
+
+Result<> take_identity(wire::Configure& configure, std::chrono::steady_clock::time_point received) {
+    CAISSON_TRY(reseed(*configure.mutable_entropy()));
+    CAISSON_TRY(set_clock(configure.realtime_nanoseconds(), received));
+    const auto& name = configure.hostname();
+    if (name.empty() || name.size() > 64) return failure(Errc::kUsage, "the host name must have 1 to 64 characters");
+    if (::sethostname(name.data(), name.size()) != 0) return failure_errno("cannot set the host name");
+    const auto& machine = configure.machine_id();
+    if (!machine.empty() && (machine.size() != 32 || machine.find_first_not_of("0123456789abcdef") != std::string::npos))
+        return failure(Errc::kUsage, "the machine id must be 32 lower-case hex digits");
+    return bring_up_loopback();
+}
+
+}  // namespace caisson::agent

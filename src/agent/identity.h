@@ -1,0 +1,17 @@
+// What makes this guest different from every other one of the same template: randomness, the clock, the host name.
+#pragma once
+
+#include <chrono>
+
+#include "base/result.h"
+#include "wire/agent.pb.h"
+
+namespace caisson::agent {
+
+inline constexpr int kMinEntropyBytes = 32;
+inline constexpr int kMaxEntropyBytes = 4096;
+
+// `received` is when the message arrived: the time since then is added to the host's clock. Wipes the entropy.
+Result<> take_identity(wire::Configure& configure, std::chrono::steady_clock::time_point received);
+
+}  // namespace caisson::agent

@@ -1,0 +1,212 @@
+#include "agent/launch.h"
+
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/openat2.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "agent/command_path.h"
+#include "agent/credentials.h"
+#include "agent/paths.h"
+#include "agent/users.h"
+#include "base/text.h"
+#include "os/file.h"
+
+namespace caisson::agent {
+
+using base::failure;
+using base::failure_errno;
+using wire::StartFailed;
+
+namespace {
+
+// The report pipe's number in the child; everything above it is closed.
+constexpr int kReport = 3;
+
+void put_le32(std::string& out, std::uint32_t value) {
+    std::uint8_t bytes[4];
+    base::store_le32(bytes, value);
+    out.append(reinterpret_cast<const char*>(bytes), sizeof bytes);
+}
+
+[[noreturn]] void fail(StartFailed::Kind kind, int error_number, const std::string& message) {
+    std::string record;
+    put_le32(record, static_cast<std::uint32_t>(kind));
+    put_le32(record, static_cast<std::uint32_t>(error_number));
+    record += message.substr(0, 1024);
+    static_cast<void>(os::write_all(kReport, record));
+    ::_exit(127);
+}
+
+[[noreturn]] void fail(StartFailed::Kind kind, const Error& error) { fail(kind, error.sys_errno, error.to_string()); }
+
+// One of the image's files, which may be anything: only a regular one is read, and nothing is waited for.
+Result<std::string> read_user_file(const char* path) {
+    auto fd = os::open_file(path, O_RDONLY | O_NONBLOCK | O_NOCTTY);
+    if (!fd) {
+        int error = fd.error().sys_errno;
+        if (error == ENOENT || error == ENOTDIR || error == ELOOP) return std::string();
+        return base::failure(std::move(fd).error());
+    }
+    struct stat info {};
+    if (::fstat(fd->get(), &info) != 0 || !S_ISREG(info.st_mode)) return std::string();
+    return os::read_fd(fd->get(), kMaxUserFileBytes, path);
+}
+
+Result<> join_container(const LaunchPlan& plan) {
+    // The agent must never be chosen by the out-of-memory killer; its children may.
+    auto score = CAISSON_TRY(os::open_file(std::string(kProc) + "/self/oom_score_adj", O_WRONLY));
+    CAISSON_TRY(os::write_all(score.get(), "0"));
+    score.reset();
+    CAISSON_TRY(plan.container->enter());
+    if (::setsid() < 0) return failure_errno("cannot start a session");
+    for (int i = 0; i < 3; ++i)
+        if (::dup2(plan.standard[i], i) < 0) return failure_errno("cannot connect the standard streams");
+    // Above the standard streams everything goes, before anything of the image's is looked at: a working directory
+    // such as /proc/self/fd/7 would lead out of the container.
+    if (::dup3(plan.report, kReport, O_CLOEXEC) < 0 && plan.report != kReport)
+        return failure_errno("cannot keep the report pipe");
+    if (::syscall(SYS_close_range, static_cast<unsigned>(kReport + 1), ~0U, 0U) != 0)
+        return failure_errno("cannot close descriptors");
+    if (plan.terminal && ::ioctl(0, TIOCSCTTY, 0) != 0) return failure_errno("cannot take the terminal");
+    return {};
+}
+
+Result<> enter_directory(const std::string& wanted, bool create) {
+    const std::string path = wanted.empty() ? "/" : wanted;
+    if (path[0] != '/') return failure(Errc::kUsage, "the working directory " + base::printable(path, 256) + " is not absolute");
+    auto enter = [&path]() -> Result<> {
+        open_how how{};
+        how.flags = O_PATH | O_DIRECTORY | O_CLOEXEC;
+        how.resolve = RESOLVE_NO_MAGICLINKS;
+        os::Fd fd(static_cast<int>(::syscall(SYS_openat2, AT_FDCWD, path.c_str(), &how, sizeof how)));
+        if (!fd || ::fchdir(fd.get()) != 0)
+            return failure_errno("cannot enter the working directory " + base::printable(path, 256));
+        return {};
+    };
+    auto entered = enter();
+    if (!entered && entered.error().sys_errno == ENOENT && create) {
+        CAISSON_TRY(os::make_directories(path, 0755));
+        entered = enter();
+    }
+    return entered;
+}
+
+Result<> become(const UserIdentity& user) {
+    // A pipe opened again as /dev/stdout must work for this user, as a terminal's name must.
+    if (user.uid != 0) {
+        for (int fd = 0; fd <= 2; ++fd) {
+            struct stat info {};
+            if (::fstat(fd, &info) == 0 && (S_ISFIFO(info.st_mode) || ::isatty(fd) == 1))
+                static_cast<void>(::fchown(fd, user.uid, static_cast<gid_t>(-1)));
+        }
+    }
+    if (::setgroups(user.groups.size(), user.groups.data()) != 0) return failure_errno("cannot set groups");
+    if (::setresgid(user.gid, user.gid, user.gid) != 0) return failure_errno("cannot set the group id");
+    if (::setresuid(user.uid, user.uid, user.uid) != 0) return failure_errno("cannot set the user id");
+    // Root keeps Docker's set; anyone else has lost all with setresuid(2), and set-user-id programs gain it again
+    // within the bounding set, which the agent has limited for good.
+    if (user.uid == 0 && !set_capabilities(default_capabilities())) return failure_errno("cannot limit capabilities");
+    return {};
+}
+
+std::vector<char*> pointers(std::vector<std::string>& strings) {
+    std::vector<char*> result;
+    result.reserve(strings.size() + 1);
+    for (auto& string : strings) result.push_back(string.data());
+    result.push_back(nullptr);
+    return result;
+}
+
+[[noreturn]] void execute(std::vector<std::string> arguments, std::vector<std::string> environment) {
+    const std::string name = arguments[0];
+    auto candidates = program_candidates(name, environment_value(environment, "PATH"));
+    auto argv = pointers(arguments);
+    auto envp = pointers(environment);
+    const std::string shown = "'" + base::printable(name, 256) + "'";
+    bool plain = name.find('/') == std::string::npos;
+    int error = ENOENT;
+    for (const auto& candidate : candidates) {
+        ::execve(candidate.c_str(), argv.data(), envp.data());
+        if (errno == ENOENT || errno == ENOTDIR) {
+            // The file may be there and its interpreter not: worth knowing.
+            if (::access(candidate.c_str(), F_OK) == 0)
+                fail(StartFailed::NOT_FOUND, ENOENT, "cannot execute " + shown + ": its interpreter does not exist");
+            continue;
+        }
+        error = errno;
+        if (error != EACCES) break;  // a forbidden one may be followed by one that works
+    }
+    StartFailed::Kind kind = exec_failure_kind(error);
+    if (kind == StartFailed::NOT_FOUND)
+        fail(kind, error, shown + (plain ? ": command not found in $PATH" : ": no such file or directory"));
+    fail(kind, error, "cannot execute " + shown + ": " + std::strerror(error));
+}
+
+}  // namespace
+
+StartFailed::Kind exec_failure_kind(int error_number) {
+    switch (error_number) {
+        case ENOENT:
+        case ENOTDIR: return StartFailed::NOT_FOUND;
+        case ENOMEM:
+        case EAGAIN: return StartFailed::OTHER;
+        default: return StartFailed::NOT_EXECUTABLE;
+    }
+}
+
+LaunchReport parse_launch_report(base::ByteView bytes) {
+    LaunchReport report;
+    if (bytes.size() >= 4) report.pid = static_cast<std::int32_t>(base::load_le32(bytes.data()));
+    if (bytes.size() < 12) return report;
+    report.failed = true;
+    int kind = static_cast<int>(base::load_le32(bytes.data() + 4));
+    if (StartFailed::Kind_IsValid(kind)) report.kind = static_cast<StartFailed::Kind>(kind);
+    report.error_number = static_cast<int>(base::load_le32(bytes.data() + 8));
+    report.message = std::string(base::as_text(bytes.subspan(12)));
+    return report;
+}
+
+void launch(const LaunchPlan& plan) {
+    std::string started;
+    put_le32(started, static_cast<std::uint32_t>(::getpid()));
+    static_cast<void>(os::write_all(plan.report, started));
+    if (auto joined = join_container(plan); !joined) {
+        // The report pipe may still be at its old number.
+        ::dup2(plan.report, kReport);
+        fail(StartFailed::OTHER, joined.error());
+    }
+
+    const auto& exec = *plan.exec;
+    auto passwd = read_user_file("/etc/passwd");
+    if (!passwd) fail(StartFailed::UNKNOWN_USER, passwd.error());
+    auto group = read_user_file("/etc/group");
+    if (!group) fail(StartFailed::UNKNOWN_USER, group.error());
+    auto user = resolve_user(exec.user(), *passwd, *group);
+    if (!user) fail(StartFailed::UNKNOWN_USER, user.error());
+
+    auto entered = enter_directory(exec.working_directory(), exec.create_working_directory());
+    bool retry = !entered && (entered.error().sys_errno == EACCES || entered.error().sys_errno == EPERM);
+    if (!entered && !retry) fail(StartFailed::BAD_WORKING_DIRECTORY, entered.error());
+    if (auto became = become(*user); !became) fail(StartFailed::OTHER, became.error());
+    // A volume may let in its user and not root.
+    if (retry) {
+        entered = enter_directory(exec.working_directory(), false);
+        if (!entered) fail(StartFailed::BAD_WORKING_DIRECTORY, entered.error());
+    }
+
+    std::vector<std::string> arguments(exec.arguments().begin(), exec.arguments().end());
+    std::vector<std::string> environment(exec.environment().begin(), exec.environment().end());
+    if (environment_value(environment, "HOME") == nullptr) environment.push_back("HOME=" + user->home);
+    execute(std::move(arguments), std::move(environment));
+}
+
+}  // namespace caisson::agent

@@ -1,0 +1,38 @@
+// Between fork and exec of a command: joining the container, becoming its user, finding the program.
+#pragma once
+
+#include <string>
+
+#include "agent/container.h"
+#include "base/bytes.h"
+#include "wire/agent.pb.h"
+
+namespace caisson::agent {
+
+struct LaunchPlan {
+    const Container* container;
+    const wire::Exec* exec;
+    int standard[3];   // become 0, 1, 2
+    bool terminal;     // standard[0] is a terminal: it becomes the controlling one
+    int report;        // writing end of a close-on-exec pipe
+};
+
+// What comes through the report pipe: first the process's id as it sees itself, then nothing more if the exec
+// succeeded, else why it did not.
+struct LaunchReport {
+    std::int32_t pid = 0;
+    bool failed = false;
+    wire::StartFailed::Kind kind = wire::StartFailed::OTHER;
+    int error_number = 0;
+    std::string message;
+};
+LaunchReport parse_launch_report(base::ByteView bytes);
+inline constexpr std::size_t kMaxReportBytes = 2048;
+
+// Runs in the child. Never returns.
+[[noreturn]] void launch(const LaunchPlan& plan);
+
+// Which kind of failure an exec's errno is: 127 for what is not there, 126 for what cannot be executed.
+wire::StartFailed::Kind exec_failure_kind(int error_number);
+
+}  // namespace caisson::agent

@@ -1,0 +1,166 @@
+#include "agent/session.h"
+
+#include <unistd.h>
+
+#include "agent/identity.h"
+#include "agent/log.h"
+#include "wire/control.h"
+
+namespace caisson::agent {
+
+using base::failure;
+
+namespace {
+constexpr std::chrono::seconds kUnmountDeadline{5};
+constexpr std::chrono::seconds kLastWordDeadline{2};
+}  // namespace
+
+Session::Session(BootedGuest guest, os::Loop& loop)
+    : loop_(loop),
+      cgroup_(std::move(guest.cgroup)),
+      port_(std::move(guest.port), loop,
+            {.session_began = [] {},
+             .frame = [this](const wire::FrameView& view) { return frame(view); },
+             .session_ended = [this] { ended(); },
+             .drained =
+                 [this] {
+                     for (auto& [id, execution] : executions_) execution->port_drained();
+                 }}) {}
+
+Result<> Session::run() {
+    CAISSON_TRY(port_.start());
+    while (!stopping_) {
+        CAISSON_TRY(loop_.step(std::chrono::milliseconds(-1)));
+        port_.flush();
+        for (auto id : finished_) executions_.erase(id);
+        finished_.clear();
+    }
+    return {};
+}
+
+void Session::ended() {
+    greeted_ = false;
+    executions_.clear();
+    finished_.clear();
+}
+
+Execution* Session::find(std::uint32_t id) {
+    auto found = executions_.find(id);
+    return found == executions_.end() ? nullptr : found->second.get();
+}
+
+Result<> Session::frame(const wire::FrameView& view) {
+    if (view.type == wire::FrameType::kControl) {
+        auto parsed = CAISSON_TRY(wire::parse_to_agent(view.payload));
+        return message(parsed);
+    }
+    // Frames for an execution that has just ended are late, not wrong.
+    auto* execution = find(wire::execution_of(view.stream));
+    if (execution == nullptr) return {};
+    return view.type == wire::FrameType::kCredit ? execution->credit(view) : execution->data(view);
+}
+
+Result<> Session::message(wire::ToAgent& message) {
+    if (message.message_case() != wire::ToAgent::kHello && !greeted_)
+        return failure(Errc::kProtocol, "the host did not say hello first");
+    switch (message.message_case()) {
+        case wire::ToAgent::kHello: hello(message.hello()); break;
+        case wire::ToAgent::kConfigure: configure(*message.mutable_configure()); break;
+        case wire::ToAgent::kExec: exec(message.exec()); break;
+        case wire::ToAgent::kSignal: signal(message.signal()); break;
+        case wire::ToAgent::kResize:
+            if (auto* execution = find(message.resize().id()))
+                execution->resize(message.resize().rows(), message.resize().columns());
+            break;
+        case wire::ToAgent::kShutdown: shutdown(message.shutdown()); break;
+        case wire::ToAgent::MESSAGE_NOT_SET: break;
+    }
+    return {};
+}
+
+void Session::hello(const wire::Hello& hello) {
+    // The answer is given in any case: the host can tell its user which versions do not fit.
+    wire::FromAgent answer;
+    answer.mutable_hello()->set_version_major(wire::kVersionMajor);
+    answer.mutable_hello()->set_version_minor(wire::kVersionMinor);
+    answer.mutable_hello()->set_software("caisson-agent " CAISSON_VERSION);
+    port_.send(answer);
+    greeted_ = hello.version_major() == wire::kVersionMajor;
+}
+
+void Session::configure(wire::Configure& configure) {
+    auto start = os::Loop::Clock::now();
+    auto microseconds = [start] {
+        return static_cast<std::uint32_t>(
+            std::chrono::duration_cast<std::chrono::microseconds>(os::Loop::Clock::now() - start).count());
+    };
+    wire::FromAgent answer;
+    auto& timings = *answer.mutable_configured();
+    auto configured = [&]() -> Result<> {
+        if (container_) return failure(Errc::kUsage, "this guest was configured before");
+        CAISSON_TRY(take_identity(configure, port_.read_at()));
+        timings.set_identity_microseconds(microseconds());
+        container_ = CAISSON_TRY(Container::create(configure, cgroup_, timings));
+        timings.set_total_microseconds(microseconds());
+        return {};
+    }();
+    if (!configured) {
+        auto* failed = answer.mutable_configure_failed();
+        failed->set_message(configured.error().to_string());
+        failed->set_error_number(configured.error().sys_errno);
+    }
+    port_.send(answer);
+}
+
+void Session::refuse(std::uint32_t id, const std::string& text, int error_number) {
+    wire::FromAgent answer;
+    auto* failed = answer.mutable_start_failed();
+    failed->set_id(id);
+    failed->set_message(text);
+    failed->set_error_number(error_number);
+    port_.send(answer);
+}
+
+void Session::exec(const wire::Exec& exec) {
+    if (exec.id() == 0 || exec.id() > wire::kMaxExecutionId || find(exec.id()) != nullptr)
+        return refuse(exec.id(), "execution " + std::to_string(exec.id()) + " cannot be a new one");
+    if (!container_) return refuse(exec.id(), "the box has not been configured");
+    if (container_->killed()) return refuse(exec.id(), "the box's main command has ended");
+    if (executions_.size() >= kMaxExecutions)
+        return refuse(exec.id(), "more than " + std::to_string(kMaxExecutions) + " commands at once");
+    auto execution = Execution::start(exec, {.loop = &loop_,
+                                             .port = &port_,
+                                             .container = container_.get(),
+                                             .cgroup = &cgroup_,
+                                             .main_ended = [this] { container_->kill(); },
+                                             .finished = [this](std::uint32_t id) { finished_.push_back(id); }});
+    if (!execution) return refuse(exec.id(), execution.error().to_string(), execution.error().sys_errno);
+    executions_[exec.id()] = std::move(*execution);
+}
+
+void Session::signal(const wire::Signal& signal) {
+    if (signal.signal() < 1 || signal.signal() > 64) return;
+    Result<> sent;
+    if (signal.all()) {
+        if (container_) sent = container_->signal_all(signal.signal());
+    } else if (auto* execution = find(signal.id())) {
+        sent = execution->signal(signal.signal());
+    }
+    if (!sent) log_failure(sent.error().to_string());
+}
+
+void Session::shutdown(const wire::Shutdown& shutdown) {
+    stopping_ = true;
+    if (container_) {
+        container_->kill();
+        executions_.clear();
+        if (auto done = shutdown.sync() ? container_->unmount(kUnmountDeadline) : Result<>(); !done)
+            log_failure(done.error().to_string());
+    }
+    wire::FromAgent answer;
+    answer.mutable_shut_down();
+    port_.send(answer);
+    port_.flush_before_end(kLastWordDeadline);
+}
+
+}  // namespace caisson::agent

@@ -1,0 +1,57 @@
+// Between the schema's messages and our own types, both ways, in one place.
+#pragma once
+
+#include "base/result.h"
+#include "vmm/machine.h"
+#include "wire/shim.pb.h"
+
+namespace caisson::box {
+
+inline void to_message(const vmm::Assets& assets, wire::MachineAssets& out) {
+    out.set_directory(assets.directory);
+    out.set_vmm_root(assets.vmm_root);
+    out.set_kernel(assets.kernel);
+    out.set_modules(assets.modules);
+    out.set_modules_list(assets.modules_list);
+    out.set_agent(assets.agent);
+    out.set_vmm_version(assets.vmm_version);
+    out.set_kernel_version(assets.kernel_version);
+}
+
+inline vmm::Assets from_message(const wire::MachineAssets& in) {
+    return {in.directory(),    in.vmm_root(), in.kernel(),      in.modules(),
+            in.modules_list(), in.agent(),    in.vmm_version(), in.kernel_version()};
+}
+
+inline void to_message(vmm::Shape shape, vmm::Accelerator accelerator, std::uint64_t tsc_khz, wire::MachineShape& out) {
+    out.set_cpus(shape.cpus);
+    out.set_memory_mib(shape.memory_mib);
+    out.set_kvm(accelerator == vmm::Accelerator::kKvm);
+    out.set_tsc_khz(tsc_khz);
+}
+
+inline vmm::Shape shape_from(const wire::MachineShape& in) { return {in.cpus(), in.memory_mib()}; }
+inline vmm::Accelerator accelerator_from(const wire::MachineShape& in) {
+    return in.kvm() ? vmm::Accelerator::kKvm : vmm::Accelerator::kTcg;
+}
+
+inline void to_message(const Error& error, wire::ShimError& out) {
+    Error without_errno = error;
+    without_errno.sys_errno = 0;  // it travels on its own
+    out.set_code(static_cast<int>(error.code));
+    out.set_message(without_errno.to_string());
+    out.set_error_number(error.sys_errno);
+    out.set_hint(error.hint);
+}
+
+inline Error from_message(const wire::ShimError& in) {
+    Error error;
+    error.code = in.code() >= 0 && in.code() <= static_cast<int>(Errc::kInternal) ? static_cast<Errc>(in.code())
+                                                                                 : Errc::kInternal;
+    error.message = in.message();
+    error.sys_errno = in.error_number();
+    error.hint = in.hint();
+    return error;
+}
+
+}  // namespace caisson::box

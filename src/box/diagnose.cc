@@ -1,0 +1,75 @@
+// caisson doctor: what this host has, what it lacks, and the exact command that helps.
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "base/text.h"
+#include "box/engine.h"
+#include "box/state.h"
+#include "jail/jail.h"
+
+namespace caisson {
+
+namespace {
+
+using Level = Check::Level;
+
+Check failed(const std::string& name, const Error& error) { return {Level::kBad, name, error.to_string(), error.hint}; }
+
+}  // namespace
+
+std::vector<Check> Runtime::diagnose(const RuntimeOptions& options) {
+    std::vector<Check> checks;
+    checks.push_back({Level::kGood, "version", "caisson " + std::string(version()), ""});
+
+    auto bwrap = jail::find_bwrap();
+    if (bwrap) checks.push_back({Level::kGood, "bubblewrap", *bwrap, ""});
+    else checks.push_back(failed("bubblewrap", bwrap.error()));
+    if (bwrap) {
+        auto jail = jail::preflight();
+        if (jail) checks.push_back({Level::kGood, "user_namespaces", "the jail's namespaces can be made", ""});
+        else checks.push_back(failed("user_namespaces", jail.error()));
+    }
+
+    auto runtime = Runtime::open(options);
+    if (!runtime) {
+        checks.push_back(failed("home", runtime.error()));
+        return checks;
+    }
+    const auto& state = *runtime->state_;
+    struct statvfs space {};
+    std::string room;
+    bool scarce = false;
+    if (::statvfs(state.home.root.c_str(), &space) == 0) {
+        auto free_bytes = static_cast<std::uint64_t>(space.f_bavail) * space.f_frsize;
+        room = ", " + base::format_size(free_bytes) + " free";
+        scarce = free_bytes < (1ull << 30);
+    }
+    checks.push_back({scarce ? Level::kBad : Level::kGood, "home", state.home.root + room,
+                      scarce ? "free at least 1 GiB, or set CAISSON_HOME to another file system" : ""});
+
+    auto engine = box::choose_engine(state);
+    if (!engine) {
+        checks.push_back(failed("engine", engine.error()));
+    } else {
+        const bool kvm = engine->choice.accelerator == vmm::Accelerator::kKvm;
+        checks.push_back({kvm ? Level::kGood : Level::kInfo, "accelerator", engine->choice.reason,
+                          kvm || engine->choice.reason.find("opened") == std::string::npos
+                              ? ""
+                              : "sudo usermod -aG kvm $USER, then log in again"});
+        checks.push_back({Level::kGood, "vmm", "QEMU " + engine->assets.vmm_version + " in " + engine->assets.vmm_root, ""});
+        checks.push_back({Level::kGood, "guest_kernel", engine->assets.kernel_version, ""});
+        auto key = vmm::template_key({}, engine->choice.accelerator, engine->assets, engine->host);
+        bool ready = key && vmm::find_template(state.home.templates(), *key);
+        checks.push_back({ready ? Level::kGood : Level::kInfo, "template",
+                          ready ? "the usual shape is ready" : "the usual shape is made at the first run",
+                          ready ? "" : "caisson template build"});
+    }
+    auto images = runtime->images();
+    if (images) checks.push_back({Level::kGood, "images", std::to_string(images->size()) + " in the store", ""});
+    else checks.push_back(failed("images", images.error()));
+    // Said here because it is not done yet, so that nobody relies on it.
+    checks.push_back({Level::kInfo, "host_limits", "no cgroup limits on host processes in this version", ""});
+    return checks;
+}
+
+}  // namespace caisson

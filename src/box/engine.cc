@@ -1,0 +1,60 @@
+#include "box/engine.h"
+
+#include "box/convert.h"
+
+namespace caisson::box {
+
+namespace {
+// Generous: a loaded two-core host without hardware virtualisation needs a few seconds, KVM less than one.
+constexpr std::uint32_t kBootDeadlineMs = 120000;
+constexpr std::uint32_t kKvmBootDeadlineMs = 20000;
+}  // namespace
+
+std::string Engine::describe() const {
+    return choice.reason + "; QEMU " + assets.vmm_version + ", guest kernel " + assets.kernel_version;
+}
+
+Result<Engine> choose_engine(const internal::RuntimeState& runtime) {
+    Engine engine;
+    engine.assets = CAISSON_TRY(runtime.assets());
+    engine.host = CAISSON_TRY(vmm::host_profile(runtime.home.templates()));
+    engine.choice = CAISSON_TRY(
+        vmm::choose_accelerator(vmm::gather_host_facts(runtime.options.accelerator, engine.host.kvm_failed)));
+    return engine;
+}
+
+Result<Template> ensure_template(const internal::RuntimeState& runtime, Engine& engine, vmm::Shape shape) {
+    const auto accelerator = engine.choice.accelerator;
+    auto key = CAISSON_TRY(vmm::template_key(shape, accelerator, engine.assets, engine.host));
+    if (auto directory = vmm::find_template(runtime.home.templates(), key)) return Template{key, *directory, false};
+
+    runtime.progress("making the template " + shape.to_string() + " (once per host boot)");
+    auto shim = CAISSON_TRY(ShimClient::start(runtime.shim_program(), -1, runtime.home.templates() + "/shim.log"));
+    wire::ToShim request;
+    auto* build = request.mutable_build_template();
+    to_message(engine.assets, *build->mutable_assets());
+    to_message(shape, accelerator, engine.host.tsc_khz, *build->mutable_shape());
+    build->set_templates(runtime.home.templates());
+    build->set_key(key);
+    build->set_deadline_ms(accelerator == vmm::Accelerator::kKvm ? kKvmBootDeadlineMs : kBootDeadlineMs);
+    CAISSON_TRY(shim->send(request));
+    auto answer = CAISSON_TRY(shim->receive());
+    shim->close();
+    runtime.progress("");
+    if (!answer)
+        return base::failure(Errc::kInternal, "the process that makes the template died",
+                             "see " + runtime.home.templates() + "/shim.log");
+    if (answer->has_template_built()) return Template{key, answer->template_built().directory(), true};
+    if (!answer->has_error()) return base::failure(Errc::kProtocol, "the supervisor answered something else");
+    auto error = from_message(answer->error());
+    if (accelerator == vmm::Accelerator::kKvm && error.code == Errc::kGuest && runtime.options.accelerator.empty()) {
+        runtime.notice("no guest starts under KVM here (" + error.to_string() + "); using software emulation");
+        CAISSON_TRY(vmm::remember_kvm_failure(runtime.home.templates(), engine.host));
+        engine.host.kvm_failed = true;
+        engine.choice = CAISSON_TRY(vmm::choose_accelerator(vmm::gather_host_facts("", true)));
+        return ensure_template(runtime, engine, shape);
+    }
+    return base::failure(std::move(error));
+}
+
+}  // namespace caisson::box

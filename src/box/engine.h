@@ -1,0 +1,26 @@
+// Which engine and which template a box of some shape starts with.
+#pragma once
+
+#include "box/state.h"
+
+namespace caisson::box {
+
+struct Engine {
+    vmm::Assets assets;
+    vmm::HostProfile host;
+    vmm::AcceleratorChoice choice;
+    std::string describe() const;  // for doctor, --dry-run and the run's first log line
+};
+
+Result<Engine> choose_engine(const internal::RuntimeState& runtime);
+
+struct Template {
+    std::string key;
+    std::string directory;
+    bool built = false;  // just now
+};
+// The template of `shape`, made if it is missing. If KVM was chosen and no guest boots under it, this is remembered
+// for this boot of the host, told to the user, and `engine` changes to software emulation.
+Result<Template> ensure_template(const internal::RuntimeState& runtime, Engine& engine, vmm::Shape shape);
+
+}  // namespace caisson::box

@@ -1,0 +1,59 @@
+#include <signal.h>
+#include <unistd.h>
+
+#include "box/pump.h"
+#include "box/state.h"
+#include "caisson/runtime.h"
+
+namespace caisson {
+
+using base::failure;
+
+Result<Outcome> Execution::wait(const StreamOptions& streams) {
+    if (!state_->shim || state_->ended) return failure(Errc::kUsage, "this execution was waited for before");
+    auto outcome = box::pump(*state_, streams);
+    state_->ended = true;
+    state_->shim->close();
+    return outcome;
+}
+
+Result<> Execution::signal(int number) {
+    if (number < 1 || number >= NSIG) return failure(Errc::kUsage, "there is no signal " + std::to_string(number));
+    auto byte = static_cast<unsigned char>(number);
+    if (::write(state_->signal_write.get(), &byte, 1) != 1) return base::failure_errno("cannot signal the command");
+    return {};
+}
+
+Box::Box(std::shared_ptr<internal::BoxState> state) : state_(state), main_(Execution(std::move(state))) {}
+const std::string& Box::id() const { return state_->id; }
+const std::string& Box::name() const { return state_->name; }
+const std::string& Box::engine() const { return state_->engine; }
+std::vector<Stage> Box::timings() const { return state_->stages; }
+
+namespace internal {
+
+BoxState::~BoxState() {
+    if (!shim) return;
+    // Closing the socket ends the box; the shim removes it. Should the shim have been killed, we do.
+    shim->close();
+    if (!ended) clean_after_shim("the box's owner let it go");
+}
+
+void BoxState::clean_after_shim(const std::string& reason) {
+    std::scoped_lock guard(runtime->database_mutex);
+    const auto directory = runtime->home.box(id);
+    if (auto_remove) {
+        // Both are fine when the shim did its work: what is gone stays gone.
+        if (os::remove_tree(directory)) static_cast<void>(runtime->database->remove_box(id));
+        return;
+    }
+    auto record = runtime->database->find_box(id);
+    if (record && record->state != store::BoxState::kStopped && record->state != store::BoxState::kFailed) {
+        using namespace std::chrono;
+        auto now = duration_cast<milliseconds>(system_clock::now().time_since_epoch()).count();
+        static_cast<void>(runtime->database->finish_box(id, store::BoxState::kFailed, 125, reason, now));
+    }
+}
+
+}  // namespace internal
+}  // namespace caisson

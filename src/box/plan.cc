@@ -1,0 +1,159 @@
+#include "box/plan.h"
+
+#include <algorithm>
+
+#include "base/text.h"
+#include "vmm/qcow2.h"
+#include "vmm/shape.h"
+
+namespace caisson::box {
+
+using base::failure;
+
+namespace {
+
+constexpr const char* kDefaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+constexpr std::uint64_t kMinMemoryBytes = 128ull << 20;
+constexpr std::uint64_t kMinDiskBytes = 64ull << 20;
+constexpr std::size_t kMaxName = 64;
+
+bool is_name(std::string_view text, std::string_view extra) {
+    if (text.empty() || text.size() > kMaxName) return false;
+    auto alphanumeric = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9'); };
+    if (!alphanumeric(text[0])) return false;
+    return std::all_of(text.begin(), text.end(),
+                       [&](char c) { return alphanumeric(c) || extra.find(c) != std::string_view::npos; });
+}
+
+Result<> validate_guest_path(const std::string& option, const std::string& path) {
+    if (path.empty() || path[0] != '/')
+        return failure(Errc::kUsage, option + " '" + base::printable(path, 200) + "' is not an absolute path");
+    if (path.find('\0') != std::string::npos || path.size() > 4000)
+        return failure(Errc::kUsage, option + " is not a usable path");
+    for (const auto& part : base::split(path, '/'))
+        if (part == "..") return failure(Errc::kUsage, option + " '" + base::printable(path, 200) + "' must not contain '..'");
+    return {};
+}
+
+void put_environment(std::vector<std::string>& environment, const std::string& name, const std::string& value) {
+    for (auto& variable : environment) {
+        if (variable.size() > name.size() && variable[name.size()] == '=' && base::starts_with(variable, name)) {
+            variable = name + "=" + value;
+            return;
+        }
+    }
+    environment.push_back(name + "=" + value);
+}
+
+}  // namespace
+
+Result<> validate(const BoxOptions& options) {
+    if (options.network != "none")
+        return failure(Errc::kUnsupported, "network '" + base::printable(options.network, 64) + "' is not available",
+                       "this version has only --net none");
+    if (options.image.empty()) return failure(Errc::kUsage, "no image is given");
+    if (!options.name.empty() && !is_name(options.name, "_.-"))
+        return failure(Errc::kUsage, "'" + base::printable(options.name, 100) + "' is not a box name",
+                       "use letters, digits, '_', '.' and '-', at most 64, beginning with a letter or digit");
+    if (!options.hostname.empty() && !is_name(options.hostname, ".-"))
+        return failure(Errc::kUsage, "'" + base::printable(options.hostname, 100) + "' is not a host name",
+                       "use letters, digits, '.' and '-', at most 64");
+    for (const auto& [name, value] : options.environment) {
+        if (name.empty() || name.find('=') != std::string::npos || name.find('\0') != std::string::npos ||
+            value.find('\0') != std::string::npos)
+            return failure(Errc::kUsage, "'" + base::printable(name, 100) + "' is not the name of an environment variable");
+    }
+    for (const auto& word : options.command)
+        if (word.find('\0') != std::string::npos)
+            return failure(Errc::kUsage, "an argument of the command holds a zero byte");
+    if (!options.working_directory.empty()) CAISSON_TRY(validate_guest_path("--workdir", options.working_directory));
+    for (std::size_t i = 0; i < options.tmpfs.size(); ++i) {
+        CAISSON_TRY(validate_guest_path("--tmpfs", options.tmpfs[i].path));
+        if (options.tmpfs[i].path == "/") return failure(Errc::kUsage, "--tmpfs cannot replace '/'");
+        for (std::size_t j = 0; j < i; ++j)
+            if (options.tmpfs[j].path == options.tmpfs[i].path)
+                return failure(Errc::kUsage, "--tmpfs " + options.tmpfs[i].path + " is given twice");
+    }
+    if (options.cpu_millis < 10) return failure(Errc::kUsage, "--cpus must be at least 0.01");
+    if (options.memory_bytes < kMinMemoryBytes)
+        return failure(Errc::kUsage, "--memory " + base::format_size(options.memory_bytes) + " is too little",
+                       "give at least 128M");
+    CAISSON_TRY(vmm::shape_for(options.cpu_millis, options.memory_bytes));
+    if (options.disk_bytes < kMinDiskBytes || options.disk_bytes > vmm::kMaxDiskBytes)
+        return failure(Errc::kUsage, "--disk-size " + base::format_size(options.disk_bytes) + " is out of range",
+                       "give between 64M and 1T");
+    if (options.timeout && options.timeout->count() <= 0) return failure(Errc::kUsage, "--timeout must be more than zero");
+    if (options.timeout && options.timeout->count() > 0x7fffffff)
+        return failure(Errc::kUsage, "--timeout is longer than 24 days");
+    return {};
+}
+
+Result<wire::Exec> plan_exec(const BoxOptions& options, const image::Config& config) {
+    std::vector<std::string> words;
+    if (options.entrypoint) {
+        if (!options.entrypoint->empty()) words.push_back(*options.entrypoint);
+        words.insert(words.end(), options.command.begin(), options.command.end());
+    } else {
+        words = config.entrypoint;
+        const auto& rest = options.command.empty() ? config.cmd : options.command;
+        words.insert(words.end(), rest.begin(), rest.end());
+    }
+    if (words.empty())
+        return failure(Errc::kUsage, "the image has no command of its own and none is given",
+                       "write one behind the image: caisson run IMAGE COMMAND");
+    if (words[0].empty()) return failure(Errc::kUsage, "the command's first word is empty");
+
+    std::vector<std::string> environment = config.env;
+    bool has_path = std::any_of(environment.begin(), environment.end(),
+                                [](const auto& variable) { return base::starts_with(variable, "PATH="); });
+    if (!has_path) environment.insert(environment.begin(), kDefaultPath);
+    for (const auto& [name, value] : options.environment) put_environment(environment, name, value);
+
+    wire::Exec exec;
+    for (auto& word : words) exec.add_arguments(std::move(word));
+    for (auto& variable : environment) exec.add_environment(std::move(variable));
+    auto directory = options.working_directory.empty() ? config.working_directory : options.working_directory;
+    exec.set_working_directory(directory.empty() ? "/" : directory);
+    exec.set_create_working_directory(true);
+    exec.set_user(options.user.empty() ? config.user : options.user);
+    exec.set_stdin_open(options.open_stdin);
+    return exec;
+}
+
+wire::Configure plan_configure(const BoxOptions& options, const std::string& box_id, const std::string& machine_id) {
+    wire::Configure configure;
+    // The last characters of a ULID are random; the first are the time, which boxes started together share.
+    std::string hostname = options.hostname.empty() ? box_id.substr(box_id.size() - 12) : options.hostname;
+    configure.set_hostname(hostname);
+    configure.set_machine_id(machine_id);
+    auto* root = configure.mutable_root();
+    root->set_device("/dev/vda");
+    root->set_type("ext4");
+    root->set_read_only(options.read_only);
+    root->set_grow(options.disk_bytes > vmm::kDefaultDiskBytes);
+    for (const auto& tmpfs : options.tmpfs) {
+        auto* mount = configure.add_tmpfs();
+        mount->set_path(tmpfs.path);
+        mount->set_size_bytes(tmpfs.size_bytes);
+        mount->set_mode(tmpfs.mode);
+        mount->set_executable(tmpfs.executable);
+    }
+    auto file = [&](const char* path, std::string content) {
+        auto* entry = configure.add_files();
+        entry->set_path(path);
+        entry->set_content(std::move(content));
+        entry->set_mode(0644);
+    };
+    file("/etc/hostname", hostname + "\n");
+    file("/etc/hosts", "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t" + hostname + "\n");
+    file("/etc/resolv.conf", "# this box has no network\n");
+    auto shape = vmm::shape_for(options.cpu_millis, options.memory_bytes);
+    // The machine's own size enforces a whole rung; only what lies below it needs a limit in the guest.
+    if (shape && (static_cast<std::uint64_t>(shape->memory_mib) << 20) != options.memory_bytes)
+        configure.set_memory_limit_bytes(options.memory_bytes);
+    if (shape && shape->cpus * 1000 != options.cpu_millis) configure.set_cpu_limit_millis(options.cpu_millis);
+    configure.set_pids_limit(options.pids_limit);
+    return configure;
+}
+
+}  // namespace caisson::box

@@ -1,0 +1,62 @@
+// Record against reality: which boxes of the database still live, and what nobody owns any more.
+#include <chrono>
+#include <set>
+
+#include "base/id.h"
+#include "base/text.h"
+#include "box/state.h"
+#include "os/file.h"
+#include "os/process.h"
+
+namespace caisson::internal {
+
+namespace {
+
+bool owner_lives(const store::ProcessIdentity& owner, const std::string& boot_id) {
+    if (owner.boot_id != boot_id) return false;
+    auto start = os::process_start_time(static_cast<pid_t>(owner.pid));
+    return start && static_cast<std::int64_t>(*start) == owner.start_time;
+}
+
+std::int64_t unix_ms() {
+    using namespace std::chrono;
+    return duration_cast<milliseconds>(system_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
+
+Result<> reconcile(const store::Home& home, store::Database& database) {
+    auto boot_id = std::string(base::trim(CAISSON_TRY(os::read_file("/proc/sys/kernel/random/boot_id", 128))));
+    for (const auto& box : CAISSON_TRY(database.live_boxes())) {
+        if (owner_lives(box.owner, boot_id)) continue;
+        // The lock is held by the launcher and by the shim. Whoever gets it knows that both are gone.
+        std::optional<os::FileLock> lock;
+        if (os::exists(home.box(box.id))) {
+            auto taken = os::FileLock::try_acquire(home.box(box.id) + "/lock");
+            if (!taken && taken.error().code == Errc::kInUse) continue;
+            if (taken) lock = std::move(*taken);
+        }
+        const bool rebooted = box.owner.boot_id != boot_id;
+        if (box.auto_remove || box.state == store::BoxState::kCreating) {
+            CAISSON_TRY(os::remove_tree(home.box(box.id)));
+            CAISSON_TRY(database.remove_box(box.id));
+        } else {
+            CAISSON_TRY(database.finish_box(box.id, store::BoxState::kFailed, 125,
+                                            rebooted ? "host rebooted" : "supervisor died", unix_ms()));
+        }
+    }
+    // Records are written before directories are made, so a directory without a record is a removal cut short.
+    auto names = CAISSON_TRY(os::list_directory(home.boxes()));
+    if (names.empty()) return {};
+    std::set<std::string> known;
+    for (const auto& box : CAISSON_TRY(database.boxes())) known.insert(box.id);
+    for (const auto& name : names) {
+        if (!base::is_ulid(name) || known.count(name) > 0) continue;
+        auto lock = os::FileLock::try_acquire(home.box(name) + "/lock");
+        if (!lock && lock.error().code == Errc::kInUse) continue;
+        CAISSON_TRY(os::remove_tree(home.box(name)));
+    }
+    return {};
+}
+
+}  // namespace caisson::internal

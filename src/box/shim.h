@@ -1,0 +1,17 @@
+// The shim: supervisor of one box, or maker of one template. A single-threaded process of its own, tied to its
+// client by a socket: when that closes, the box ends.
+#pragma once
+
+#include "os/fd.h"
+#include "base/result.h"
+
+namespace caisson::box {
+
+// Serves exactly one request that arrives on `client`; returns when everything of it is gone.
+Result<> serve(os::Fd client);
+
+// Descriptor numbers that a shim is started with.
+inline constexpr int kShimClientFd = 3;
+inline constexpr int kShimLockFd = 4;  // the box's lock, held as long as the shim lives
+
+}  // namespace caisson::box

@@ -1,0 +1,84 @@
+#include "box/shim_client.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/socket.h>
+
+#include "box/shim.h"
+#include "os/file.h"
+
+namespace caisson::box {
+
+using base::failure;
+
+Result<std::unique_ptr<ShimClient>> ShimClient::start(const std::string& program, int lock_fd, const std::string& log_path) {
+    auto sockets = CAISSON_TRY(os::make_socketpair(SOCK_STREAM));
+    os::Command command;
+    command.arguments = {program};
+    command.descriptors = {{sockets.second.get(), kShimClientFd}};
+    if (lock_fd >= 0) command.descriptors.push_back({lock_fd, kShimLockFd});
+    os::Fd log;
+    if (!log_path.empty()) {
+        log = CAISSON_TRY(os::open_file(log_path, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW, 0600));
+        command.descriptors.push_back({log.get(), 2});
+    }
+    // Its own session: Ctrl-C at the caller's terminal is for the command, not for the supervisor.
+    command.new_session = true;
+    auto process = CAISSON_TRY_CTX(os::spawn(command), "starting the box's supervisor");
+    CAISSON_TRY(os::set_nonblocking(sockets.first.get(), true));
+    return std::unique_ptr<ShimClient>(new ShimClient(std::move(process), std::move(sockets.first)));
+}
+
+Result<> ShimClient::send(const wire::ToShim& message) {
+    CAISSON_TRY(append_to_shim(connection_.out(), message));
+    for (;;) {
+        CAISSON_TRY(connection_.flush());
+        if (connection_.queued_bytes() == 0) return {};
+        struct pollfd writable {socket_.get(), POLLOUT, 0};
+        if (::poll(&writable, 1, -1) < 0 && errno != EINTR) return base::failure_errno("waiting for the supervisor");
+    }
+}
+
+Result<std::optional<wire::FromShim>> ShimClient::receive() {
+    for (;;) {
+        if (auto frame = CAISSON_TRY(connection_.next())) {
+            if (frame->type != wire::FrameType::kControl)
+                return failure(Errc::kProtocol, "the supervisor sent a stream before the command ran");
+            return std::optional<wire::FromShim>(CAISSON_TRY(parse_from_shim(frame->payload)));
+        }
+        struct pollfd readable {socket_.get(), POLLIN, 0};
+        if (::poll(&readable, 1, -1) < 0) {
+            if (errno == EINTR) continue;
+            return base::failure_errno("waiting for the supervisor");
+        }
+        if (!CAISSON_TRY(connection_.fill())) {
+            // Whatever came before the end of file is still to be returned.
+            if (auto frame = CAISSON_TRY(connection_.next()); frame && frame->type == wire::FrameType::kControl)
+                return std::optional<wire::FromShim>(CAISSON_TRY(parse_from_shim(frame->payload)));
+            return std::optional<wire::FromShim>();
+        }
+    }
+}
+
+void ShimClient::close() {
+    socket_.reset();
+    if (process_.running()) static_cast<void>(process_.wait());
+}
+
+Result<wire::FromShim> parse_from_shim(base::ByteView payload) {
+    wire::FromShim message;
+    if (!message.ParseFromArray(payload.data(), static_cast<int>(payload.size())))
+        return failure(Errc::kProtocol, "the supervisor sent something that is not a message");
+    return message;
+}
+
+Result<> append_to_shim(base::Bytes& out, const wire::ToShim& message) {
+    std::string payload;
+    if (!message.SerializeToString(&payload) || payload.size() > wire::kMaxControlBytes)
+        return failure(Errc::kLimit, "the request is larger than " + std::to_string(wire::kMaxControlBytes) + " bytes",
+                       "pass less environment or a shorter command line");
+    wire::append_frame(out, 0, wire::FrameType::kControl, base::as_bytes(payload));
+    return {};
+}
+
+}  // namespace caisson::box

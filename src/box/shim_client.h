@@ -1,0 +1,43 @@
+// The library's end of a shim: starts it, asks it one thing, and holds the socket that its life hangs on.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "os/fd.h"
+#include "os/process.h"
+#include "wire/connection.h"
+#include "wire/shim.pb.h"
+
+namespace caisson::box {
+
+class ShimClient {
+  public:
+    // `program` is caisson-shim. `lock_fd` (-1: none) is handed on; `log_path` (empty: none) takes its last words.
+    static Result<std::unique_ptr<ShimClient>> start(const std::string& program, int lock_fd, const std::string& log_path);
+    // Queues and sends; blocks until the socket took it.
+    Result<> send(const wire::ToShim& message);
+    // The next control message; blocks. nullopt: the shim is gone. Only for the time before a command runs: a stream
+    // frame would be kProtocol (Execution::wait takes over then).
+    Result<std::optional<wire::FromShim>> receive();
+
+    wire::Connection& connection() { return connection_; }
+    int fd() const { return socket_.get(); }
+    os::Process& process() { return process_; }
+    // Closes the socket, which ends an attached box, and waits until the shim is gone.
+    void close();
+
+  private:
+    ShimClient(os::Process process, os::Fd socket)
+        : process_(std::move(process)), socket_(std::move(socket)), connection_(socket_.get()) {}
+    os::Process process_;
+    os::Fd socket_;
+    wire::Connection connection_;
+};
+
+// A control frame's payload as a message; kProtocol otherwise.
+Result<wire::FromShim> parse_from_shim(base::ByteView payload);
+Result<> append_to_shim(base::Bytes& out, const wire::ToShim& message);
+
+}  // namespace caisson::box

@@ -1,0 +1,61 @@
+// What the public handles point at. Internal to this room.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "box/shim_client.h"
+#include "caisson/runtime.h"
+#include "image/store.h"
+#include "os/file.h"
+#include "store/database.h"
+#include "store/home.h"
+#include "vmm/accelerator.h"
+#include "vmm/assets.h"
+#include "vmm/template.h"
+
+namespace caisson::internal {
+
+struct RuntimeState {
+    RuntimeOptions options;
+    store::Home home;
+    std::string libexec;
+    // Threads of an embedding program share the runtime; SQLite connections are for one thread at a time.
+    std::mutex database_mutex;
+    std::optional<store::Database> database;
+    std::optional<image::Store> images;
+
+    std::string shim_program() const { return libexec + "/caisson-shim"; }
+    void progress(std::string step, std::uint64_t done = 0, std::uint64_t total = 0) const {
+        if (options.on_progress) options.on_progress({std::move(step), done, total});
+    }
+    void notice(const std::string& text) const {
+        if (options.on_notice) options.on_notice(text);
+    }
+    Result<vmm::Assets> assets() const;
+};
+
+struct BoxState {
+    std::shared_ptr<RuntimeState> runtime;
+    std::string id;
+    std::string name;
+    std::string engine;
+    bool auto_remove = true;
+    bool stdin_open = false;
+    std::optional<os::FileLock> lock;
+    std::unique_ptr<box::ShimClient> shim;
+    os::Fd signal_read, signal_write;
+    std::vector<Stage> stages;
+    bool ended = false;
+
+    ~BoxState();
+    // The shim is dead without having said how the box ended: removes or records what is left.
+    void clean_after_shim(const std::string& reason);
+};
+
+// Removes what dead processes left in the home. Called when a home is opened.
+Result<> reconcile(const store::Home& home, store::Database& database);
+
+}  // namespace caisson::internal

@@ -1,0 +1,92 @@
+#include "cli/command.h"
+
+#include <time.h>
+
+#include <cstdio>
+
+#include "base/text.h"
+
+namespace caisson::cli {
+
+namespace {
+bool line_drawn = false;  // whether a progress line stands on the terminal
+}
+
+void clear_progress() {
+    if (line_drawn) std::fputs("\r\x1b[K", stderr);
+    line_drawn = false;
+}
+
+void draw_progress(const Progress& progress) {
+    clear_progress();
+    if (progress.step.empty()) return;
+    std::string line = progress.step;
+    if (progress.done > 0) {
+        line += "  " + base::format_size(progress.done);
+        if (progress.total > 0) line += " of " + base::format_size(progress.total);
+    }
+    std::fputs(line.c_str(), stderr);
+    std::fflush(stderr);
+    line_drawn = true;
+}
+
+RuntimeOptions runtime_options(const Context& context) {
+    RuntimeOptions options;
+    if (context.terminal && !context.quiet) options.on_progress = draw_progress;
+    if (!context.quiet)
+        options.on_notice = [](const std::string& text) {
+            clear_progress();
+            std::fprintf(stderr, "caisson: %s\n", base::printable(text).c_str());
+        };
+    return options;
+}
+
+Result<Runtime> open_runtime(Context& context) {
+    return Runtime::open(CAISSON_TRY(leave_root(runtime_options(context))));
+}
+
+void report(const Error& error) {
+    clear_progress();
+    std::fprintf(stderr, "caisson: %s\n", base::printable(error.to_string()).c_str());
+    if (!error.hint.empty())
+        for (const auto& line : base::split(error.hint, '\n'))
+            std::fprintf(stderr, "  %s\n", base::printable(line).c_str());
+}
+
+Result<bool> wants_json(const std::string& format) {
+    if (format == "json") return true;
+    if (format.empty() || format == "text") return false;
+    return base::failure(Errc::kUsage, "--format '" + base::printable(format, 64) + "' is unknown", "use text or json");
+}
+
+std::string format_table(const std::vector<std::vector<std::string>>& rows) {
+    std::vector<std::size_t> widths;
+    for (const auto& row : rows)
+        for (std::size_t i = 0; i < row.size(); ++i) {
+            if (widths.size() <= i) widths.push_back(0);
+            widths[i] = std::max(widths[i], row[i].size());
+        }
+    std::string text;
+    for (const auto& row : rows) {
+        for (std::size_t i = 0; i < row.size(); ++i) {
+            text += row[i];
+            if (i + 1 < row.size()) text += std::string(widths[i] - row[i].size() + 3, ' ');
+        }
+        text += "\n";
+    }
+    return text;
+}
+
+std::string format_age(std::int64_t unix_seconds) {
+    auto age = static_cast<std::int64_t>(::time(nullptr)) - unix_seconds;
+    if (age < 0) return "in the future";
+    auto say = [](std::int64_t count, const char* unit) {
+        return std::to_string(count) + " " + unit + (count == 1 ? "" : "s") + " ago";
+    };
+    if (age < 60) return say(age, "second");
+    if (age < 3600) return say(age / 60, "minute");
+    if (age < 2 * 86400) return say(age / 3600, "hour");
+    return say(age / 86400, "day");
+}
+
+}  // namespace caisson::cli

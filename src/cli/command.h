@@ -1,0 +1,54 @@
+// What the commands share: how they are declared, how they reach the runtime and how they speak to the user.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "caisson/runtime.h"
+
+namespace CLI {
+class App;
+}
+
+namespace caisson::cli {
+
+// Set by main for all commands.
+struct Context {
+    bool quiet = false;
+    bool terminal = false;  // stderr is one: progress may be drawn
+    bool colour = false;
+};
+
+// A command's work; what it returns is the exit code.
+using Action = std::function<Result<int>(Context&)>;
+
+// Each declares one command (and its subcommands) and stores what to do when it was chosen.
+void add_run(CLI::App& app, Action& action);
+void add_box_commands(CLI::App& app, Action& action);
+void add_image_commands(CLI::App& app, Action& action);
+void add_template_commands(CLI::App& app, Action& action);
+void add_doctor(CLI::App& app, Action& action);
+
+// Drops root if need be and opens the runtime, with progress drawn as the context says. Files that only the caller
+// may read are opened before this.
+Result<Runtime> open_runtime(Context& context);
+RuntimeOptions runtime_options(const Context& context);
+
+// One line on a terminal, rewritten; nothing elsewhere.
+void draw_progress(const Progress& progress);
+void clear_progress();
+
+// "caisson: what failed" and the hint behind it, on stderr.
+void report(const Error& error);
+
+// "text" or "json" of --format. kUsage otherwise.
+Result<bool> wants_json(const std::string& format);
+
+// Columns padded to the widest cell; the first row is the header.
+std::string format_table(const std::vector<std::vector<std::string>>& rows);
+// "3 minutes ago"
+std::string format_age(std::int64_t unix_seconds);
+
+}  // namespace caisson::cli

@@ -1,0 +1,67 @@
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <csignal>
+#include <cstdio>
+
+#include "base/text.h"
+#include "cli/command.h"
+
+namespace {
+
+constexpr const char* kDescription =
+    "caisson runs commands from OCI images, each in a micro-VM of its own.\n\n"
+    "  caisson run --rm caisson/base uname -a\n"
+    "  caisson run --rm -i caisson/base python3 - < script.py\n"
+    "  caisson doctor";
+
+int usage(const CLI::App& app, const CLI::ParseError& error) {
+    const CLI::App* chosen = &app;
+    while (!chosen->get_subcommands().empty()) chosen = chosen->get_subcommands().front();
+    std::string name = chosen->get_parent() == nullptr ? "caisson" : "caisson " + chosen->get_name();
+    for (auto* parent = chosen->get_parent(); parent != nullptr && parent->get_parent() != nullptr; parent = parent->get_parent())
+        name = "caisson " + parent->get_name() + " " + chosen->get_name();
+    std::fprintf(stderr, "caisson: %s\n  see: %s --help\n", caisson::base::printable(error.what()).c_str(), name.c_str());
+    return 2;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    using namespace caisson;
+    ::umask(0077);
+    std::signal(SIGPIPE, SIG_IGN);
+    cli::Context context;
+    context.terminal = ::isatty(STDERR_FILENO) == 1;
+    const char* no_colour = std::getenv("NO_COLOR");
+    context.colour = ::isatty(STDOUT_FILENO) == 1 && (no_colour == nullptr || *no_colour == '\0');
+
+    CLI::App app{kDescription, "caisson"};
+    app.set_version_flag("--version", "caisson " + std::string(version()));
+    app.require_subcommand(1);
+    app.fallthrough(false);
+    app.get_formatter()->column_width(34);
+    cli::Action action;
+    cli::add_run(app, action);
+    cli::add_box_commands(app, action);
+    cli::add_image_commands(app, action);
+    cli::add_template_commands(app, action);
+    cli::add_doctor(app, action);
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::Success& success) {
+        return app.exit(success);  // --help, --version
+    } catch (const CLI::ParseError& error) {
+        return usage(app, error);
+    }
+    auto code = action(context);
+    if (context.terminal) cli::clear_progress();
+    if (std::fflush(stdout) != 0 && code) {
+        std::fprintf(stderr, "caisson: cannot write the output\n");
+        return 125;
+    }
+    if (code) return *code;
+    cli::report(code.error());
+    return base::errc_info(code.error().code).exit_code;
+}

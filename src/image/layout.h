@@ -1,0 +1,87 @@
+// The store's files: where they lie, how they are read and changed. An OCI image layout plus a lock and a place for
+// temporary files. Internal to src/image.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "image/digest.h"
+#include "image/oci_json.h"
+#include "os/fd.h"
+#include "os/file.h"
+
+namespace caisson::image {
+
+// Paths below the images directory.
+struct Layout {
+    std::string directory;
+    std::string index() const { return directory + "/index.json"; }
+    std::string lock() const { return directory + "/index.lock"; }
+    std::string blobs() const { return directory + "/blobs/sha256"; }
+    std::string blob(const std::string& hex) const { return blobs() + "/" + hex; }
+    std::string temporary() const { return directory + "/tmp"; }
+};
+
+// A missing index is an empty one.
+Result<Index> read_index(const Layout& layout);
+// A small blob, its digest verified. kCorrupt if it is damaged or missing.
+Result<std::string> read_json_blob(const Layout& layout, const std::string& digest);
+// The image behind an entry of the index.
+Result<Image> read_image(const Layout& layout, const Descriptor& entry);
+
+// A file on its way into the store.
+struct StagedFile {
+    std::string path;
+    std::string digest;
+    std::uint64_t size = 0;
+};
+
+// A directory for one writer's unfinished files, removed with it. If the writer is killed, the next one sweeps it:
+// the lock inside is free then.
+class Staging {
+  public:
+    static Result<Staging> create(const Layout& layout);
+    Staging(Staging&&) = default;
+
+    // One file, written piece by piece and hashed on the way.
+    class Writer {
+      public:
+        Writer(std::string path, os::Fd fd) : path_(std::move(path)), fd_(std::move(fd)) {}
+        Result<> write(base::ByteView data);
+        StagedFile finish();
+
+      private:
+        std::string path_;
+        os::Fd fd_;
+        Sha256 hash_;
+        std::uint64_t size_ = 0;
+    };
+    Result<Writer> start();
+    // Reads `source` to its end. kLimit beyond `limit`.
+    Result<StagedFile> copy(int source, std::uint64_t limit, const std::string& what,
+                            const std::function<void(std::uint64_t)>& progress = {});
+    Result<StagedFile> text(std::string_view content);
+
+  private:
+    Staging(os::TemporaryDirectory directory, os::FileLock lock)
+        : directory_(std::move(directory)), lock_(std::move(lock)) {}
+    os::TemporaryDirectory directory_;
+    os::FileLock lock_;
+    int next_ = 0;
+};
+
+// In one step under the index lock: `blobs` become part of the store, `entries` replace those of the same names, and
+// blobs that nothing refers to any more go away.
+Result<> commit(const Layout& layout, const std::vector<StagedFile>& blobs, const std::vector<Descriptor>& entries);
+
+// Removes blobs that `index` does not reach; the index lock is held. Returns the bytes freed.
+Result<std::uint64_t> sweep_blobs(const Layout& layout, const Index& index);
+// Removes what killed writers left in the temporary directory.
+Result<> sweep_temporary(const Layout& layout);
+
+// The entry's name in the store.
+std::string entry_name(const Descriptor& entry);
+
+}  // namespace caisson::image

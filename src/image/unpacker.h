@@ -1,0 +1,30 @@
+// Runs caisson-unpack and speaks its protocol (image/protocol.h). Internal to src/image.
+#pragma once
+
+#include <functional>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/result.h"
+#include "image/store.h"
+#include "os/fd.h"
+
+namespace caisson::image {
+
+struct UnpackJob {
+    std::string subcommand;
+    std::string request;           // JSON
+    std::vector<int> inputs;       // become kFirstInputFd and following
+    int output = -1;               // becomes kOutputFd
+    // If set, kOutputFd is a pipe whose bytes come here instead.
+    std::function<Result<>(base::ByteView)> data;
+    ProgressCallback progress;
+};
+
+// The "result" object. Errors are those that caisson-unpack reports, with `what` as context; kIo if it dies.
+// Its words are treated as hostile.
+Result<nlohmann::json> run_unpacker(const Store::Options& options, const UnpackJob& job, const std::string& what);
+
+}  // namespace caisson::image

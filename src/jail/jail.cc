@@ -1,0 +1,120 @@
+#include "jail/jail.h"
+
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "base/text.h"
+#include "os/file.h"
+#include "os/user.h"
+
+namespace caisson::jail {
+
+using base::failure;
+
+Result<std::string> find_bwrap() {
+    for (const char* path : {"/usr/bin/bwrap", "/usr/local/bin/bwrap", "/bin/bwrap"})
+        if (::access(path, X_OK) == 0) return std::string(path);
+    return failure(Errc::kHostMissing, "bubblewrap (bwrap) is not installed",
+                   "install it: sudo apt-get install bubblewrap");
+}
+
+std::vector<std::string> bwrap_arguments(const Description& description, const std::string& bwrap) {
+    // The user inside is neither root nor nobody; outside it is whoever started us (never root, see os/user.h).
+    std::vector<std::string> arguments{bwrap,  "--unshare-user", "--unshare-pid",    "--unshare-ipc", "--unshare-uts",
+                                       "--unshare-cgroup", "--unshare-net",  "--uid",   "1000",
+                                       "--gid", "1000",          "--hostname",       "caisson-jail",  "--new-session",
+                                       "--cap-drop", "ALL",      "--clearenv"};
+    auto add = [&](std::initializer_list<std::string> words) { arguments.insert(arguments.end(), words); };
+    if (description.die_with_parent) add({"--die-with-parent"});
+    if (description.root.empty()) add({"--tmpfs", "/"});
+    else add({"--ro-bind", description.root, "/"});
+    if (description.proc) add({"--proc", "/proc"});
+    if (description.minimal_dev) add({"--dev", "/dev"});
+    for (const auto& mount : description.mounts) {
+        switch (mount.kind) {
+            case Mount::Kind::kReadOnly: add({"--ro-bind", mount.source, mount.target}); break;
+            case Mount::Kind::kReadWrite: add({"--bind", mount.source, mount.target}); break;
+            case Mount::Kind::kTmpfs: add({"--tmpfs", mount.target}); break;
+        }
+    }
+    // bwrap makes an empty root itself; nothing may be added to it afterwards.
+    if (description.root.empty()) add({"--remount-ro", "/"});
+    for (const auto& variable : description.environment) {
+        auto equals = variable.find('=');
+        add({"--setenv", variable.substr(0, equals), equals == std::string::npos ? "" : variable.substr(equals + 1)});
+    }
+    add({"--chdir", "/", "--"});
+    arguments.insert(arguments.end(), description.arguments.begin(), description.arguments.end());
+    return arguments;
+}
+
+Result<os::Command> command(const Description& description) {
+    os::Command command;
+    command.arguments = bwrap_arguments(description, CAISSON_TRY(find_bwrap()));
+    command.descriptors = description.descriptors;
+    command.resource_limits = description.resource_limits;
+    command.resource_limits.push_back({RLIMIT_CORE, 0});  // a core would hold the guest's memory
+    command.new_session = true;
+    command.die_with_parent = description.die_with_parent;
+    if (::geteuid() == 0) {
+        // bwrap --uid alone would leave the *host's* uid 0 to whatever escapes the namespaces.
+        auto identity = os::service_identity();
+        command.user = identity.user;
+        command.group = identity.group;
+    }
+    return command;
+}
+
+Result<> preflight() {
+    auto bwrap = CAISSON_TRY(find_bwrap());
+    auto pipe = CAISSON_TRY(os::make_pipe());
+    os::Command probe;
+    probe.arguments = {bwrap, "--unshare-all", "--ro-bind", "/", "/", "/bin/true"};
+    probe.descriptors = {{pipe.second.get(), 2}};
+    if (::geteuid() == 0) {
+        auto identity = os::service_identity();
+        probe.user = identity.user;
+        probe.group = identity.group;
+    }
+    auto process = CAISSON_TRY(os::spawn(probe));
+    pipe.second.reset();
+    auto text = CAISSON_TRY(os::read_fd(pipe.first.get(), 1 << 16, "bwrap's messages"));
+    auto ended = CAISSON_TRY(process.wait(std::chrono::seconds(10)));
+    if (!ended.signalled && ended.code == 0) return {};
+    std::string said(base::trim(base::printable(base::trim(text))));
+    std::string hint = "let ordinary users make user namespaces";
+    auto is = [](const char* path, std::string_view value) {
+        auto content = os::read_file(path, 64);
+        return content && base::trim(*content) == value;
+    };
+    if (is("/proc/sys/kernel/unprivileged_userns_clone", "0"))
+        hint = "run: sudo sysctl -w kernel.unprivileged_userns_clone=1";
+    else if (is("/proc/sys/user/max_user_namespaces", "0"))
+        hint = "run: sudo sysctl -w user.max_user_namespaces=15000";
+    else if (is("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1"))
+        hint = "AppArmor restricts user namespaces here; run: "
+               "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0";
+    return failure(Errc::kHostMissing, "the jail cannot be made on this host: " + said, hint);
+}
+
+std::string describe(const Description& description) {
+    std::string text = "jail of " + description.name + "\n";
+    text += "  namespaces   user mount pid ipc uts cgroup net (all its own)\n";
+    text += "  root         " + (description.root.empty() ? std::string("empty") : description.root + " (read-only)") + "\n";
+    if (description.proc) text += "  /proc        its own\n";
+    if (description.minimal_dev) text += "  /dev         null zero full random urandom tty\n";
+    for (const auto& mount : description.mounts) {
+        const char* kind = mount.kind == Mount::Kind::kReadOnly    ? "read-only "
+                           : mount.kind == Mount::Kind::kReadWrite ? "read-write"
+                                                                   : "tmpfs     ";
+        text += std::string("  ") + kind + "   " + mount.target +
+                (mount.source.empty() ? "" : "  from " + mount.source) + "\n";
+    }
+    text += "  environment  " + (description.environment.empty() ? "empty" : base::join(description.environment, " ")) + "\n";
+    text += "  descriptors ";
+    for (const auto& descriptor : description.descriptors) text += " " + std::to_string(descriptor.target);
+    text += "\n  capabilities none, no_new_privs, no core dumps\n";
+    return text;
+}
+
+}  // namespace caisson::jail

@@ -1,0 +1,100 @@
+#include "jail/jail.h"
+
+#include <gtest/gtest.h>
+
+#include "base/text.h"
+#include "os/file.h"
+
+namespace caisson::jail {
+namespace {
+
+Description example() {
+    Description description;
+    description.name = "vmm";
+    description.root = "/assets/vmm";
+    description.mounts = {{Mount::Kind::kReadOnly, "/home/t", "/template"}, {Mount::Kind::kReadWrite, "/home/b", "/box"}};
+    description.environment = {"PATH=/usr/bin"};
+    description.arguments = {"/usr/bin/qemu", "-M", "microvm"};
+    return description;
+}
+
+TEST(Jail, RendersTheGoldenCommandLine) {
+    EXPECT_EQ(base::join(bwrap_arguments(example(), "/usr/bin/bwrap"), " "),
+              "/usr/bin/bwrap --unshare-user --unshare-pid --unshare-ipc --unshare-uts --unshare-cgroup --unshare-net "
+              "--uid 1000 --gid 1000 --hostname caisson-jail --new-session --cap-drop ALL --clearenv --die-with-parent "
+              "--ro-bind /assets/vmm / --ro-bind /home/t /template --bind /home/b /box --setenv PATH /usr/bin "
+              "--chdir / -- /usr/bin/qemu -M microvm");
+}
+
+TEST(Jail, WithoutARootTheJailIsEmptyAndReadOnly) {
+    Description description;
+    description.arguments = {"/x"};
+    auto line = base::join(bwrap_arguments(description, "bwrap"), " ");
+    EXPECT_NE(line.find("--tmpfs / "), std::string::npos);
+    EXPECT_NE(line.find("--remount-ro / --chdir"), std::string::npos);
+}
+
+// The rest needs user namespaces: ring `userns`.
+class JailUserns : public testing::Test {
+  protected:
+    void SetUp() override {
+        auto ready = preflight();
+        ASSERT_TRUE(ready.has_value()) << ready.error().to_string() << "; " << ready.error().hint;
+    }
+    static std::string run(const std::string& script) {
+        Description description;
+        description.name = "test";
+        description.root = "/";
+        description.proc = true;
+        description.minimal_dev = true;
+        description.environment = {"PATH=/usr/bin:/bin"};
+        description.arguments = {"/bin/sh", "-c", script};
+        auto pipe = os::make_pipe().value();
+        description.descriptors = {{pipe.second.get(), 1}, {pipe.second.get(), 2}};
+        auto process = os::spawn(command(description).value()).value();
+        pipe.second.reset();
+        auto text = os::read_fd(pipe.first.get(), 1 << 20, "output").value();
+        EXPECT_TRUE(process.wait().has_value());
+        return text;
+    }
+};
+
+TEST_F(JailUserns, HasNoCapabilityAndNoNewPrivileges) {
+    auto status = run("cat /proc/self/status");
+    for (auto line : {"CapEff:\t0000000000000000", "CapPrm:\t0000000000000000", "CapBnd:\t0000000000000000",
+                      "CapAmb:\t0000000000000000", "NoNewPrivs:\t1"})
+        EXPECT_NE(status.find(line), std::string::npos) << line << " in\n" << status;
+}
+
+TEST_F(JailUserns, EveryNamespaceIsItsOwn) {
+    for (const std::string kind : {"user", "mnt", "pid", "ipc", "uts", "cgroup", "net"}) {
+        char outside[64] = {};
+        ASSERT_GT(::readlink(("/proc/self/ns/" + kind).c_str(), outside, sizeof outside - 1), 0);
+        auto inside = run("readlink /proc/self/ns/" + kind);
+        EXPECT_EQ(inside.find(kind + ":["), 0u) << inside;
+        EXPECT_NE(std::string(base::trim(inside)), outside) << kind;
+    }
+}
+
+TEST_F(JailUserns, IsNeverRootOnTheHost) {
+    // The map's second column is the host's id behind the jail's own.
+    auto map = run("cat /proc/self/uid_map");
+    unsigned inside = 0;
+    unsigned outside = 0;
+    ASSERT_EQ(std::sscanf(map.c_str(), "%u %u", &inside, &outside), 2) << map;
+    EXPECT_NE(inside, 0u);
+    // Seen from a user namespace the second column is its parent's view: the identity that started bwrap.
+    EXPECT_NE(outside, 0u);
+}
+
+TEST_F(JailUserns, HasNoNetworkButItsOwnLoopback) {
+    EXPECT_EQ(run("tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' '"), "lo\n");
+}
+
+TEST_F(JailUserns, RootIsReadOnlyAndEnvironmentIsTheListedOne) {
+    EXPECT_NE(run("echo x > /var/tmp/caisson-jail-test").find("Read-only file system"), std::string::npos);
+    EXPECT_EQ(run("env | grep -v -e ^PWD= -e ^_= -e ^SHLVL= -e ^OLDPWD="), "PATH=/usr/bin:/bin\n");
+}
+
+}  // namespace
+}  // namespace caisson::jail

@@ -1,0 +1,118 @@
+#include "vmm/machine.h"
+
+#include <sys/resource.h>
+
+namespace caisson::vmm {
+
+namespace {
+
+std::string number(std::uint64_t value) { return std::to_string(value); }
+
+std::string block_node(const MachinePlan& plan) {
+    // Formats and backing are always given here, never probed and never taken from the disk's own header, which the
+    // guest may have rewritten.
+    if (!plan.disk)
+        return R"({"driver":"null-co","node-name":"d0","read-zeroes":true,"size":)" + number(kDefaultDiskBytes) + "}";
+    return R"({"driver":"qcow2","node-name":"d0","discard":"unmap","file":{"driver":"file","filename":")" +
+           std::string(kOverlayInJail) + R"(","discard":"unmap"},)" +
+           R"("backing":{"driver":"raw","read-only":true,"file":{"driver":"file","read-only":true,"filename":")" +
+           kBaseDiskInJail + R"("}}})";
+}
+
+}  // namespace
+
+std::string kernel_command_line(const MachinePlan& plan) {
+    std::string line = "console=ttyS0 quiet reboot=t panic=-1 rdinit=/init cryptomgr.notests";
+    if (plan.accelerator == Accelerator::kTcg)
+        line += " tsc_early_khz=" + number(plan.tsc_khz) + " tsc=reliable";
+    // Work at boot that a box never needs: certificate lists, type information for tracing, self-tests.
+    line += " initcall_blacklist=load_system_certificate_list,bpf_tcp_ca_kfunc_init,bpf_dummy_struct_ops_init,"
+            "trace_eval_init,jent_mod_init,sed_opal_init,slab_sysfs_init,init_ima,init_evm";
+    return line;
+}
+
+std::vector<std::string> qemu_arguments(const MachinePlan& plan) {
+    const bool restoring = plan.start == MachinePlan::Start::kRestore;
+    const std::string memory = number(plan.shape.memory_mib) + "M";
+    std::vector<std::string> arguments{kQemuPath, "-M", "microvm,isa-serial=on,memory-backend=mem"};
+    auto add = [&](std::initializer_list<std::string> words) { arguments.insert(arguments.end(), words); };
+    if (plan.accelerator == Accelerator::kKvm) add({"-accel", "kvm", "-cpu", "host"});
+    // rep movsb is slow under TCG; without these two flags the guest copies twice as fast.
+    else add({"-accel", "tcg,thread=multi", "-cpu", "max,-erms,-fsrm"});
+    add({"-m", memory, "-smp", number(plan.shape.cpus), "-nodefaults", "-no-user-config", "-display", "none",
+         "-no-reboot", "-global", "virtio-mmio.force-legacy=false"});
+    add({"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"});
+    std::string backend = "memory-backend-file,id=mem,size=" + memory + ",mem-path=" + kTemplateInJail + "/mem,share=";
+    switch (plan.start) {
+        case MachinePlan::Start::kTemplate: add({"-object", backend + "on"}); break;
+        // Private pages over a file that cannot be opened for writing: nothing a guest does reaches its siblings.
+        case MachinePlan::Start::kRestore: add({"-object", backend + "off,readonly=on,rom=off"}); break;
+        case MachinePlan::Start::kCold: add({"-object", "memory-backend-ram,id=mem,size=" + memory}); break;
+    }
+    if (!restoring)
+        add({"-kernel", kKernelInJail, "-initrd", std::string(kTemplateInJail) + "/initramfs", "-append",
+             kernel_command_line(plan)});
+    // The order and the ids of devices are part of a template: change them only together with the key.
+    add({"-blockdev", block_node(plan), "-device", "virtio-blk-device,drive=d0,id=disk0"});
+    add({"-object", "rng-builtin,id=rng", "-device", "virtio-rng-device,rng=rng,id=rng0"});
+    add({"-chardev", "socket,id=agent,fd=" + number(static_cast<std::uint64_t>(plan.agent_fd)), "-chardev",
+         "null,id=share", "-device", "virtio-serial-device,id=serial0,max_ports=3", "-device",
+         "virtserialport,chardev=agent,name=agent,nr=1,id=port-agent", "-device",
+         "virtserialport,chardev=share,name=share,nr=2,id=port-share"});
+    add({"-chardev", "socket,id=console,fd=" + number(static_cast<std::uint64_t>(plan.console_fd)), "-serial",
+         "chardev:console"});
+    add({"-chardev", "socket,id=qmp,fd=" + number(static_cast<std::uint64_t>(plan.qmp_fd)), "-mon",
+         "chardev=qmp,mode=control"});
+    if (restoring) add({"-incoming", "defer"});
+    return arguments;
+}
+
+std::string template_command_line(Shape shape, Accelerator accelerator, std::uint64_t tsc_khz) {
+    MachinePlan plan;
+    plan.start = MachinePlan::Start::kTemplate;
+    plan.shape = shape;
+    plan.accelerator = accelerator;
+    plan.tsc_khz = tsc_khz;
+    std::string line;
+    for (const auto& argument : qemu_arguments(plan)) {
+        line += argument;
+        line += '\n';
+    }
+    return line;
+}
+
+std::string initial_qmp(const MachinePlan& plan) {
+    std::string text = R"({"execute":"qmp_capabilities"})";
+    if (plan.start == MachinePlan::Start::kCold) return text;
+    text += R"({"execute":"migrate-set-capabilities","arguments":{"capabilities":)"
+            R"([{"capability":"x-ignore-shared","state":true}]}})";
+    if (plan.start == MachinePlan::Start::kRestore)
+        text += std::string(R"({"execute":"migrate-incoming","arguments":{"uri":"file:)") + kTemplateInJail + "/state\"}}";
+    return text;
+}
+
+jail::Description vmm_jail(const MachinePlan& plan, const Assets& assets) {
+    using Kind = jail::Mount::Kind;
+    jail::Description description;
+    description.name = "vmm";
+    description.root = assets.vmm_root;
+    const bool building = plan.start == MachinePlan::Start::kTemplate;
+    // Template memory and state are reached only as read-only paths, never as descriptors: a descriptor could be
+    // reopened for writing through /proc by the same user.
+    description.mounts.push_back({building ? Kind::kReadWrite : Kind::kReadOnly, plan.template_directory, kTemplateInJail});
+    if (plan.start != MachinePlan::Start::kRestore) {
+        description.mounts.push_back({Kind::kTmpfs, "", "/run"});
+        description.mounts.push_back({Kind::kReadOnly, assets.kernel, kKernelInJail});
+    }
+    if (plan.disk) {
+        description.mounts.push_back({Kind::kTmpfs, "", "/box"});
+        description.mounts.push_back({Kind::kReadWrite, plan.disk->overlay_path, kOverlayInJail});
+        description.mounts.push_back({Kind::kTmpfs, "", "/disk"});
+        description.mounts.push_back({Kind::kReadOnly, plan.disk->base_path, kBaseDiskInJail});
+    }
+    description.arguments = qemu_arguments(plan);
+    description.resource_limits = {{RLIMIT_NOFILE, 256}};
+    return description;
+}
+
+}  // namespace caisson::vmm

@@ -1,0 +1,54 @@
+// The machine as plain data: QEMU's command line, what is written to its control socket, and its jail. Pure.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "jail/jail.h"
+#include "vmm/accelerator.h"
+#include "vmm/assets.h"
+#include "vmm/shape.h"
+
+namespace caisson::vmm {
+
+// Where things are inside the VMM's jail.
+inline constexpr const char* kTemplateInJail = "/template";  // mem, state, initramfs
+inline constexpr const char* kOverlayInJail = "/box/disk.qcow2";
+inline constexpr const char* kBaseDiskInJail = "/disk/base.ext4";
+inline constexpr const char* kKernelInJail = "/run/vmlinux";
+
+struct Disk {
+    std::string overlay_path;       // host path of the box's own qcow2, read-write
+    std::string base_path;          // host path of the raw base disk, read-only
+    std::uint64_t virtual_size_bytes = kDefaultDiskBytes;
+};
+
+struct MachinePlan {
+    enum class Start {
+        kTemplate,  // boot with placeholders, to be frozen
+        kRestore,   // continue a frozen machine
+        kCold,      // boot a machine of its own
+    };
+    Start start = Start::kRestore;
+    Shape shape;
+    Accelerator accelerator = Accelerator::kTcg;
+    std::uint64_t tsc_khz = 0;       // kTemplate and kCold under TCG
+    std::string template_directory;  // kTemplate: read-write; kRestore: read-only; kCold: read-only, holds initramfs
+    std::optional<Disk> disk;        // none in a template
+    // Descriptor numbers inside the VMM.
+    int qmp_fd = 3;
+    int agent_fd = 4;
+    int console_fd = 5;
+};
+
+std::string kernel_command_line(const MachinePlan& plan);
+std::vector<std::string> qemu_arguments(const MachinePlan& plan);
+// What the machine's key is made from: the arguments with nothing in them that differs from box to box.
+std::string template_command_line(Shape shape, Accelerator accelerator, std::uint64_t tsc_khz);
+// Written into the control socket before QEMU starts, so that a restore needs no round trip.
+std::string initial_qmp(const MachinePlan& plan);
+jail::Description vmm_jail(const MachinePlan& plan, const Assets& assets);
+
+}  // namespace caisson::vmm

@@ -1,0 +1,58 @@
+#include "vmm/qcow2.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "os/file.h"
+
+namespace caisson::vmm {
+
+namespace {
+constexpr std::uint32_t kClusterBits = 16;
+constexpr std::uint64_t kCluster = 1ull << kClusterBits;
+constexpr std::uint64_t kBytesPerL1Entry = kCluster * (kCluster / 8);  // 512 MiB
+}  // namespace
+
+base::Bytes make_empty_qcow2(std::uint64_t virtual_size_bytes) {
+    CAISSON_CHECK(virtual_size_bytes % 512 == 0 && virtual_size_bytes <= kMaxDiskBytes);
+    const auto l1_entries = static_cast<std::uint32_t>((virtual_size_bytes + kBytesPerL1Entry - 1) / kBytesPerL1Entry);
+    // Cluster 0: header. 1: refcount table. 2: first refcount block. 3: L1 table (1 TiB needs 2048 entries, 16 KiB).
+    base::Bytes image(3 * kCluster + ((l1_entries * 8 + 511) & ~511u), 0);
+    auto* header = image.data();
+    base::store_be32(header + 0, 0x514649fb);  // "QFI\xfb"
+    base::store_be32(header + 4, 3);           // version
+    base::store_be32(header + 20, kClusterBits);
+    base::store_be64(header + 24, virtual_size_bytes);
+    base::store_be32(header + 36, l1_entries);
+    base::store_be64(header + 40, 3 * kCluster);  // L1 table
+    base::store_be64(header + 48, 1 * kCluster);  // refcount table
+    base::store_be32(header + 56, 1);             // its clusters
+    base::store_be32(header + 96, 4);             // refcounts of 16 bits
+    base::store_be32(header + 100, 104);          // header length; the zeros after it end the extensions
+    base::store_be64(image.data() + kCluster, 2 * kCluster);
+    for (std::size_t cluster = 0; cluster < 4; ++cluster) image[2 * kCluster + 2 * cluster + 1] = 1;
+    return image;
+}
+
+Result<> create_overlay(const std::string& path, std::uint64_t virtual_size_bytes) {
+    auto image = make_empty_qcow2(virtual_size_bytes);
+    auto fd = CAISSON_TRY(os::open_file(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600));
+    // Only the parts that are not zero are written; the rest stays a hole.
+    auto put = [&](std::size_t from, std::size_t length) -> Result<> {
+        auto wrote = ::pwrite(fd.get(), image.data() + from, length, static_cast<off_t>(from));
+        if (wrote != static_cast<ssize_t>(length)) return base::failure_errno("cannot write " + path);
+        return {};
+    };
+    auto written = [&]() -> Result<> {
+        CAISSON_TRY(put(0, 512));
+        CAISSON_TRY(put(kCluster, 512));
+        CAISSON_TRY(put(2 * kCluster, 512));
+        if (::ftruncate(fd.get(), static_cast<off_t>(4 * kCluster)) != 0)
+            return base::failure_errno("cannot size " + path);
+        return {};
+    }();
+    if (!written) ::unlink(path.c_str());
+    return written;
+}
+
+}  // namespace caisson::vmm

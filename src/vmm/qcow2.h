@@ -1,0 +1,22 @@
+// The empty qcow2 overlay of a new box. Written by us: starting qemu-img costs 14-30 ms, this one write.
+// Source: QEMU, docs/interop/qcow2.rst (version 3, 64 KiB clusters). The header names no backing file; the backing
+// node is always given on the VMM's command line.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "base/bytes.h"
+#include "base/result.h"
+
+namespace caisson::vmm {
+
+inline constexpr std::uint64_t kMaxDiskBytes = 1ull << 40;
+
+// Pure. `virtual_size_bytes` is a multiple of 512, at most kMaxDiskBytes.
+base::Bytes make_empty_qcow2(std::uint64_t virtual_size_bytes);
+// Creates `path` (must not exist, mode 0600). Not synced: an empty overlay lost by a crash belongs to a box whose
+// creation is undone.
+Result<> create_overlay(const std::string& path, std::uint64_t virtual_size_bytes);
+
+}  // namespace caisson::vmm

@@ -1,0 +1,44 @@
+// QMP, QEMU's control protocol: lines of JSON. The VMM is not trusted, so what it says is parsed as hostile.
+// Source: QEMU, docs/interop/qmp-spec.rst and qapi/.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "base/bytes.h"
+#include "base/result.h"
+
+namespace caisson::vmm {
+
+struct QmpMessage {
+    enum class Kind { kGreeting, kReturn, kError, kEvent };
+    Kind kind = Kind::kReturn;
+    std::string event;   // kEvent: "SHUTDOWN", "STOP", "RESUME", "BLOCK_IO_ERROR", "MIGRATION", ...
+    std::string reason;  // SHUTDOWN: "guest-shutdown", "guest-reset", ...; kError: the description
+    std::string status;  // MIGRATION and query-migrate: "completed", "failed", ...
+    bool guest = false;  // SHUTDOWN: the guest itself asked for it
+    bool no_space = false;  // BLOCK_IO_ERROR: ENOSPC
+};
+
+inline constexpr std::size_t kMaxQmpLine = 256 * 1024;
+inline constexpr int kMaxQmpDepth = 32;
+
+class QmpParser {
+  public:
+    // kProtocol: a line too long; sticky.
+    Result<> feed(base::ByteView data);
+    // The next whole message; nullopt when more bytes are needed; kProtocol: not a QMP message.
+    Result<std::optional<QmpMessage>> next();
+
+  private:
+    std::string buffer_;
+    std::size_t scanned_ = 0;
+};
+
+// {"execute": ...} lines.
+std::string qmp_command(const std::string& name);
+std::string qmp_block_resize(const std::string& device, std::uint64_t size_bytes);
+std::string qmp_migrate_to_file(const std::string& path_in_jail);
+
+}  // namespace caisson::vmm

@@ -1,0 +1,140 @@
+#include "vmm/template.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/utsname.h>
+#include <time.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "base/sha256.h"
+#include "base/text.h"
+#include "os/file.h"
+#include "vmm/initramfs.h"
+#include "vmm/machine.h"
+
+namespace caisson::vmm {
+
+using base::failure;
+using nlohmann::json;
+
+namespace {
+
+std::string cpu_identity() {
+    std::string identity;
+    if (auto cpuinfo = os::read_file("/proc/cpuinfo", 4 << 20)) {
+        for (const auto& line : base::split(*cpuinfo, '\n')) {
+            if (line.empty()) break;  // the first processor is enough
+            for (const char* key : {"cpu family", "model\t", "stepping", "microcode"})
+                if (base::starts_with(line, key)) identity += line + ";";
+        }
+    }
+    struct utsname name {};
+    ::uname(&name);
+    return identity + name.release;
+}
+
+Result<> save_profile(const std::string& templates, const HostProfile& profile) {
+    json document{{"boot_id", profile.boot_id},
+                  {"tsc_khz", profile.tsc_khz},
+                  {"cpu", profile.cpu},
+                  {"kvm_failed", profile.kvm_failed}};
+    return os::write_file_atomic(templates + "/host.json", document.dump(), 0644);
+}
+
+}  // namespace
+
+Result<HostProfile> host_profile(const std::string& templates) {
+    auto boot_id = std::string(base::trim(CAISSON_TRY(os::read_file("/proc/sys/kernel/random/boot_id", 128))));
+    if (auto text = os::read_file(templates + "/host.json", 1 << 16)) {
+        auto document = json::parse(*text, nullptr, false);
+        if (document.is_object() && document.value("boot_id", std::string()) == boot_id &&
+            document.value("tsc_khz", std::uint64_t{0}) > 0)
+            return HostProfile{boot_id, document["tsc_khz"].get<std::uint64_t>(), document.value("cpu", std::string()),
+                               document.value("kvm_failed", false)};
+    }
+    HostProfile profile{boot_id, CAISSON_TRY(measure_tsc_khz()), cpu_identity(), false};
+    CAISSON_TRY_CTX(save_profile(templates, profile), "remembering what this host is");
+    return profile;
+}
+
+Result<> remember_kvm_failure(const std::string& templates, HostProfile profile) {
+    profile.kvm_failed = true;
+    return save_profile(templates, profile);
+}
+
+Result<std::string> template_key(Shape shape, Accelerator accelerator, const Assets& assets, const HostProfile& host) {
+    base::Sha256 hash;
+    auto add = [&](const std::string& text) {
+        hash.update(base::as_bytes(text));
+        hash.update(base::as_bytes(std::string_view("\0", 1)));
+    };
+    add(template_command_line(shape, accelerator, host.tsc_khz));
+    add(host.boot_id);
+    if (accelerator == Accelerator::kKvm) add(host.cpu);
+    for (const auto& path : {assets.vmm_root + kQemuPath, assets.kernel, assets.modules_list, assets.modules,
+                             assets.agent, assets.vmm_root + "/usr/share/qemu", assets.vmm_root + "/usr/lib"}) {
+        struct stat info {};
+        if (::stat(path.c_str(), &info) != 0) return base::failure_errno("cannot look at " + path);
+        add(path);
+        for (auto value : {static_cast<std::int64_t>(info.st_dev), static_cast<std::int64_t>(info.st_ino),
+                           static_cast<std::int64_t>(info.st_size), static_cast<std::int64_t>(info.st_ctim.tv_sec),
+                           static_cast<std::int64_t>(info.st_ctim.tv_nsec)})
+            add(std::to_string(value));
+    }
+    return hash.finish_hex().substr(0, 32);
+}
+
+std::optional<std::string> find_template(const std::string& templates, const std::string& key) {
+    std::string directory = templates + "/" + key;
+    struct stat info {};
+    if (::stat((directory + "/state").c_str(), &info) != 0) return std::nullopt;
+    auto age = ::time(nullptr) - info.st_mtim.tv_sec;
+    if (age > std::chrono::seconds(kTemplateMaxAge).count() || age < -60) return std::nullopt;
+    return directory;
+}
+
+Result<std::vector<TemplateInfo>> list_templates(const std::string& templates) {
+    std::vector<TemplateInfo> found;
+    auto boot_id = std::string(base::trim(CAISSON_TRY(os::read_file("/proc/sys/kernel/random/boot_id", 128))));
+    for (const auto& name : CAISSON_TRY(os::list_directory(templates))) {
+        auto text = os::read_file(templates + "/" + name + "/info.json", 1 << 16);
+        if (!text) continue;
+        auto document = json::parse(*text, nullptr, false);
+        if (!document.is_object()) continue;
+        TemplateInfo info;
+        info.key = name;
+        info.directory = templates + "/" + name;
+        info.shape.cpus = document.value("cpus", 0u);
+        info.shape.memory_mib = document.value("memory_mib", 0u);
+        info.accelerator = document.value("accelerator", std::string());
+        info.vmm_version = document.value("vmm_version", std::string());
+        info.kernel_version = document.value("kernel_version", std::string());
+        info.created_unix = document.value("created_unix", std::int64_t{0});
+        info.disk_bytes = os::disk_usage(info.directory).value_or(0);
+        info.current = document.value("boot_id", std::string()) == boot_id && find_template(templates, name).has_value();
+        found.push_back(std::move(info));
+    }
+    std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.created_unix < b.created_unix; });
+    return found;
+}
+
+Result<> remove_template(const std::string& templates, const std::string& key) {
+    std::string directory = templates + "/" + key;
+    if (key.empty() || key.find('/') != std::string::npos || key[0] == '.' || !os::exists(directory + "/info.json"))
+        return failure(Errc::kNotFound, "there is no template " + base::printable(key, 64), "see: caisson template ls");
+    // Renamed first, so that nobody starts from a template that is half gone.
+    std::string doomed = templates + "/.old-" + key;
+    if (::rename(directory.c_str(), doomed.c_str()) != 0) return base::failure_errno("cannot remove template " + key);
+    CAISSON_TRY(os::remove_tree(doomed));
+    return os::remove_tree(templates + "/" + key + ".lock");
+}
+
+Result<> write_initramfs(const Assets& assets, const std::string& directory) {
+    auto content = CAISSON_TRY(make_initramfs(assets));
+    auto fd = CAISSON_TRY(os::open_file(directory + "/initramfs", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, 0444));
+    return os::write_all(fd.get(), content);
+}
+
+}  // namespace caisson::vmm

@@ -1,0 +1,74 @@
+// Templates: machines that were booted once and frozen just after their agent was ready.
+//
+// On disk: <templates>/<key>/{mem,state,info.json}, files 0444; a directory with that name is complete, for it is
+// renamed into place. The key covers everything that the frozen state depends on, and the host's boot: templates do
+// not outlive it, nor a week (clones share kernel layout and hash seeds, so that these must not live long).
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "vmm/accelerator.h"
+#include "vmm/assets.h"
+#include "vmm/shape.h"
+
+namespace caisson::vmm {
+
+inline constexpr std::chrono::hours kTemplateMaxAge{7 * 24};
+
+// What of the host a template depends on; measured once per boot and kept in <templates>/host.json.
+struct HostProfile {
+    std::string boot_id;
+    std::uint64_t tsc_khz = 0;
+    std::string cpu;     // family/model/stepping/microcode and kernel release
+    bool kvm_failed = false;
+};
+// Reads or measures it. `templates` must exist.
+Result<HostProfile> host_profile(const std::string& templates);
+// Remembers that KVM did not run a guest on this boot of the host, so that nobody waits for it again.
+Result<> remember_kvm_failure(const std::string& templates, HostProfile profile);
+
+struct TemplateInfo {
+    std::string key;
+    std::string directory;
+    Shape shape;
+    std::string accelerator;
+    std::string vmm_version;
+    std::string kernel_version;
+    std::int64_t created_unix = 0;
+    std::uint64_t disk_bytes = 0;
+    bool current = false;  // made for this host boot, these assets, and not too old
+};
+
+// 32 hex digits. Files are identified by device, inode, size and change time, which cannot alter unnoticed; hashing
+// 80 MB at each start would cost more than the restore.
+Result<std::string> template_key(Shape shape, Accelerator accelerator, const Assets& assets, const HostProfile& host);
+
+// The usable template's directory, if there is one.
+std::optional<std::string> find_template(const std::string& templates, const std::string& key);
+Result<std::vector<TemplateInfo>> list_templates(const std::string& templates);
+// Removes one template; running boxes keep their mapping of its memory.
+Result<> remove_template(const std::string& templates, const std::string& key);
+
+struct BuildRequest {
+    std::string templates;
+    std::string key;
+    Shape shape;
+    Accelerator accelerator = Accelerator::kTcg;
+    std::uint64_t tsc_khz = 0;
+    Assets assets;
+    std::chrono::seconds deadline{120};
+};
+// Boots and freezes a machine; blocks. Safe against others building the same one: the second waits for the first.
+// Runs in a single-threaded process of ours (the shim), since the VMM is tied to the calling thread.
+// `owner_gone_fd`: when it becomes readable or hangs up the work is given up (-1: none). kGuest carries the
+// console's tail; nothing half-made stays.
+Result<std::string> build_template(const BuildRequest& request, int owner_gone_fd);
+
+// An initramfs for a cold start, in `directory`.
+Result<> write_initramfs(const Assets& assets, const std::string& directory);
+
+}  // namespace caisson::vmm

@@ -1,0 +1,71 @@
+#include "vmm/vm.h"
+
+#include <sys/socket.h>
+
+#include "base/text.h"
+#include "os/file.h"
+
+namespace caisson::vmm {
+
+Result<Vm> start_vm(const MachinePlan& plan, const Assets& assets) {
+    auto qmp = CAISSON_TRY(os::make_socketpair(SOCK_STREAM));
+    auto agent = CAISSON_TRY(os::make_socketpair(SOCK_STREAM));
+    auto console = CAISSON_TRY(os::make_socketpair(SOCK_STREAM));
+    CAISSON_TRY(os::write_all(qmp.first.get(), initial_qmp(plan)));
+
+    auto description = vmm_jail(plan, assets);
+    description.descriptors = {{console.second.get(), 1},
+                               {console.second.get(), 2},
+                               {qmp.second.get(), plan.qmp_fd},
+                               {agent.second.get(), plan.agent_fd},
+                               {console.second.get(), plan.console_fd}};
+    auto command = CAISSON_TRY(jail::command(description));
+    Vm vm;
+    vm.process = CAISSON_TRY_CTX(os::spawn(command), "starting the virtual machine");
+    vm.qmp = std::move(qmp.first);
+    vm.agent = std::move(agent.first);
+    vm.console = std::move(console.first);
+    CAISSON_TRY(os::set_nonblocking(vm.qmp.get(), true));
+    CAISSON_TRY(os::set_nonblocking(vm.agent.get(), true));
+    CAISSON_TRY(os::set_nonblocking(vm.console.get(), true));
+    return vm;
+}
+
+void ConsoleTail::append(base::ByteView data) {
+    text_ += base::as_text(data);
+    if (text_.size() > kMaxBytes) text_.erase(0, text_.size() - kMaxBytes);
+}
+
+std::string ConsoleTail::excerpt(std::size_t lines) const {
+    std::vector<std::string> kept;
+    for (const auto& line : base::split(text_, '\n')) {
+        auto trimmed = base::trim(line);
+        if (!trimmed.empty()) kept.push_back("  | " + base::printable(trimmed, 300));
+    }
+    if (kept.size() > lines) kept.erase(kept.begin(), kept.end() - static_cast<std::ptrdiff_t>(lines));
+    return base::join(kept, "\n");
+}
+
+std::string ConsoleTail::likely_cause(bool process_ended) const {
+    struct Known {
+        const char* pattern;
+        const char* cause;
+    };
+    static constexpr Known kKnown[] = {
+        {"Out of memory", "the guest ran out of memory: give the box more with --memory"},
+        {"Kernel panic", "the guest's kernel panicked"},
+        {"caisson-agent:", "the guest agent could not set up the guest"},
+        {"Could not access KVM", "KVM could not be used"},
+        {"can't open backing store", "the template's memory file could not be opened"},
+        {"No space left on device", "the host's disk is full"},
+        {"Permission denied", "the jailed VMM may not open one of its files (is a directory above it closed to others?)"},
+        {"bwrap:", "the jail could not be made"},
+        {"qemu-system", "the VMM refused to start"},
+    };
+    for (const auto& known : kKnown)
+        if (text_.find(known.pattern) != std::string::npos) return known.cause;
+    if (process_ended) return "the VMM ended without a message (killed from outside, or by its system call filter)";
+    return "the guest hangs or the host is overloaded: it printed nothing";
+}
+
+}  // namespace caisson::vmm

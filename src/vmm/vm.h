@@ -1,0 +1,40 @@
+// A running virtual machine: QEMU in its jail and the three descriptors that lead to it.
+#pragma once
+
+#include <string>
+
+#include "base/bytes.h"
+#include "os/fd.h"
+#include "os/process.h"
+#include "vmm/machine.h"
+
+namespace caisson::vmm {
+
+// Owner of one VMM process; destroying it ends the machine. The three sockets are non-blocking.
+struct Vm {
+    os::Process process;
+    os::Fd qmp;
+    os::Fd agent;
+    os::Fd console;  // what the guest prints, and QEMU's own messages
+};
+
+// Starts QEMU as `plan` says, with initial_qmp() already written into its control socket. Returns as soon as the
+// process is started. Single-threaded callers only: the VMM dies with the calling thread.
+Result<Vm> start_vm(const MachinePlan& plan, const Assets& assets);
+
+// Keeps the last bytes of a console and explains a guest that did not answer.
+class ConsoleTail {
+  public:
+    void append(base::ByteView data);
+    const std::string& text() const { return text_; }
+    // Last lines fit for a terminal, indented; empty if the guest printed nothing.
+    std::string excerpt(std::size_t lines = 12) const;
+    // The likely cause in one sentence, from what is known to go wrong; never empty.
+    std::string likely_cause(bool process_ended) const;
+
+  private:
+    static constexpr std::size_t kMaxBytes = 64 * 1024;
+    std::string text_;
+};
+
+}  // namespace caisson::vmm
