@@ -37,9 +37,9 @@ void Port::readable() {
         auto room = decoder_.prepare();
         ssize_t got = ::read(fd_.get(), room.data(), room.size());
         if (got < 0 && errno == EINTR) continue;
-        if (got < 0) return;  // EAGAIN; anything else will be seen as a hang-up
+        if (got < 0 && errno == EAGAIN) return;
         read_at_ = os::Loop::Clock::now();
-        if (got == 0) {  // the host has disconnected
+        if (got <= 0) {  // the host has disconnected
             end_session({});
             return;
         }

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -92,7 +93,8 @@ class Conversation {
 }  // namespace
 
 Result<json> run_unpacker(const Store::Options& options, const UnpackJob& job, const std::string& what) {
-    auto request = CAISSON_TRY(os::make_pipe());
+    // A socket: writing to one can be told not to raise SIGPIPE, which would end an embedding program.
+    auto request = CAISSON_TRY(os::make_socketpair(SOCK_STREAM));
     auto status = CAISSON_TRY(os::make_pipe());
     os::FdPair data;
     if (job.data) {
@@ -102,7 +104,7 @@ Result<json> run_unpacker(const Store::Options& options, const UnpackJob& job, c
 
     os::Command command;
     command.arguments = {options.unpack_program, job.subcommand};
-    command.descriptors = {{request.first.get(), STDIN_FILENO}, {status.second.get(), kStatusFd}};
+    command.descriptors = {{request.second.get(), STDIN_FILENO}, {status.second.get(), kStatusFd}};
     if (job.data)
         command.descriptors.push_back({data.second.get(), kOutputFd});
     else if (job.output >= 0)
@@ -110,31 +112,29 @@ Result<json> run_unpacker(const Store::Options& options, const UnpackJob& job, c
     for (std::size_t i = 0; i < job.inputs.size(); ++i)
         command.descriptors.push_back({job.inputs[i], kFirstInputFd + static_cast<int>(i)});
     auto process = CAISSON_TRY(options.spawn ? options.spawn(command) : os::spawn(command));
-    request.first.reset();
+    request.second.reset();
     status.second.reset();
     data.second.reset();
 
-    // A request can be larger than the pipe, so it is written while the answers are read; and a reader that died must
-    // not raise SIGPIPE in an embedding program.
-    CAISSON_TRY(os::set_nonblocking(request.second.get(), true));
+    // A request can be larger than the socket's buffer, so it is written while the answers are read.
     std::string_view unsent = job.request;
     Conversation conversation(job.progress);
     std::vector<char> buffer(job.data ? kDataBytes : kMaxProtocolLineBytes);
     while (status.first || data.first) {
         struct pollfd waiting[3] = {{status.first.get(), POLLIN, 0},
                                     {data.first.get(), POLLIN, 0},
-                                    {request.second.get(), POLLOUT, 0}};
+                                    {request.first.get(), POLLOUT, 0}};
         if (::poll(waiting, 3, -1) < 0) {
             if (errno == EINTR) continue;
             return failure_errno("cannot wait for the unpacker");
         }
         if (waiting[2].revents != 0) {
             if ((waiting[2].revents & POLLOUT) != 0 && !unsent.empty()) {
-                ssize_t put = ::write(request.second.get(), unsent.data(), unsent.size());
+                ssize_t put = ::send(request.first.get(), unsent.data(), unsent.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
                 if (put > 0) unsent.remove_prefix(static_cast<std::size_t>(put));
                 if (put < 0 && errno != EAGAIN && errno != EINTR) unsent = {};
             }
-            if (unsent.empty() || (waiting[2].revents & POLLERR) != 0) request.second.reset();
+            if (unsent.empty() || (waiting[2].revents & POLLERR) != 0) request.first.reset();
         }
         if (waiting[1].revents != 0) {
             ssize_t got = ::read(data.first.get(), buffer.data(), buffer.size());

@@ -72,7 +72,7 @@ struct ChildPlan {
         moved_program = ::fcntl(command.program_fd, F_DUPFD_CLOEXEC, highest + 1);
         if (moved_program < 0) child_fail(plan, 0);
     }
-    constexpr std::size_t kMaxDescriptors = 64;
+    constexpr std::size_t kMaxDescriptors = 320;
     int moved[kMaxDescriptors];
     if (command.descriptors.size() > kMaxDescriptors) {
         errno = EMFILE;

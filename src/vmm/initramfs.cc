@@ -10,6 +10,8 @@
 namespace caisson::vmm {
 
 namespace {
+constexpr std::size_t kPage = 4096;
+
 void append_record(std::string& out, std::uint32_t inode, const CpioEntry& entry) {
     char header[128];
     int length = std::snprintf(header, sizeof header, "070701%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X",
@@ -32,6 +34,11 @@ std::string make_cpio(const std::vector<CpioEntry>& entries) {
     return out;
 }
 
+std::string fit_below_acpi_tables(std::string archive) {
+    archive.resize((archive.size() + kPage - 1) / kPage * kPage + 4);
+    return archive;
+}
+
 Result<std::string> make_initramfs(const Assets& assets) {
     constexpr std::size_t kMaxFile = 64 << 20;
     std::vector<CpioEntry> entries;
@@ -48,7 +55,7 @@ Result<std::string> make_initramfs(const Assets& assets) {
     }
     entries.push_back({"modules/modules.list", S_IFREG | 0644, list});
     entries.push_back({"init", S_IFREG | 0755, CAISSON_TRY(os::read_file(assets.agent, kMaxFile))});
-    return make_cpio(entries);
+    return fit_below_acpi_tables(make_cpio(entries));
 }
 
 }  // namespace caisson::vmm

@@ -21,6 +21,10 @@ struct CpioEntry {
 
 // Pure.
 std::string make_cpio(const std::vector<CpioEntry>& entries);
+// Pads with zeros (which the kernel skips) so that the last page is almost empty. The microvm firmware puts the ACPI
+// tables into the last 1-2 KiB of low memory, QEMU the initramfs into the last whole pages below the same address: a
+// last page that is more than half full overwrites the tables, and the guest then finds no device or hangs. Pure.
+std::string fit_below_acpi_tables(std::string archive);
 // Reads agent and modules. Errors name the file.
 Result<std::string> make_initramfs(const Assets& assets);
 

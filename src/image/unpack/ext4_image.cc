@@ -99,6 +99,8 @@ Result<> Ext4Image::format() {
     EXT4_TRY(::ext2fs_initialize(std::to_string(copy).c_str(), EXT2_FLAG_64BITS | EXT2_FLAG_EXCLUSIVE, &parameters,
                                  unixfd_io_manager, &fs_),
              "cannot lay out the file system");
+    // Inode tables and contents are written past it, so it must keep no copies of blocks.
+    EXT4_TRY(::io_channel_set_options(fs_->io, "cache=off"), "cannot switch off a cache");
     auto* super = fs_->super;
     fs_->now = kFixedTime;
     super->s_mkfs_time = super->s_lastcheck = super->s_wtime = kFixedTime;

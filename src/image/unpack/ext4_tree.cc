@@ -409,7 +409,9 @@ Result<> Ext4Image::finish(const Tree& tree) {
     CAISSON_TRY(release_dead_contents(tree));
     CAISSON_TRY(write_tree(tree));
     CAISSON_TRY(writer_.flush());
-    CAISSON_TRY(inode_writer_.flush());  // libext2fs reads inodes back for their attributes
+    CAISSON_TRY(inode_writer_.flush());
+    // libext2fs reads inodes back for their attributes, and must not find them in a buffer from before.
+    EXT4_TRY(::ext2fs_flush_icache(fs_), "cannot forget cached inodes");
     CAISSON_TRY(write_xattrs(tree));
     return close();
 }

@@ -327,11 +327,15 @@ Result<> Tree::hold_children_between(NodeId from, NodeId holder, std::uint16_t a
         if (inside) {
             adopt(c, holder);
         } else {
-            if (node.kind == Kind::kDirectory) {
-                NodeId copy = CAISSON_TRY(child(holder, name(nodes_[c])));
+            if (node.kind == Kind::kDirectory && node.lowest_below < below) {
+                NodeId copy = CAISSON_TRY(new_node(kNone, name(nodes_[c])));
+                nodes_[copy].depth = nodes_[c].depth;
                 CAISSON_TRY(hold_children_between(c, copy, above, below));
-                if (nodes_[copy].first_child != kNone && nodes_[copy].kind == Kind::kAbsent && has_present_child(copy))
-                    nodes_[copy].kind = Kind::kDirectory;
+                if (nodes_[copy].first_child != kNone) {
+                    nodes_[copy].layer = nodes_[copy].lowest_below;
+                    if (has_present_child(copy)) nodes_[copy].kind = Kind::kDirectory;
+                    adopt(copy, holder);
+                }
             }
             // Back to where it was; its index entry still holds.
             nodes_[c].next = nodes_[from].first_child;
@@ -440,13 +444,14 @@ Result<Tree::Added> Tree::add(const Entry& entry, When when) {
         CAISSON_TRY(hold_waiting_children(node));
     Placed placed = node == kNone ? Placed::kHidden : place_other(node, when, symlink);
     if (placed == Placed::kHidden && !promised) {
-        hidden_[hash(kNone, join_parts(parts))] = {when.sequence, {}};
+        hidden_[hash(kNone, join_parts(parts))] = {when.sequence, {}, kNone};
         return Added{};
     }
     InodeId id = promised ? promise->second.inode : kNone;
     if (!promised) id = CAISSON_TRY(new_inode());
     CAISSON_TRY(describe(inodes_[id], entry));
     if (promised) promises_.erase(promise);
+    if (placed == Placed::kHidden) hidden_[hash(kNone, join_parts(parts))] = {when.sequence, {}, id};
     if (placed == Placed::kHere) nodes_[node].inode = id;
     if (placed == Placed::kDetached) {
         const Node& directory = nodes_[node];
@@ -474,6 +479,7 @@ Result<InodeId> Tree::link_target(std::string target, const Entry& entry, When w
         }
         auto hidden = hidden_.find(hash(kNone, target));
         if (hidden == hidden_.end() || hidden->second.sequence >= before) break;
+        if (hidden->second.inode != kNone) return hidden->second.inode;
         before = hidden->second.sequence;
         if (!hidden->second.link_target.empty()) {
             target = hidden->second.link_target;
@@ -511,16 +517,15 @@ Result<> Tree::add_hard_link(const Entry& entry, When when) {
     bool promised = promise != promises_.end() && when.layer < promise->second.layer;
     if (node != kNone && nodes_[node].kind == Kind::kOther && !(when < said(nodes_[node])))
         CAISSON_TRY(hold_waiting_children(node));
-    // Looked up before the name is placed: a link may replace the directory that its target lies in only by mistake,
-    // and then the target must not be found through it.
     Placed placed = node == kNone ? Placed::kHidden : place_other(node, when, false);
     if (placed == Placed::kHidden && !promised) {
-        hidden_[hash(kNone, path)] = {when.sequence, target};
+        hidden_[hash(kNone, path)] = {when.sequence, target, kNone};
         return {};
     }
     InodeId promised_inode = promised ? promise->second.inode : kNone;
     InodeId id = CAISSON_TRY(link_target(target, entry, when));
     if (placed == Placed::kHere) nodes_[node].inode = id;
+    if (placed == Placed::kHidden) hidden_[hash(kNone, path)] = {when.sequence, {}, id};
     if (promised && resolve(id) != resolve(promised_inode)) {
         inodes_[resolve(promised_inode)].same_as = resolve(id);
         promises_.erase(path);

@@ -204,6 +204,7 @@ class Tree {
     struct Hidden {
         std::uint32_t sequence;
         std::string link_target;  // not empty if it is a hard link itself
+        InodeId inode = kNone;    // if something else wanted it already
     };
     std::unordered_map<std::uint64_t, Hidden> hidden_;
     std::unordered_map<std::uint32_t, InodeId> wanted_again_;

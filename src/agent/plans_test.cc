@@ -1,0 +1,133 @@
+// The agent's pure parts that fit on a page each: mounts, command paths, reports, names.
+#include <gtest/gtest.h>
+#include <errno.h>
+
+#include "agent/cgroup.h"
+#include "agent/command_path.h"
+#include "agent/container.h"
+#include "agent/credentials.h"
+#include "agent/launch.h"
+#include "agent/mounts.h"
+
+namespace caisson::agent {
+namespace {
+
+TEST(Mounts, AContainerGetsDockersDefaults) {
+    wire::Configure configure;
+    EXPECT_EQ(describe(container_mounts(configure).value()),
+              "mount proc /proc nosuid nodev noexec\n"
+              "mask /proc/acpi\n"
+              "mask /proc/asound\n"
+              "mask /proc/interrupts\n"
+              "mask /proc/kcore\n"
+              "mask /proc/keys\n"
+              "mask /proc/latency_stats\n"
+              "mask /proc/sched_debug\n"
+              "mask /proc/scsi\n"
+              "mask /proc/timer_list\n"
+              "mask /proc/timer_stats\n"
+              "read-only /proc/bus\n"
+              "read-only /proc/fs\n"
+              "read-only /proc/irq\n"
+              "read-only /proc/sys\n"
+              "read-only /proc/sysrq-trigger\n"
+              "mount mqueue /dev/mqueue nosuid nodev noexec\n"
+              "mount cgroup2 /sys/fs/cgroup ro nosuid nodev noexec\n");
+}
+
+TEST(Mounts, TmpfsComeParentsFirst) {
+    wire::Configure configure;
+    auto* inner = configure.add_tmpfs();
+    inner->set_path("/run/inner");
+    inner->set_size_bytes(4096);
+    inner->set_mode(0700);
+    inner->set_executable(true);
+    configure.add_tmpfs()->set_path("/run");
+    auto text = describe(container_mounts(configure).value());
+    EXPECT_TRUE(text.ends_with("directory /run\n"
+                               "mount tmpfs /run nosuid nodev noexec mode=1777\n"
+                               "directory /run/inner\n"
+                               "mount tmpfs /run/inner nosuid nodev mode=0700,size=4096\n"))
+        << text;
+}
+
+TEST(Mounts, StrangePathsAreRefused) {
+    for (const char* path : {"", "/", "relative", "/a/../b", "/a/./b", "/a//b", "/a/", "/.."}) {
+        wire::Configure configure;
+        configure.add_tmpfs()->set_path(path);
+        EXPECT_EQ(container_mounts(configure).error().code, Errc::kUsage) << path;
+    }
+    EXPECT_FALSE(check_mount_path(std::string("/a\0b", 4)).has_value());
+    EXPECT_TRUE(check_mount_path("/..a").has_value());
+}
+
+TEST(Mounts, OneMoreThanTheLimitIsRefused) {
+    wire::Configure configure;
+    for (int i = 0; i < kMaxMounts; ++i) configure.add_tmpfs()->set_path("/t" + std::to_string(i));
+    EXPECT_TRUE(container_mounts(configure).has_value());
+    configure.add_files()->set_path("/etc/x");
+    EXPECT_EQ(container_mounts(configure).error().code, Errc::kLimit);
+}
+
+TEST(CommandPath, ASlashMeansThePathItself) {
+    EXPECT_EQ(program_candidates("/bin/true", nullptr), std::vector<std::string>{"/bin/true"});
+    EXPECT_EQ(program_candidates("./x", "/bin"), std::vector<std::string>{"./x"});
+    EXPECT_TRUE(program_candidates("", "/bin").empty());
+}
+
+TEST(CommandPath, ANameIsLookedForInOrder) {
+    EXPECT_EQ(program_candidates("sh", "/bin:/usr/bin"), (std::vector<std::string>{"/bin/sh", "/usr/bin/sh"}));
+    EXPECT_EQ(program_candidates("sh", ":/bin:"), (std::vector<std::string>{"./sh", "/bin/sh", "./sh"}));
+    EXPECT_EQ(program_candidates("sh", nullptr).front(), "/usr/local/sbin/sh");
+    EXPECT_EQ(program_candidates("sh", nullptr).size(), 6u);
+    EXPECT_EQ(program_candidates("sh", std::string(10000, ':').c_str()).size(), kMaxCandidates);
+}
+
+TEST(CommandPath, TheLastOfSeveralValuesCounts) {
+    std::vector<std::string> environment = {"PATHX=1", "PATH=a", "XPATH=2", "PATH=b", "PATH"};
+    EXPECT_STREQ(environment_value(environment, "PATH"), "b");
+    EXPECT_EQ(environment_value(environment, "HOME"), nullptr);
+}
+
+TEST(Launch, ReportsArePidThenFailure) {
+    const std::uint8_t started[] = {7, 0, 0, 0};
+    auto report = parse_launch_report(started);
+    EXPECT_EQ(report.pid, 7);
+    EXPECT_FALSE(report.failed);
+    EXPECT_FALSE(parse_launch_report({}).failed);
+    const std::uint8_t failed[] = {7, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 'n', 'o'};
+    report = parse_launch_report(failed);
+    EXPECT_TRUE(report.failed);
+    EXPECT_EQ(report.kind, wire::StartFailed::NOT_FOUND);
+    EXPECT_EQ(report.error_number, 2);
+    EXPECT_EQ(report.message, "no");
+    const std::uint8_t strange[] = {7, 0, 0, 0, 99, 0, 0, 0, 2, 0, 0, 0};
+    EXPECT_EQ(parse_launch_report(strange).kind, wire::StartFailed::OTHER);
+}
+
+TEST(Launch, ExecErrorsHaveAShellsMeaning) {
+    EXPECT_EQ(exec_failure_kind(ENOENT), wire::StartFailed::NOT_FOUND);
+    EXPECT_EQ(exec_failure_kind(ENOTDIR), wire::StartFailed::NOT_FOUND);
+    EXPECT_EQ(exec_failure_kind(EACCES), wire::StartFailed::NOT_EXECUTABLE);
+    EXPECT_EQ(exec_failure_kind(ENOEXEC), wire::StartFailed::NOT_EXECUTABLE);
+    EXPECT_EQ(exec_failure_kind(EISDIR), wire::StartFailed::NOT_EXECUTABLE);
+    EXPECT_EQ(exec_failure_kind(E2BIG), wire::StartFailed::NOT_EXECUTABLE);
+    EXPECT_EQ(exec_failure_kind(ENOMEM), wire::StartFailed::OTHER);
+}
+
+TEST(Container, OnlyPlainDevicesAreDisks) {
+    EXPECT_EQ(disk_name("/dev/vda").value(), "vda");
+    for (const char* device : {"", "vda", "/dev/", "/dev/../x", "/dev/a/b", "/dev/VDA", "/dev/v.a"})
+        EXPECT_FALSE(disk_name(device).has_value()) << device;
+}
+
+TEST(Cgroup, FindsTheNumberOfKills) {
+    EXPECT_EQ(parse_oom_kills("low 0\noom 3\noom_kill 2\noom_group_kill 0\n"), 2u);
+    EXPECT_EQ(parse_oom_kills(""), 0u);
+    EXPECT_EQ(parse_oom_kills("oom_kill x\n"), 0u);
+}
+
+TEST(Credentials, TheDefaultSetIsDockers) { EXPECT_EQ(default_capabilities(), 0xa80425fbU); }
+
+}  // namespace
+}  // namespace caisson::agent

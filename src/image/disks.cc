@@ -1,0 +1,153 @@
+#include "image/disks.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "base/text.h"
+#include "image/digest.h"
+#include "image/limits.h"
+#include "image/protocol.h"
+#include "image/unpacker.h"
+#include "os/file.h"
+
+namespace caisson::image {
+
+using base::failure;
+using base::failure_errno;
+
+namespace {
+
+// Raised whenever the same layers would give another file system, so that old disks are built anew.
+constexpr const char* kDiskFormat = "caisson-ext4-1";
+constexpr const char* kDiskSuffix = ".ext4";
+constexpr const char* kUnfinishedSuffix = ".tmp";
+constexpr const char* kLockSuffix = ".lock";
+constexpr std::size_t kIdentityDigits = 64;
+
+// The lock of one disk. Its file goes away with the disk, so what was locked must still be what the path names.
+Result<os::FileLock> lock_disk(const std::string& path, bool wait) {
+    for (;;) {
+        auto lock = CAISSON_TRY(wait ? os::FileLock::acquire(path) : os::FileLock::try_acquire(path));
+        struct stat ours {}, there {};
+        if (::fstat(lock.fd().get(), &ours) != 0) return failure_errno("cannot look at " + path);
+        if (::stat(path.c_str(), &there) == 0 && ours.st_ino == there.st_ino && ours.st_dev == there.st_dev) return lock;
+    }
+}
+
+bool is_complete(const std::string& path, std::uint64_t virtual_size_bytes) {
+    struct stat info {};
+    return ::stat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode) &&
+           static_cast<std::uint64_t>(info.st_size) == virtual_size_bytes;
+}
+
+}  // namespace
+
+std::string disk_identity(const Image& image) {
+    Sha256 hash;
+    hash.update(kDiskFormat);
+    for (const auto& layer : image.layers) hash.update("\n" + layer.diff_id);
+    return hash.finish_hex();
+}
+
+std::string disk_path(const std::string& disks_directory, const Image& image, std::uint64_t virtual_size_bytes) {
+    return disks_directory + "/" + disk_identity(image) + "-" + std::to_string(virtual_size_bytes) + kDiskSuffix;
+}
+
+Result<std::optional<std::string>> Store::cached_base_disk(const Image& image, std::uint64_t virtual_size_bytes) const {
+    auto path = disk_path(options_.disks_directory, image, virtual_size_bytes);
+    if (!is_complete(path, virtual_size_bytes)) return std::optional<std::string>();
+    return std::optional<std::string>(std::move(path));
+}
+
+Result<BaseDisk> Store::base_disk(const Image& image, std::uint64_t virtual_size_bytes,
+                                  const ProgressCallback& progress) {
+    auto path = disk_path(options_.disks_directory, image, virtual_size_bytes);
+    BaseDisk disk{path, virtual_size_bytes};
+    if (is_complete(path, virtual_size_bytes)) return disk;
+    if (image.layers.size() > kMaxLayers) return failure(Errc::kLimit, "the image has too many layers");
+
+    auto lock = lock_disk(path + kLockSuffix, false);
+    if (!lock && lock.error().code == Errc::kInUse) {
+        if (progress) progress({"waiting for another process that builds this disk", 0, 0});
+        lock = lock_disk(path + kLockSuffix, true);
+    }
+    if (!lock) return failure(std::move(lock).error());
+    if (is_complete(path, virtual_size_bytes)) return disk;
+
+    Layout layout{options_.images_directory};
+    std::vector<os::Fd> blobs;
+    UnpackJob job{.subcommand = "disk", .progress = progress};
+    auto layers = nlohmann::json::array();
+    for (const auto& layer : image.layers) {
+        auto hex = CAISSON_TRY(digest_hex(layer.digest));
+        auto blob = os::open_file(layout.blob(hex), O_RDONLY);
+        if (!blob && blob.error().code == Errc::kNotFound)
+            return failure(Errc::kCorrupt, "the image store lacks " + layout.blob(hex), "load the image again");
+        if (!blob) return failure(std::move(blob).error());
+        job.inputs.push_back(blob->get());
+        blobs.push_back(std::move(*blob));
+        layers.push_back({{"digest", layer.digest}, {"diff_id", layer.diff_id}, {"size", layer.size_bytes}});
+    }
+    job.request = nlohmann::json{{"virtual_size_bytes", virtual_size_bytes},
+                                 {"max_unpacked_bytes", options_.max_unpacked_bytes},
+                                 {"identity", disk_identity(image) + "-" + std::to_string(virtual_size_bytes)},
+                                 {"layers", layers}}
+                      .dump();
+
+    // Left over from a builder that was killed: nobody else writes it while we hold the lock, except a process that
+    // outlived its builder, and that one keeps the old file.
+    auto unfinished = path + kUnfinishedSuffix;
+    if (::unlink(unfinished.c_str()) != 0 && errno != ENOENT) return failure_errno("cannot remove " + unfinished);
+    auto output = CAISSON_TRY(os::open_file(unfinished, O_RDWR | O_CREAT | O_EXCL, 0600));
+    job.output = output.get();
+    auto built = [&]() -> Result<> {
+        static_cast<void>(CAISSON_TRY(run_unpacker(options_, job, "building the disk of " + base::printable(image.name, 300))));
+        // caisson-unpack may have been taken over: what it could have left is a file of another size, nothing else.
+        if (!is_complete(unfinished, virtual_size_bytes))
+            return failure(Errc::kIo, "the unpacker left a disk of the wrong size");
+        if (::fchmod(output.get(), 0444) != 0) return failure_errno("cannot set the mode of " + unfinished);
+        if (::fsync(output.get()) != 0) return failure_errno("cannot sync " + unfinished);
+        if (::rename(unfinished.c_str(), path.c_str()) != 0) return failure_errno("cannot rename to " + path);
+        return os::fsync_directory(options_.disks_directory);
+    }();
+    if (!built) {
+        ::unlink(unfinished.c_str());
+        return failure(std::move(built).error());
+    }
+    return disk;
+}
+
+Result<std::uint64_t> sweep_disks(const Layout& layout, const std::string& disks_directory, const Index& index,
+                                  const RemoveOptions& options) {
+    std::set<std::string> used;
+    for (const auto& entry : index.manifests) used.insert(disk_identity(CAISSON_TRY(read_image(layout, entry))));
+    std::uint64_t freed = 0;
+    for (const auto& name : CAISSON_TRY(os::list_directory(disks_directory))) {
+        // A disk, its lock and its unfinished form share the beginning of their names.
+        auto end = name.find(kDiskSuffix);
+        if (end == std::string::npos || name.size() < kIdentityDigits || !is_hex(name.substr(0, kIdentityDigits))) continue;
+        auto path = disks_directory + "/" + name.substr(0, end) + kDiskSuffix;
+        bool wanted = used.contains(name.substr(0, kIdentityDigits)) || (options.disk_in_use && options.disk_in_use(path));
+        if (wanted && !name.ends_with(kUnfinishedSuffix)) continue;
+        auto lock = lock_disk(path + kLockSuffix, false);
+        if (!lock && lock.error().code == Errc::kInUse) continue;  // being built just now
+        if (!lock) return failure(std::move(lock).error());
+        for (const char* suffix : {kUnfinishedSuffix, ""}) {
+            if (wanted && *suffix == 0) break;
+            struct stat info {};
+            auto file = path + suffix;
+            if (::stat(file.c_str(), &info) != 0) continue;
+            if (::unlink(file.c_str()) != 0 && errno != ENOENT) return failure_errno("cannot remove " + file);
+            freed += static_cast<std::uint64_t>(info.st_blocks) * 512;
+        }
+        ::unlink((path + kLockSuffix).c_str());
+    }
+    return freed;
+}
+
+}  // namespace caisson::image

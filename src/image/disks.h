@@ -1,0 +1,21 @@
+// Base disks: their names, how one is built once, how unused ones go. Internal to src/image.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "base/result.h"
+#include "image/layout.h"
+#include "image/store.h"
+
+namespace caisson::image {
+
+// Identity of what the layers of an image add up to, as hex digits: images with the same layers share their disks.
+std::string disk_identity(const Image& image);
+std::string disk_path(const std::string& disks_directory, const Image& image, std::uint64_t virtual_size_bytes);
+
+// Removes disks of no image in `index` that carry no box, and half-made ones whose builder died. Bytes freed.
+Result<std::uint64_t> sweep_disks(const Layout& layout, const std::string& disks_directory, const Index& index,
+                                  const RemoveOptions& options);
+
+}  // namespace caisson::image

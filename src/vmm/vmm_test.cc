@@ -1,0 +1,219 @@
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include "base/text.h"
+#include "os/file.h"
+#include "vmm/accelerator.h"
+#include "vmm/initramfs.h"
+#include "vmm/machine.h"
+#include "vmm/qcow2.h"
+#include "vmm/qmp.h"
+#include "vmm/shape.h"
+#include "vmm/template.h"
+#include "vmm/vm.h"
+
+namespace caisson::vmm {
+namespace {
+
+TEST(Shape, RoundsUpToTheLadder) {
+    EXPECT_EQ(shape_for(1000, 512ull << 20).value(), (Shape{1, 512}));
+    EXPECT_EQ(shape_for(1, 1).value(), (Shape{1, 256}));
+    EXPECT_EQ(shape_for(1500, (512ull << 20) + 1).value(), (Shape{2, 1024}));
+    EXPECT_EQ(shape_for(8000, 8192ull << 20).value(), (Shape{8, 8192}));
+    EXPECT_FALSE(shape_for(8001, 1).has_value());
+    EXPECT_FALSE(shape_for(1000, (8192ull << 20) + 1).has_value());
+}
+
+TEST(Accelerator, TrustsKvmOnlyWithEveryProof) {
+    HostFacts good{.cpu_flag = true, .kvm_exists = true, .kvm_opens = true};
+    EXPECT_EQ(choose_accelerator(good)->accelerator, Accelerator::kKvm);
+    auto expect_tcg = [](HostFacts facts, const char* reason) {
+        auto choice = choose_accelerator(facts);
+        ASSERT_TRUE(choice.has_value());
+        EXPECT_EQ(choice->accelerator, Accelerator::kTcg);
+        EXPECT_NE(choice->reason.find(reason), std::string::npos) << choice->reason;
+        facts.forced = "kvm";
+        EXPECT_EQ(choose_accelerator(facts).error().code, Errc::kHostMissing);
+    };
+    auto facts = good;
+    facts.kvm_exists = false;
+    expect_tcg(facts, "does not exist");
+    facts = good;
+    facts.cpu_flag = false;
+    expect_tcg(facts, "neither vmx nor svm");
+    facts = good;
+    facts.kvm_opens = false;
+    expect_tcg(facts, "cannot be opened");
+    facts = good;
+    facts.kvm_failed_here = true;
+    expect_tcg(facts, "did not start");
+    facts = good;
+    facts.forced = "tcg";
+    EXPECT_EQ(choose_accelerator(facts)->accelerator, Accelerator::kTcg);
+    facts.forced = "hvf";
+    EXPECT_EQ(choose_accelerator(facts).error().code, Errc::kUsage);
+}
+
+TEST(Accelerator, TheTimeStampCounterIsMeasuredRepeatably) {
+    auto first = measure_tsc_khz();
+    auto second = measure_tsc_khz();
+    ASSERT_TRUE(first.has_value());
+    ASSERT_TRUE(second.has_value());
+    EXPECT_NEAR(static_cast<double>(*first), static_cast<double>(*second), static_cast<double>(*first) * 0.01);
+}
+
+MachinePlan restore_plan() {
+    MachinePlan plan;
+    plan.start = MachinePlan::Start::kRestore;
+    plan.template_directory = "/home/templates/k";
+    plan.disk = Disk{"/home/boxes/b/disk.qcow2", "/home/disks/d", kDefaultDiskBytes};
+    return plan;
+}
+
+TEST(Machine, RestoreCommandLineIsTheGoldenOne) {
+    EXPECT_EQ(base::join(qemu_arguments(restore_plan()), " "),
+              "/usr/bin/qemu-system-x86_64 -M microvm,isa-serial=on,memory-backend=mem -accel tcg,thread=multi "
+              "-cpu max,-erms,-fsrm -m 512M -smp 1 -nodefaults -no-user-config -display none -no-reboot "
+              "-global virtio-mmio.force-legacy=false "
+              "-sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny "
+              "-object memory-backend-file,id=mem,size=512M,mem-path=/template/mem,share=off,readonly=on,rom=off "
+              "-blockdev {\"driver\":\"qcow2\",\"node-name\":\"d0\",\"discard\":\"unmap\",\"file\":{\"driver\":\"file\","
+              "\"filename\":\"/box/disk.qcow2\",\"discard\":\"unmap\"},\"backing\":{\"driver\":\"raw\",\"read-only\":true,"
+              "\"file\":{\"driver\":\"file\",\"read-only\":true,\"filename\":\"/disk/base.ext4\"}}} "
+              "-device virtio-blk-device,drive=d0,id=disk0 "
+              "-object rng-builtin,id=rng -device virtio-rng-device,rng=rng,id=rng0 "
+              "-chardev socket,id=agent,fd=4 -chardev null,id=share -device virtio-serial-device,id=serial0,max_ports=3 "
+              "-device virtserialport,chardev=agent,name=agent,nr=1,id=port-agent "
+              "-device virtserialport,chardev=share,name=share,nr=2,id=port-share "
+              "-chardev socket,id=console,fd=5 -serial chardev:console -chardev socket,id=qmp,fd=3 -mon "
+              "chardev=qmp,mode=control -incoming defer");
+}
+
+TEST(Machine, TheGuestKeepsItsDefences) {
+    MachinePlan plan;
+    plan.start = MachinePlan::Start::kTemplate;
+    plan.tsc_khz = 2600000;
+    auto line = kernel_command_line(plan);
+    for (auto forbidden : {"mitigations=", "nokaslr", "init_on_alloc=0", "apparmor=", "lsm=", "selinux="})
+        EXPECT_EQ(line.find(forbidden), std::string::npos) << line;
+    EXPECT_NE(line.find("tsc_early_khz=2600000 tsc=reliable"), std::string::npos);
+    plan.accelerator = Accelerator::kKvm;
+    EXPECT_EQ(kernel_command_line(plan).find("tsc_early_khz"), std::string::npos);
+}
+
+TEST(Machine, JailShowsTheTemplateReadOnlyAndOnlyTheBoxesOwnDiskWritable) {
+    Assets assets;
+    assets.vmm_root = "/assets/vmm";
+    auto jail = vmm_jail(restore_plan(), assets);
+    std::string writable;
+    for (const auto& mount : jail.mounts)
+        if (mount.kind == jail::Mount::Kind::kReadWrite) writable += mount.source + ";";
+    EXPECT_EQ(writable, "/home/boxes/b/disk.qcow2;");
+    EXPECT_TRUE(jail.die_with_parent);
+    EXPECT_FALSE(jail.proc);
+    EXPECT_FALSE(jail.minimal_dev);
+    EXPECT_TRUE(jail.environment.empty());
+}
+
+TEST(Machine, TheTemplatesKeyDependsOnShapeEngineAndClock) {
+    auto line = template_command_line({1, 512}, Accelerator::kTcg, 1);
+    EXPECT_NE(line, template_command_line({2, 512}, Accelerator::kTcg, 1));
+    EXPECT_NE(line, template_command_line({1, 1024}, Accelerator::kTcg, 1));
+    EXPECT_NE(line, template_command_line({1, 512}, Accelerator::kKvm, 1));
+    EXPECT_NE(line, template_command_line({1, 512}, Accelerator::kTcg, 2));
+}
+
+TEST(Qmp, ReadsGreetingReturnErrorAndEvents) {
+    QmpParser parser;
+    ASSERT_TRUE(parser.feed(base::as_bytes(
+        "{\"QMP\":{}}\r\n{\"return\":{\"status\":\"completed\"}}\n{\"error\":{\"class\":\"X\",\"desc\":\"no\\u001b\"}}\n"
+        "{\"event\":\"SHUTDOWN\",\"data\":{\"guest\":true,\"reason\":\"guest-reset\"}}\n"
+        "{\"event\":\"BLOCK_IO_ERROR\",\"data\":{\"nospace\":true}}\n{\"ret")).has_value());
+    EXPECT_EQ(parser.next().value()->kind, QmpMessage::Kind::kGreeting);
+    EXPECT_EQ(parser.next().value()->status, "completed");
+    EXPECT_EQ(parser.next().value()->reason, "no\\x1b");
+    auto shutdown = parser.next().value();
+    EXPECT_EQ(shutdown->event, "SHUTDOWN");
+    EXPECT_TRUE(shutdown->guest);
+    EXPECT_EQ(shutdown->reason, "guest-reset");
+    EXPECT_TRUE(parser.next().value()->no_space);
+    EXPECT_FALSE(parser.next().value().has_value());
+    ASSERT_TRUE(parser.feed(base::as_bytes("urn\":{}}\n")).has_value());
+    EXPECT_EQ(parser.next().value()->kind, QmpMessage::Kind::kReturn);
+}
+
+TEST(Qmp, RefusesWhatAHostileVmmMaySend) {
+    auto refused = [](const std::string& text) {
+        QmpParser parser;
+        if (!parser.feed(base::as_bytes(text))) return true;
+        return !parser.next().has_value();
+    };
+    EXPECT_TRUE(refused("nonsense\n"));
+    EXPECT_TRUE(refused("[]\n"));
+    EXPECT_TRUE(refused("{\"event\":7}\n"));
+    std::string deep(kMaxQmpDepth, '[');
+    EXPECT_TRUE(refused("{\"return\":" + deep + std::string(kMaxQmpDepth, ']') + "}\n"));
+    EXPECT_FALSE(refused("{\"return\":" + deep.substr(1) + std::string(kMaxQmpDepth - 1, ']') + "}\n"));
+    EXPECT_TRUE(refused(std::string(kMaxQmpLine + 1, 'x')));
+}
+
+TEST(Initramfs, IsACpioThatGnuCpioWouldRead) {
+    auto archive = make_cpio({{"init", S_IFREG | 0755, "hello"}});
+    EXPECT_EQ(archive.substr(0, 6), "070701");
+    EXPECT_EQ(archive.size() % 4, 0u);
+    EXPECT_EQ(archive.substr(110, 5), std::string("init\0", 5));
+    EXPECT_EQ(archive.substr(116, 5), "hello");
+    EXPECT_NE(archive.find("TRAILER!!!"), std::string::npos);
+}
+
+TEST(Initramfs, LeavesTheLastPageToTheAcpiTables) {
+    for (std::size_t size : {1u, 4u, 4095u, 4096u, 4097u, 8000u}) {
+        auto padded = fit_below_acpi_tables(std::string(size, 'x'));
+        EXPECT_GE(padded.size(), size);
+        EXPECT_EQ(padded.size() % 4096, 4u) << size;
+    }
+}
+
+TEST(Qcow2, EmptyOverlayIsValidAtSeveralSizes) {
+    for (std::uint64_t size : {std::uint64_t{512}, std::uint64_t{1} << 30, kDefaultDiskBytes, kMaxDiskBytes}) {
+        auto image = make_empty_qcow2(size);
+        EXPECT_EQ(image[0], 'Q');
+        EXPECT_EQ(image[1], 'F');
+        EXPECT_EQ(image[3], 0xfb);
+        // No backing file offset and size in the header: the guest's bytes must not name files of the host.
+        for (int i = 8; i < 20; ++i) EXPECT_EQ(image[static_cast<std::size_t>(i)], 0);
+    }
+}
+
+TEST(Qcow2, AnExistingOverlayIsNeverOverwritten) {
+    auto directory = os::TemporaryDirectory::create("/tmp", "caisson-qcow2-").value();
+    ASSERT_TRUE(create_overlay(directory.path() + "/d", 1 << 30).has_value());
+    EXPECT_FALSE(create_overlay(directory.path() + "/d", 1 << 30).has_value());
+}
+
+TEST(ConsoleTail, KeepsTheEndAndNamesTheCause) {
+    ConsoleTail tail;
+    tail.append(base::as_bytes(std::string(100000, 'x')));
+    tail.append(base::as_bytes("\nKernel panic - not syncing\x1b[0m\n"));
+    EXPECT_LT(tail.text().size(), 70000u);
+    EXPECT_NE(tail.likely_cause(true).find("panicked"), std::string::npos);
+    EXPECT_EQ(tail.excerpt().find('\x1b'), std::string::npos);
+    EXPECT_FALSE(ConsoleTail().likely_cause(false).empty());
+}
+
+TEST(Template, ProfileIsMeasuredOncePerBootAndAStrangersKeyIsRefused) {
+    auto directory = os::TemporaryDirectory::create("/tmp", "caisson-template-").value();
+    auto first = host_profile(directory.path()).value();
+    EXPECT_EQ(host_profile(directory.path())->tsc_khz, first.tsc_khz);
+    ASSERT_TRUE(remember_kvm_failure(directory.path(), first).has_value());
+    EXPECT_TRUE(host_profile(directory.path())->kvm_failed);
+    // What is remembered belongs to one boot of the host.
+    ASSERT_TRUE(os::write_file_atomic(directory.path() + "/host.json",
+                                      R"({"boot_id":"other","tsc_khz":1,"kvm_failed":true})").has_value());
+    EXPECT_FALSE(host_profile(directory.path())->kvm_failed);
+    for (auto key : {"", "..", "../x", ".new-x", "nothing"})
+        EXPECT_EQ(remove_template(directory.path(), key).error().code, Errc::kNotFound) << key;
+}
+
+}  // namespace
+}  // namespace caisson::vmm
