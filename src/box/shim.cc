@@ -393,6 +393,7 @@ class Supervisor {
         }
         if (message.has_started() && phase_ == Phase::kConfiguring) {
             phase_ = Phase::kRunning;
+            loop_.cancel(start_timer_);
             timings_.set_command_started(mark());
             wire::FromShim launched;
             launched.mutable_launched();

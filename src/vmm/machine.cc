@@ -10,13 +10,13 @@ std::string number(std::uint64_t value) { return std::to_string(value); }
 
 std::string block_node(const MachinePlan& plan) {
     // Formats and backing are always given here, never probed and never taken from the disk's own header, which the
-    // guest may have rewritten.
+    // guest may have rewritten. The box's own lock keeps two machines off one disk; QEMU's would need a /dev.
     if (!plan.disk)
         return R"({"driver":"null-co","node-name":"d0","read-zeroes":true,"size":)" + number(kDefaultDiskBytes) + "}";
     return R"({"driver":"qcow2","node-name":"d0","discard":"unmap","file":{"driver":"file","filename":")" +
-           std::string(kOverlayInJail) + R"(","discard":"unmap"},)" +
+           std::string(kOverlayInJail) + R"(","discard":"unmap","locking":"off"},)" +
            R"("backing":{"driver":"raw","read-only":true,"file":{"driver":"file","read-only":true,"filename":")" +
-           kBaseDiskInJail + R"("}}})";
+           kBaseDiskInJail + R"(","locking":"off"}}})";
 }
 
 }  // namespace

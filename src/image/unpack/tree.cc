@@ -438,8 +438,8 @@ Result<Tree::Added> Tree::add(const Entry& entry, When when) {
     }
 
     bool symlink = entry.type == EntryType::kSymlink;
-    auto promise = promises_.empty() ? promises_.end() : promises_.find(join_parts(parts));
-    bool promised = promise != promises_.end() && when.layer < promise->second.layer;
+    InodeId id = promises_.empty() ? kNone : keep_promises(join_parts(parts), when.layer);
+    bool promised = id != kNone;
     if (node != kNone && nodes_[node].kind == Kind::kOther && !(when < said(nodes_[node])))
         CAISSON_TRY(hold_waiting_children(node));
     Placed placed = node == kNone ? Placed::kHidden : place_other(node, when, symlink);
@@ -447,10 +447,8 @@ Result<Tree::Added> Tree::add(const Entry& entry, When when) {
         hidden_[hash(kNone, join_parts(parts))] = {when.sequence, {}, kNone};
         return Added{};
     }
-    InodeId id = promised ? promise->second.inode : kNone;
     if (!promised) id = CAISSON_TRY(new_inode());
     CAISSON_TRY(describe(inodes_[id], entry));
-    if (promised) promises_.erase(promise);
     if (placed == Placed::kHidden) hidden_[hash(kNone, join_parts(parts))] = {when.sequence, {}, id};
     if (placed == Placed::kHere) nodes_[node].inode = id;
     if (placed == Placed::kDetached) {
@@ -471,7 +469,7 @@ Result<InodeId> Tree::link_target(std::string target, const Entry& entry, When w
     for (;;) {
         auto parts = CAISSON_TRY(split_path(target));
         NodeId node = find_exact(parts);
-        if (node != kNone && nodes_[node].layer == when.layer) {
+        if (node != kNone && nodes_[node].layer == when.layer && nodes_[node].sequence < before) {
             if (nodes_[node].kind == Kind::kOther) return nodes_[node].inode;
             if (nodes_[node].kind == Kind::kDirectory && nodes_[node].inode != kNone)
                 return failure(Errc::kCorrupt, "hard link " + printable(entry.path, 300) + " leads to the directory " +
@@ -491,15 +489,31 @@ Result<InodeId> Tree::link_target(std::string target, const Entry& entry, When w
         wanted_again_.emplace(hidden->second.sequence, id);
         return id;
     }
-    auto promise = promises_.find(target);
-    if (promise != promises_.end()) return promise->second.inode;
+    for (const auto& promise : promises_[target])
+        if (promise.layer == when.layer) return promise.inode;
     InodeId id = CAISSON_TRY(new_inode());
     text_bytes_ += target.size() + entry.path.size() + sizeof(Promise);
     if (text_bytes_ > kMaxTextBytes)
         return failure(Errc::kLimit,
                        "the image's link targets take more than " + base::format_size(kMaxTextBytes) + " together");
-    promises_.emplace(std::move(target), Promise{id, when.layer, entry.path});
+    promises_[target].push_back({id, when.layer, entry.path});
     return id;
+}
+
+InodeId Tree::keep_promises(const std::string& path, std::uint16_t layer) {
+    auto found = promises_.find(path);
+    if (found == promises_.end()) return kNone;
+    InodeId kept = kNone;
+    std::erase_if(found->second, [&](const Promise& promise) {
+        if (promise.layer <= layer) return false;
+        if (kept == kNone)
+            kept = resolve(promise.inode);
+        else if (resolve(promise.inode) != kept)
+            inodes_[resolve(promise.inode)].same_as = kept;
+        return true;
+    });
+    if (found->second.empty()) promises_.erase(found);
+    return kept;
 }
 
 Result<> Tree::add_hard_link(const Entry& entry, When when) {
@@ -513,8 +527,8 @@ Result<> Tree::add_hard_link(const Entry& entry, When when) {
     auto target = join_parts(target_parts);
     if (path == target) return {};
     NodeId node = CAISSON_TRY(walk(parts, when, true));
-    auto promise = promises_.empty() ? promises_.end() : promises_.find(path);
-    bool promised = promise != promises_.end() && when.layer < promise->second.layer;
+    InodeId promised_inode = promises_.empty() ? kNone : keep_promises(path, when.layer);
+    bool promised = promised_inode != kNone;
     if (node != kNone && nodes_[node].kind == Kind::kOther && !(when < said(nodes_[node])))
         CAISSON_TRY(hold_waiting_children(node));
     Placed placed = node == kNone ? Placed::kHidden : place_other(node, when, false);
@@ -522,14 +536,10 @@ Result<> Tree::add_hard_link(const Entry& entry, When when) {
         hidden_[hash(kNone, path)] = {when.sequence, target, kNone};
         return {};
     }
-    InodeId promised_inode = promised ? promise->second.inode : kNone;
     InodeId id = CAISSON_TRY(link_target(target, entry, when));
     if (placed == Placed::kHere) nodes_[node].inode = id;
     if (placed == Placed::kHidden) hidden_[hash(kNone, path)] = {when.sequence, {}, id};
-    if (promised && resolve(id) != resolve(promised_inode)) {
-        inodes_[resolve(promised_inode)].same_as = resolve(id);
-        promises_.erase(path);
-    }
+    if (promised && resolve(id) != resolve(promised_inode)) inodes_[resolve(promised_inode)].same_as = resolve(id);
     return {};
 }
 
@@ -722,8 +732,12 @@ Result<> Tree::graft_node(NodeId from, NodeId into) {
 
 Result<> Tree::resolve_promises() {
     // Sorted, so that a refusal always names the same link.
-    std::vector<std::pair<std::string, Promise>> left(promises_.begin(), promises_.end());
-    std::sort(left.begin(), left.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+    std::vector<std::pair<std::string, Promise>> left;
+    for (auto& [path, promises] : promises_)
+        for (auto& promise : promises) left.emplace_back(path, std::move(promise));
+    std::sort(left.begin(), left.end(), [](const auto& a, const auto& b) {
+        return a.first != b.first ? a.first < b.first : a.second.inode < b.second.inode;
+    });
     for (const auto& [path, promise] : left) {
         NodeId node = CAISSON_TRY(resolve_path(kRoot, path, false, false));
         bool found = node != kNone && nodes_[node].kind == Kind::kOther &&

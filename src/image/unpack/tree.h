@@ -193,13 +193,16 @@ class Tree {
     // Symlinks outside the tree whose children wait for their graft → where a relative target starts.
     std::unordered_map<NodeId, NodeId> holder_parents_;
 
-    // Hard links whose target lower layers must still supply: normalised path → inode to fill.
+    // Hard links whose target lower layers must still supply: normalised path → inodes to fill. A link means what lies
+    // below its own layer, so promises of different layers may be kept by different ones.
     struct Promise {
         InodeId inode;
         std::uint16_t layer;
         std::string link_name;
     };
-    std::unordered_map<std::string, Promise> promises_;
+    std::unordered_map<std::string, std::vector<Promise>> promises_;
+    // The inode that waits for the entry of `path` in `layer`, or kNone. The promise counts as kept.
+    InodeId keep_promises(const std::string& path, std::uint16_t layer);
     // Of the current layer: hidden entries by the hash of their normalised path.
     struct Hidden {
         std::uint32_t sequence;
