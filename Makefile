@@ -34,8 +34,8 @@ test: packages-build packages-run packages-test build assets prepare ## build an
 	@ctest --preset release --output-on-failure
 
 .PHONY: test-two-sided
-test-two-sided: packages-build packages-run packages-test build assets prepare ## run only the scenarios compared between box and host
-	@ctest --preset release --output-on-failure --no-tests=error -L two_sided
+test-two-sided: packages-build packages-run packages-test build assets prepare ## take each security rule away and demand that a test notices
+	@tests/two_sided/run
 
 .PHONY: asan tsan
 asan: packages-build packages-run packages-test assets ## build and test with AddressSanitizer and UBSan
@@ -71,18 +71,16 @@ format: packages-develop ## format the C++ sources
 	@git ls-files -z '*.cc' '*.h' | xargs -0r clang-format -i
 
 .PHONY: bench
-bench: build packages-run assets prepare ## run the benchmarks
-	@for bench in build/release/bench/*; do \
-	    if [[ -f $$bench && -x $$bench ]]; then "$$bench"; fi; \
-	done
+bench: build packages-run packages-bench assets prepare ## measure a box's start beside podman, gVisor and bubblewrap
+	@bench/start
 
 .PHONY: clean
 clean: ## remove what builds made; keep assets
 	@rm -rf build/{release,dev,asan,tsan,fuzz,tidy}
 
 # The steps of set-up; each is quick and silent when there is nothing to do.
-.PHONY: packages-build packages-run packages-test packages-develop
-packages-build packages-run packages-test packages-develop: packages-%:
+.PHONY: packages-build packages-run packages-test packages-develop packages-bench
+packages-build packages-run packages-test packages-develop packages-bench: packages-%:
 	@tools/setup/packages --for $*
 
 .PHONY: assets

@@ -153,12 +153,14 @@ struct ImageConfig {
 };
 
 struct TemplateShape {
+    std::string image;
     std::uint32_t cpu_millis = 1000;
     std::uint64_t memory_bytes = 512ull << 20;
 };
 
 struct TemplateInfo {
     std::string key;
+    std::string image;
     std::uint32_t cpus = 0;
     std::uint32_t memory_mib = 0;
     std::string accelerator, vmm_version, kernel_version;
@@ -202,7 +204,7 @@ class Runtime {
     Result<std::vector<std::string>> remove_image(const std::string& reference);
 
     Result<std::vector<TemplateInfo>> templates() const;
-    // Makes the template that boxes of this shape start from, unless it is there.
+    // Makes the template that boxes of this image and shape start from, unless it is there.
     Result<TemplateInfo> build_template(const TemplateShape& shape);
     Result<> remove_template(const std::string& key);
 

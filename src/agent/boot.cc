@@ -1,15 +1,19 @@
 #include "agent/boot.h"
 
 #include <fcntl.h>
+#include <net/if.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/reboot.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstring>
 
 #include "agent/credentials.h"
 #include "agent/mounts.h"
@@ -73,6 +77,23 @@ Result<> prepare_process() {
     return os::write_all(score.get(), "-1000");
 }
 
+Result<> bring_up_loopback() {
+    // Any socket takes interface requests; a local one needs no inet code. The kernel gives lo its addresses itself.
+    os::Fd socket(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    if (!socket) return failure_errno("cannot make a socket");
+    ifreq request{};
+    std::strcpy(request.ifr_name, "lo");
+    request.ifr_flags = IFF_UP | IFF_RUNNING;
+    if (::ioctl(socket.get(), SIOCSIFFLAGS, &request) != 0) return failure_errno("cannot bring up the loopback interface");
+    return {};
+}
+
+// Groups of processes by session mean nothing inside a cgroup with its own CPU share, but cost every setsid(2).
+void switch_off_autogroups() {
+    auto setting = os::open_file(std::string(kProc) + "/sys/kernel/sched_autogroup_enabled", O_WRONLY);
+    if (setting) static_cast<void>(os::write_all(setting->get(), "0"));
+}
+
 // 0, 1 and 2 may be the console, or nothing at all: they become /dev/null.
 Result<> quiet_standard_streams() {
     auto null = CAISSON_TRY(os::open_file(std::string(kDevices) + "/null", O_RDWR));
@@ -88,9 +109,10 @@ Result<BootedGuest> boot() {
     CAISSON_TRY(apply(guest_mounts()));
     CAISSON_TRY(quiet_standard_streams());
     CAISSON_TRY(prepare_process());
+    switch_off_autogroups();
     CAISSON_TRY(load_modules());
-    CAISSON_TRY(apply(staged_mounts()));
-    auto cgroup = CAISSON_TRY(BoxCgroup::create());
+    CAISSON_TRY(bring_up_loopback());
+    auto stage = CAISSON_TRY(Stage::create());
     std::string path;
     CAISSON_TRY(wait_for_device([&path] { return !(path = find_port()).empty(); }, kPortDeadline, "the agent's port"));
     // The name is announced before devtmpfs may have made the node.
@@ -99,7 +121,7 @@ Result<BootedGuest> boot() {
     // The file system that the agent itself was unpacked to: nothing below a container's root can be changed.
     if (::mount(nullptr, "/", nullptr, MS_REMOUNT | MS_RDONLY, nullptr) != 0)
         return failure_errno("cannot make the initial file system read-only");
-    return BootedGuest{std::move(port), std::move(cgroup)};
+    return BootedGuest{std::move(port), std::move(stage)};
 }
 
 void power_off() {

@@ -3,7 +3,7 @@
 // same in every box of the template.
 #pragma once
 
-#include "agent/cgroup.h"
+#include "agent/stage.h"
 #include "base/result.h"
 #include "os/fd.h"
 
@@ -11,7 +11,7 @@ namespace caisson::agent {
 
 struct BootedGuest {
     os::Fd port;  // the virtio-serial port named "agent", non-blocking
-    BoxCgroup cgroup;
+    Stage stage;
 };
 
 Result<BootedGuest> boot();

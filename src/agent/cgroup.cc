@@ -44,10 +44,11 @@ Result<> BoxCgroup::limit(const wire::Configure& configure) const {
     return {};
 }
 
-std::uint64_t BoxCgroup::out_of_memory_kills() const {
+bool BoxCgroup::killed_since_last_asked() {
     char buffer[512];
     ssize_t got = ::pread(events_.get(), buffer, sizeof buffer, 0);
-    return got <= 0 ? 0 : parse_oom_kills({buffer, static_cast<std::size_t>(got)});
+    std::uint64_t kills = got <= 0 ? 0 : parse_oom_kills({buffer, static_cast<std::size_t>(got)});
+    return std::exchange(kills_seen_, kills) < kills;
 }
 
 std::uint64_t parse_oom_kills(std::string_view events) {

@@ -18,13 +18,14 @@ class BoxCgroup {
     Result<> limit(const wire::Configure& configure) const;
     // A directory descriptor for CLONE_INTO_CGROUP.
     const os::Fd& fd() const { return directory_; }
-    // How many processes the group's memory limit has killed so far; 0 if that cannot be read.
-    std::uint64_t out_of_memory_kills() const;
+    // Whether the group's memory limit has killed a process since this was last asked.
+    bool killed_since_last_asked();
 
   private:
     BoxCgroup(os::Fd directory, os::Fd events) : directory_(std::move(directory)), events_(std::move(events)) {}
     os::Fd directory_;
     os::Fd events_;
+    std::uint64_t kills_seen_ = 0;
 };
 
 // The value of the line "oom_kill N" of a memory.events file; pure.

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <optional>
 
 #include "agent/init.h"
 #include "agent/mounts.h"
@@ -48,22 +49,22 @@ std::uint64_t device_bytes(const std::string& name) {
     return base::parse_u64(base::trim(*sectors)).value_or(0) * 512;
 }
 
-Result<> wait_for_disk(const wire::RootDisk& disk, const std::string& name) {
+Result<> wait_for_size(const wire::RootDisk& disk, const std::string& name) {
     return wait_for_device(
         [&] {
             std::uint64_t size = device_bytes(name);
-            if (disk.size_bytes() != 0 ? size != disk.size_bytes() : size == 0) return false;
-            return os::exists(std::string(kDevices) + "/" + name);
+            return disk.size_bytes() != 0 ? size == disk.size_bytes() : size != 0;
         },
         kDiskDeadline, "the root disk");
 }
 
+// In the container's mount namespace, by the agent: processes of the container's cgroup may not open disks.
 Result<> mount_disk(const wire::RootDisk& disk, const std::string& name) {
-    if (disk.type() != "ext4") return failure(Errc::kUnsupported, "a root disk of type '" + disk.type() + "'");
-    const std::string device = std::string(kDevices) + "/" + name;
-    // noatime: reading must not dirty the overlay. discard: deleted files give their space back to the host.
-    // noinit_itable: no background writes. A damaged file system stops being written to.
-    const char* options = "noinit_itable,discard,errors=remount-ro";
+    const std::string device = "/dev/" + name;
+    // noatime: reading must not dirty the overlay. discard: deleted files give their space back to the host. No
+    // background work: inode tables need no initialising, block bitmaps are read when they are needed. A damaged
+    // file system stops being written to.
+    const char* options = "noinit_itable,no_prefetch_block_bitmaps,discard,errors=remount-ro";
     if (::mount(device.c_str(), kDisk, "ext4", MS_NOATIME, options) == 0) return {};
     bool refused = errno == EROFS || errno == EACCES;  // the device itself is read-only
     if (refused && disk.read_only() &&
@@ -72,15 +73,36 @@ Result<> mount_disk(const wire::RootDisk& disk, const std::string& name) {
     return failure_errno("cannot mount the root disk " + disk.device());
 }
 
-Result<> grow_disk(const std::string& name) {
+// The container's root directory is the caller's.
+Result<> grow_disk(std::uint64_t device_size) {
     struct statfs info {};
-    auto root = CAISSON_TRY(os::open_file(kDisk, O_RDONLY | O_DIRECTORY));
+    auto root = CAISSON_TRY(os::open_file("/", O_RDONLY | O_DIRECTORY));
     if (::fstatfs(root.get(), &info) != 0 || info.f_bsize <= 0) return failure_errno("cannot measure the root disk");
-    std::uint64_t blocks = device_bytes(name) / static_cast<std::uint64_t>(info.f_bsize);
+    std::uint64_t blocks = device_size / static_cast<std::uint64_t>(info.f_bsize);
     if (::ioctl(root.get(), kExt4ResizeFs, &blocks) != 0)
         return failure_errno("cannot grow the root disk's file system to its device");
     return {};
 }
+
+// A visit to another mount namespace, ended by the destructor.
+class Visit {
+  public:
+    static Result<Visit> to(const Stage& stage) {
+        if (::setns(stage.container_mounts.get(), CLONE_NEWNS) != 0)
+            return failure_errno("cannot enter the container's mounts");
+        return Visit(stage.guest_mounts);
+    }
+    Visit(Visit&& other) noexcept : home_(std::exchange(other.home_, nullptr)) {}
+    Visit& operator=(Visit&&) = delete;
+    ~Visit() {
+        // It worked in the other direction; an agent in the wrong namespace must not go on.
+        if (home_ != nullptr) CAISSON_CHECK(::setns(home_->get(), CLONE_NEWNS) == 0);
+    }
+
+  private:
+    explicit Visit(const os::Fd& home) : home_(&home) {}
+    const os::Fd* home_;
+};
 
 Result<os::Fd> open_resolved(const std::string& path, std::uint64_t flags, unsigned mode, std::uint64_t resolve) {
     open_how how{};
@@ -102,22 +124,23 @@ Result<> require_directory(const char* name) {
     return {};
 }
 
-// A file of the agent's that will be bound into the container: a mount that is attached nowhere yet.
+// A file that will be bound into the container.
 struct BoundFile {
     std::string path;
-    os::Fd tree;
+    const os::Fd* tree;
 };
 
-Result<BoundFile> stage_file(const std::string& path, std::string_view content, unsigned mode, int number) {
-    CAISSON_TRY(check_mount_path(path));
+// What every box brings its own version of: bound when the container is made, so that only the content is missing.
+constexpr const char* kUsualFiles[] = {"/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/etc/machine-id"};
+static_assert(std::size(kUsualFiles) <= kReadySlots);
+
+Result<> fill_slot(FileSlot& slot, const std::string& path, std::string_view content, unsigned mode) {
     if (content.size() > kMaxFileBytes) return failure(Errc::kLimit, "the content for " + path + " is too large");
-    const std::string staged = std::string(kStagedFiles) + "/" + std::to_string(number);
-    auto file = CAISSON_TRY(os::open_file(staged, O_WRONLY | O_CREAT | O_EXCL, 0600));
-    CAISSON_TRY_CTX(os::write_all(file.get(), content), "writing " + path);
-    if (::fchmod(file.get(), mode == 0 ? 0644 : mode & 07777) != 0) return failure_errno("cannot set the mode of " + path);
-    long tree = ::syscall(SYS_open_tree, AT_FDCWD, staged.c_str(), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-    if (tree < 0) return failure_errno("cannot take hold of " + staged);
-    return BoundFile{path, os::Fd(static_cast<int>(tree))};
+    CAISSON_TRY_CTX(os::write_all(slot.file.get(), content), "writing " + path);
+    if (mode != 0 && mode != 0644 && ::fchmod(slot.file.get(), mode & 07777) != 0)
+        return failure_errno("cannot set the mode of " + path);
+    slot.file.reset();
+    return {};
 }
 
 std::string parent_of(const std::string& path) {
@@ -152,19 +175,18 @@ Result<os::Fd> open_target(const std::string& path) {
 
 Result<> bind_file(const BoundFile& file) {
     auto target = open_target(file.path);
-    // A read-only image that lacks the file goes without it.
+    // A read-only disk that lacks the file goes without it.
     if (!target && target.error().sys_errno == EROFS) return {};
     if (!target) return failure(std::move(target).error());
-    if (::syscall(SYS_move_mount, file.tree.get(), "", target->get(), "",
+    if (::syscall(SYS_move_mount, file.tree->get(), "", target->get(), "",
                   MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) != 0)
         return failure_errno("cannot put " + file.path + " in place");
     return {};
 }
 
 // Everything that the first process of the container does before it becomes its init.
-Result<> set_up(const MountPlan& plan, const std::vector<BoundFile>& files, bool read_only) {
+Result<> set_up(const Stage& stage) {
     if (::unshare(CLONE_NEWCGROUP) != 0) return failure_errno("cannot make a cgroup namespace");
-    if (::umount2(kGuest, MNT_DETACH) != 0) return failure_errno("cannot leave the guest's file systems");
     if (::chdir(kDisk) != 0) return failure_errno("cannot enter the root disk");
     for (const char* name : {"proc", "sys", "dev"}) CAISSON_TRY(require_directory(name));
     if (::mount(kStagedDev, "dev", nullptr, MS_MOVE, nullptr) != 0) return failure_errno("cannot put /dev in place");
@@ -173,17 +195,15 @@ Result<> set_up(const MountPlan& plan, const std::vector<BoundFile>& files, bool
     // holds nothing but the agent's program, and a ".." from anywhere in the container crosses back into this mount.
     if (::mount(".", "/", nullptr, MS_MOVE, nullptr) != 0 || ::chroot(".") != 0 || ::chdir("/") != 0)
         return failure_errno("cannot make the root disk the root directory");
-    CAISSON_TRY(apply(plan));
-    for (const auto& file : files) CAISSON_TRY(bind_file(file));
-    if (read_only && ::mount(nullptr, "/", nullptr, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOATIME, nullptr) != 0)
-        return failure_errno("cannot make the root directory read-only");
+    CAISSON_TRY(apply(stage.plan));
+    for (std::size_t i = 0; i < std::size(kUsualFiles); ++i)
+        CAISSON_TRY(bind_file({kUsualFiles[i], &stage.slots[i].tree}));
     return {};
 }
 
 // The set-up's failure as one line through the pipe; nothing means success.
-[[noreturn]] void container_main(const os::Fd& report, const MountPlan& plan, const std::vector<BoundFile>& files,
-                                 bool read_only) {
-    if (auto done = set_up(plan, files, read_only); !done) {
+[[noreturn]] void container_main(const os::Fd& report, const Stage& stage) {
+    if (auto done = set_up(stage); !done) {
         std::string text = done.error().to_string();
         text.resize(std::min<std::size_t>(text.size(), 1024));
         static_cast<void>(os::write_all(report.get(), text));
@@ -203,58 +223,112 @@ Result<std::string> disk_name(const std::string& device) {
     return name;
 }
 
-Result<std::unique_ptr<Container>> Container::create(const wire::Configure& configure, const BoxCgroup& cgroup,
-                                                     wire::Configured& timings) {
-    auto start = Clock::now();
-    const auto& disk = configure.root();
+Result<std::unique_ptr<Container>> Container::create(const wire::RootDisk& disk, Stage& stage) {
     auto name = CAISSON_TRY(disk_name(disk.device()));
-    auto plan = CAISSON_TRY(container_mounts(configure));
-    CAISSON_TRY(wait_for_disk(disk, name));
-    timings.set_wait_disk_microseconds(microseconds_since(start));
-    start = Clock::now();
-    CAISSON_TRY(mount_disk(disk, name));
-    if (disk.grow()) CAISSON_TRY(grow_disk(name));
-    timings.set_mount_root_microseconds(microseconds_since(start));
-
-    start = Clock::now();
-    CAISSON_TRY(cgroup.limit(configure));
-    std::vector<BoundFile> files;
-    for (const auto& file : configure.files())
-        files.push_back(CAISSON_TRY(stage_file(file.path(), file.content(), file.mode(), static_cast<int>(files.size()))));
-    if (!configure.machine_id().empty())
-        files.push_back(CAISSON_TRY(stage_file("/etc/machine-id", configure.machine_id() + "\n", 0444,
-                                               static_cast<int>(files.size()))));
-
+    if (disk.type() != "ext4") return failure(Errc::kUnsupported, "a root disk of type '" + disk.type() + "'");
     auto report = CAISSON_TRY(os::make_pipe());
-    auto init = CAISSON_TRY(fork_into(cgroup.fd(), CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS));
-    if (init.pid == 0) container_main(report.second, plan, files, disk.read_only());
+    std::optional<Visit> visit(CAISSON_TRY(Visit::to(stage)));
+    if (auto mounted = mount_disk(disk, name); !mounted) {
+        if (disk.size_bytes() == 0) return failure(std::move(mounted).error());
+        // A restored guest learns the device's true size a little later, which may be what is wrong.
+        visit.reset();
+        CAISSON_TRY(wait_for_size(disk, name));
+        visit.emplace(CAISSON_TRY(Visit::to(stage)));
+        CAISSON_TRY(mount_disk(disk, name));
+    }
+    // Born in the container's mount, IPC and UTS namespaces, and the first in its pid namespace.
+    auto init = CAISSON_TRY(fork_into(stage.cgroup.fd(), 0));
+    if (init.pid == 0) container_main(report.second, stage);
     report.second.reset();
     auto answer = CAISSON_TRY(os::read_fd(report.first.get(), 4096, "the container's first process"));
     if (answer != std::string_view("", 1))
         return failure(Errc::kGuest, answer.empty() ? "the container's first process died" : answer);
+    return std::unique_ptr<Container>(new Container(std::move(init), stage, std::move(name)));
+}
 
-    std::unique_ptr<Container> container(new Container(std::move(init), cgroup));
-    const std::string terminals = std::string(kProc) + "/" + std::to_string(container->init_.pid) + "/root/dev/pts";
-    container->terminals_ = CAISSON_TRY(os::open_file(terminals, O_PATH | O_DIRECTORY));
-    // From now on every child of the agent is born in the container's pid namespace: the agent stays its parent and
-    // learns its status, orphans go to the container's init.
-    if (::setns(container->init_.pidfd.get(), CLONE_NEWPID) != 0)
-        return failure_errno("cannot reach the container's pid namespace");
-    timings.set_container_microseconds(microseconds_since(start));
-    return container;
+Result<> Container::configure(const wire::Configure& configure, wire::Configured& timings) {
+    auto wanted = CAISSON_TRY(wanted_mounts(configure));
+    CAISSON_TRY(stage_.cgroup.limit(configure));
+
+    auto start = Clock::now();
+    std::uint64_t grown = 0;
+    if (configure.root().grow()) {
+        CAISSON_TRY(wait_for_size(configure.root(), disk_));
+        grown = device_bytes(disk_);
+        timings.set_wait_disk_microseconds(microseconds_since(start));
+    }
+
+    std::vector<BoundFile> more;
+    std::vector<const char*> unwanted;
+    bool usual_given[std::size(kUsualFiles)] = {};
+    auto place = [&](const std::string& path, std::string_view content, unsigned mode) -> Result<> {
+        CAISSON_TRY(check_mount_path(path));
+        for (std::size_t i = 0; i < std::size(kUsualFiles); ++i) {
+            if (path != kUsualFiles[i] || usual_given[i]) continue;
+            usual_given[i] = true;
+            return fill_slot(stage_.slots[i], path, content, mode);
+        }
+        std::size_t number = std::size(kUsualFiles) + more.size();
+        if (number == stage_.slots.size()) stage_.slots.push_back(CAISSON_TRY(make_slot(static_cast<int>(number))));
+        CAISSON_TRY(fill_slot(stage_.slots[number], path, content, mode));
+        more.push_back({path, nullptr});
+        return {};
+    };
+    for (const auto& file : configure.files()) CAISSON_TRY(place(file.path(), file.content(), file.mode()));
+    if (!configure.machine_id().empty()) CAISSON_TRY(place("/etc/machine-id", configure.machine_id() + "\n", 0));
+    for (std::size_t i = 0; i < std::size(kUsualFiles); ++i)
+        if (!usual_given[i]) unwanted.push_back(kUsualFiles[i]);
+    for (std::size_t i = 0; i < more.size(); ++i) more[i].tree = &stage_.slots[std::size(kUsualFiles) + i].tree;
+
+    bool read_only = configure.root().read_only();
+    if (grown == 0 && wanted.empty() && more.empty() && unwanted.empty() && !read_only) return {};
+    // Nothing of the image's has been executed yet, so nobody can change a path under the agent's hands.
+    auto visit = CAISSON_TRY(Visit::to(stage_));
+    if (grown != 0) CAISSON_TRY(grow_disk(grown));
+    // A read-only disk may have lacked the file, so that nothing is mounted there.
+    for (const char* path : unwanted)
+        if (::umount2(path, MNT_DETACH) != 0 && errno != EINVAL && errno != ENOENT)
+            return failure_errno(std::string("cannot uncover ") + path);
+    CAISSON_TRY(apply(wanted));
+    for (const auto& file : more) CAISSON_TRY(bind_file(file));
+    if (read_only && ::mount(nullptr, "/", nullptr, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOATIME, nullptr) != 0)
+        return failure_errno("cannot make the root directory read-only");
+    return {};
+}
+
+void Container::warm(const google::protobuf::RepeatedPtrField<std::string>& paths) const {
+    auto visit = Visit::to(stage_);
+    if (!visit) return;
+    std::size_t left = kMaxWarmBytes;
+    std::vector<std::uint8_t> buffer(128 * 1024);
+    for (const auto& path : paths) {
+        auto file = os::open_file(path, O_RDONLY | O_NONBLOCK | O_NOCTTY);
+        struct stat info {};
+        if (!file || ::fstat(file->get(), &info) != 0 || !S_ISREG(info.st_mode)) continue;
+        ssize_t got = 0;
+        while (left > 0 && (got = ::read(file->get(), buffer.data(), std::min(left, buffer.size()))) > 0)
+            left -= static_cast<std::size_t>(got);
+    }
+}
+
+Result<> Container::sync() const {
+    auto visit = CAISSON_TRY(Visit::to(stage_));
+    auto root = CAISSON_TRY(os::open_file("/", O_RDONLY | O_DIRECTORY));
+    if (::syncfs(root.get()) != 0) return failure_errno("cannot write to the root disk");
+    return {};
 }
 
 Container::~Container() { kill(); }
 
 Result<> Container::enter() const {
-    if (::setns(init_.pidfd.get(), CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP) != 0)
+    if (::setns(init_.pidfd.get(), CLONE_NEWNS | CLONE_NEWCGROUP) != 0)
         return failure_errno("cannot enter the container");
     return {};
 }
 
 Result<Container::Terminal> Container::open_terminal() const {
     Terminal terminal;
-    terminal.master = CAISSON_TRY(os::open_at(terminals_, "ptmx", O_RDWR | O_NOCTTY | O_NONBLOCK));
+    terminal.master = CAISSON_TRY(os::open_at(stage_.terminals, "ptmx", O_RDWR | O_NOCTTY | O_NONBLOCK));
     int unlocked = 0;
     if (::ioctl(terminal.master.get(), TIOCSPTLCK, &unlocked) != 0) return failure_errno("cannot unlock a terminal");
     int slave = ::ioctl(terminal.master.get(), TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
@@ -282,7 +356,6 @@ void Container::kill() {
 
 Result<> Container::unmount(std::chrono::milliseconds deadline) {
     kill();
-    terminals_.reset();
     // The init's exit waits for every other process of the namespace, the agent's unreaped children included.
     pollfd entry{init_.pidfd.get(), POLLIN, 0};
     auto end = Clock::now() + deadline;
@@ -293,9 +366,12 @@ Result<> Container::unmount(std::chrono::milliseconds deadline) {
         if (Clock::now() >= end) return failure(Errc::kTimeout, "the container's processes do not end");
     }
     ::waitpid(-1, nullptr, WNOHANG);
-    if (::umount2(kDisk, 0) != 0) {
+    // With its last process and these the container's mount namespace ends, and with that the last use of the disk.
+    stage_.terminals.reset();
+    stage_.container_mounts.reset();
+    if (!os::open_file(std::string(kDevices) + "/" + disk_, O_RDONLY | O_EXCL)) {
         ::sync();
-        return failure_errno("cannot unmount the root disk");
+        return failure_errno("the root disk is still in use", EBUSY);
     }
     return {};
 }

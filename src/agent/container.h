@@ -1,4 +1,5 @@
-// The container: the root disk, the namespaces and PID 1 of it. Made by Configure, once in the life of a guest.
+// The container: the root disk, the namespaces and PID 1 of it. Made once in the life of a guest, by Prepare or
+// Configure.
 #pragma once
 
 #include <sys/types.h>
@@ -6,8 +7,8 @@
 #include <chrono>
 #include <memory>
 
-#include "agent/cgroup.h"
 #include "agent/clone.h"
+#include "agent/stage.h"
 #include "base/result.h"
 #include "os/fd.h"
 #include "wire/agent.pb.h"
@@ -16,14 +17,20 @@ namespace caisson::agent {
 
 class Container {
   public:
-    // Mounts the root disk and starts the container's init; container processes can be forked afterwards. Blocks for
-    // as long as the disk takes to appear (kDiskDeadline at most). Fills the parts of `timings` that it knows.
-    static Result<std::unique_ptr<Container>> create(const wire::Configure& configure, const BoxCgroup& cgroup,
-                                                     wire::Configured& timings);
+    // Mounts the root disk and starts the container's init. What is the same for every box of an image happens here,
+    // if the host wants it before the template is saved. Blocks for as long as the disk takes to appear
+    // (kDiskDeadline at most). `stage` outlives the container.
+    static Result<std::unique_ptr<Container>> create(const wire::RootDisk& disk, Stage& stage);
+    // What this box is: the rest of its mounts, its files, its limits. Once, before the first fork().
+    Result<> configure(const wire::Configure& configure, wire::Configured& timings);
+    // Reads files of the container into memory, at most kMaxWarmBytes; what cannot be read is skipped.
+    void warm(const google::protobuf::RepeatedPtrField<std::string>& paths) const;
+    // Everything that was written to the root disk is on it.
+    Result<> sync() const;
     ~Container();
 
     // A child of the agent in the container's pid namespace and cgroup; it joins the rest with enter().
-    Result<Child> fork() const { return fork_into(cgroup_, 0); }
+    Result<Child> fork() const { return fork_into(stage_.cgroup.fd(), 0); }
     // For that child: the container's mount, IPC, UTS and cgroup namespaces, its root directory included.
     Result<> enter() const;
 
@@ -39,16 +46,19 @@ class Container {
     // Ends every process of the container; returns at once. Nothing can be forked into it afterwards.
     void kill();
     bool killed() const { return killed_; }
-    // Waits for the init to be gone and takes the root disk down: nothing of it is left unwritten.
+    // Waits for the init to be gone and lets go of the container's mounts: nothing of the root disk is left unwritten.
     Result<> unmount(std::chrono::milliseconds deadline);
 
   private:
-    Container(Child init, const BoxCgroup& cgroup) : init_(std::move(init)), cgroup_(cgroup.fd()) {}
+    Container(Child init, Stage& stage, std::string disk)
+        : init_(std::move(init)), stage_(stage), disk_(std::move(disk)) {}
     Child init_;
-    const os::Fd& cgroup_;
-    os::Fd terminals_;  // directory of the container's devpts
+    Stage& stage_;
+    std::string disk_;  // the kernel's name of the root device
     bool killed_ = false;
 };
+
+inline constexpr std::size_t kMaxWarmBytes = 64 << 20;
 
 // "vda" of "/dev/vda"; kUsage for anything that is not a plain device name.
 Result<std::string> disk_name(const std::string& device);

@@ -54,7 +54,6 @@ Result<std::unique_ptr<Execution>> Execution::start(const wire::Exec& exec, Surr
     auto report = CAISSON_TRY(os::make_pipe());
     self->report_ = std::move(report.first);
     CAISSON_TRY(os::set_nonblocking(self->report_.get(), true));
-    self->kills_before_ = self->around_.cgroup->out_of_memory_kills();
     self->child_ = CAISSON_TRY(self->around_.container->fork());
     if (self->child_.pid == 0)
         launch({.container = self->around_.container,
@@ -355,14 +354,16 @@ void Execution::try_finish() {
     exited->set_id(id_);
     exited->set_signalled(WIFSIGNALED(status_));
     exited->set_code(WIFSIGNALED(status_) ? WTERMSIG(status_) : WEXITSTATUS(status_));
-    exited->set_out_of_memory(WIFSIGNALED(status_) && WTERMSIG(status_) == SIGKILL &&
-                              around_.cgroup->out_of_memory_kills() > kills_before_);
+    // A SIGKILL that the host did not order; the counter is looked at only then, since each look costs.
+    bool unexplained = WIFSIGNALED(status_) && WTERMSIG(status_) == SIGKILL && !killed_;
+    exited->set_out_of_memory(unexplained && around_.cgroup->killed_since_last_asked());
     around_.port->send(message);
     around_.finished(id_);
 }
 
-Result<> Execution::signal(int number) const {
+Result<> Execution::signal(int number) {
     if (ended_) return {};
+    if (number == SIGKILL) killed_ = true;
     if (::syscall(SYS_pidfd_send_signal, child_.pidfd.get(), number, nullptr, 0) != 0 && errno != ESRCH)
         return failure_errno("cannot signal execution " + std::to_string(id_));
     return {};

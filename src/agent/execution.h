@@ -33,7 +33,7 @@ class Execution {
         os::Loop* loop;
         Port* port;
         const Container* container;
-        const BoxCgroup* cgroup;
+        BoxCgroup* cgroup;
         std::function<void()> main_ended;            // kills the rest of the container
         std::function<void(std::uint32_t)> finished; // called once, from the loop: the execution may be destroyed later
     };
@@ -49,7 +49,9 @@ class Execution {
     // The port has room again.
     void port_drained();
 
-    Result<> signal(int number) const;
+    Result<> signal(int number);
+    // The container is being killed: a SIGKILL that ends this execution has been explained.
+    void expect_kill() { killed_ = true; }
     void resize(std::uint32_t rows, std::uint32_t columns) const;
 
   private:
@@ -104,9 +106,9 @@ class Execution {
     Input in_;
     bool failed_to_start_ = false;
     bool ended_ = false;
+    bool killed_ = false;  // on the host's order, or with the rest of the container
     bool finished_ = false;
     int status_ = 0;
-    std::uint64_t kills_before_ = 0;
     std::optional<os::Loop::TimerId> patience_;
 };
 

@@ -2,9 +2,7 @@
 
 #include <fcntl.h>
 #include <linux/random.h>
-#include <net/if.h>
 #include <sys/ioctl.h>
-#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -50,17 +48,6 @@ Result<> set_clock(std::int64_t nanoseconds, std::chrono::steady_clock::time_poi
     return {};
 }
 
-Result<> bring_up_loopback() {
-    // Any socket takes interface requests; a local one needs no inet code. The kernel gives lo its addresses itself.
-    os::Fd socket(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-    if (!socket) return failure_errno("cannot make a socket");
-    ifreq request{};
-    std::strcpy(request.ifr_name, "lo");
-    request.ifr_flags = IFF_UP | IFF_RUNNING;
-    if (::ioctl(socket.get(), SIOCSIFFLAGS, &request) != 0) return failure_errno("cannot bring up the loopback interface");
-    return {};
-}
-
 }  // namespace
 
 Result<> take_identity(wire::Configure& configure, std::chrono::steady_clock::time_point received) {
@@ -72,7 +59,7 @@ Result<> take_identity(wire::Configure& configure, std::chrono::steady_clock::ti
     const auto& machine = configure.machine_id();
     if (!machine.empty() && (machine.size() != 32 || machine.find_first_not_of("0123456789abcdef") != std::string::npos))
         return failure(Errc::kUsage, "the machine id must be 32 lower-case hex digits");
-    return bring_up_loopback();
+    return {};
 }
 
 }  // namespace caisson::agent

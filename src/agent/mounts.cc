@@ -103,9 +103,7 @@ Result<> check_mount_path(const std::string& path) {
     return {};
 }
 
-Result<MountPlan> container_mounts(const wire::Configure& configure) {
-    if (configure.tmpfs_size() + configure.files_size() > kMaxMounts)
-        return failure(Errc::kLimit, "more than " + std::to_string(kMaxMounts) + " mounts and files in one container");
+MountPlan fixed_container_mounts() {
     const std::string null = "/dev/null";
     MountPlan plan = {mount_of("proc", "/proc", kInert)};
     for (const char* path : {"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys",
@@ -116,7 +114,12 @@ Result<MountPlan> container_mounts(const wire::Configure& configure) {
         plan.push_back(read_only(path));
     plan.push_back(mount_of("mqueue", "/dev/mqueue", kInert));
     plan.push_back(mount_of("cgroup2", "/sys/fs/cgroup", kInert | MS_RDONLY));
+    return plan;
+}
 
+Result<MountPlan> wanted_mounts(const wire::Configure& configure) {
+    if (configure.tmpfs_size() + configure.files_size() > kMaxMounts)
+        return failure(Errc::kLimit, "more than " + std::to_string(kMaxMounts) + " mounts and files in one container");
     MountPlan memory;
     for (const auto& tmpfs : configure.tmpfs()) {
         CAISSON_TRY(check_mount_path(tmpfs.path()));
@@ -130,6 +133,7 @@ Result<MountPlan> container_mounts(const wire::Configure& configure) {
     // A mount below another one comes after it.
     std::stable_sort(memory.begin(), memory.end(),
                      [](const auto& a, const auto& b) { return a.target.size() < b.target.size(); });
+    MountPlan plan;
     for (auto& step : memory) {
         plan.push_back(directory(step.target));
         plan.push_back(std::move(step));

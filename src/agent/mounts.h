@@ -37,9 +37,10 @@ using MountPlan = std::vector<MountStep>;
 MountPlan guest_mounts();
 // A container's /dev and /sys and the place of its files: made before the template is saved, below /stage.
 MountPlan staged_mounts();
-// What is left for Configure, with the paths of the container (after its root became "/").
-// kUsage for a path that is not absolute or holds "..", kLimit beyond kMaxMounts.
-Result<MountPlan> container_mounts(const wire::Configure& configure);
+// What is left for Configure, with the paths of the container (after its root became "/"): the same for every box,
+MountPlan fixed_container_mounts();
+// and what this box asks for. kUsage for a path that is not absolute or holds "..", kLimit beyond kMaxMounts.
+Result<MountPlan> wanted_mounts(const wire::Configure& configure);
 inline constexpr int kMaxMounts = 64;
 
 // Absolute, normal, not "/" itself.

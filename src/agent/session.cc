@@ -1,6 +1,6 @@
 #include "agent/session.h"
 
-#include <unistd.h>
+#include <signal.h>
 
 #include "agent/identity.h"
 #include "agent/log.h"
@@ -17,7 +17,7 @@ constexpr std::chrono::seconds kLastWordDeadline{2};
 
 Session::Session(BootedGuest guest, os::Loop& loop)
     : loop_(loop),
-      cgroup_(std::move(guest.cgroup)),
+      stage_(std::move(guest.stage)),
       port_(std::move(guest.port), loop,
             {.session_began = [] {},
              .frame = [this](const wire::FrameView& view) { return frame(view); },
@@ -65,6 +65,7 @@ Result<> Session::message(wire::ToAgent& message) {
         return failure(Errc::kProtocol, "the host did not say hello first");
     switch (message.message_case()) {
         case wire::ToAgent::kHello: hello(message.hello()); break;
+        case wire::ToAgent::kPrepare: prepare(message.prepare()); break;
         case wire::ToAgent::kConfigure: configure(*message.mutable_configure()); break;
         case wire::ToAgent::kExec: exec(message.exec()); break;
         case wire::ToAgent::kSignal: signal(message.signal()); break;
@@ -88,27 +89,57 @@ void Session::hello(const wire::Hello& hello) {
     greeted_ = hello.version_major() == wire::kVersionMajor;
 }
 
+namespace {
+std::uint32_t microseconds_since(os::Loop::Clock::time_point start) {
+    return static_cast<std::uint32_t>(
+        std::chrono::duration_cast<std::chrono::microseconds>(os::Loop::Clock::now() - start).count());
+}
+
+void fail(wire::FromAgent& answer, const Error& error) {
+    answer.mutable_configure_failed()->set_message(error.to_string());
+    answer.mutable_configure_failed()->set_error_number(error.sys_errno);
+}
+}  // namespace
+
+void Session::prepare(const wire::Prepare& prepare) {
+    wire::FromAgent answer;
+    answer.mutable_prepared();
+    auto prepared = [&]() -> Result<> {
+        if (container_ || broken_) return failure(Errc::kUsage, "this guest was prepared before");
+        broken_ = true;  // half a container cannot be tried again
+        container_ = CAISSON_TRY(Container::create(prepare.root(), stage_));
+        container_->warm(prepare.warm());
+        CAISSON_TRY(container_->sync());
+        broken_ = false;
+        return {};
+    }();
+    if (!prepared) fail(answer, prepared.error());
+    port_.send(answer);
+}
+
 void Session::configure(wire::Configure& configure) {
     auto start = os::Loop::Clock::now();
-    auto microseconds = [start] {
-        return static_cast<std::uint32_t>(
-            std::chrono::duration_cast<std::chrono::microseconds>(os::Loop::Clock::now() - start).count());
-    };
     wire::FromAgent answer;
     auto& timings = *answer.mutable_configured();
     auto configured = [&]() -> Result<> {
-        if (container_) return failure(Errc::kUsage, "this guest was configured before");
+        if (configured_ || broken_) return failure(Errc::kUsage, "this guest was configured before");
+        broken_ = true;
         CAISSON_TRY(take_identity(configure, port_.read_at()));
-        timings.set_identity_microseconds(microseconds());
-        container_ = CAISSON_TRY(Container::create(configure, cgroup_, timings));
-        timings.set_total_microseconds(microseconds());
+        timings.set_identity_microseconds(microseconds_since(start));
+        auto part = os::Loop::Clock::now();
+        if (!container_) {
+            container_ = CAISSON_TRY(Container::create(configure.root(), stage_));
+            timings.set_mount_root_microseconds(microseconds_since(part));
+            part = os::Loop::Clock::now();
+        }
+        CAISSON_TRY(container_->configure(configure, timings));
+        timings.set_container_microseconds(microseconds_since(part));
+        timings.set_total_microseconds(microseconds_since(start));
+        configured_ = true;
+        broken_ = false;
         return {};
     }();
-    if (!configured) {
-        auto* failed = answer.mutable_configure_failed();
-        failed->set_message(configured.error().to_string());
-        failed->set_error_number(configured.error().sys_errno);
-    }
+    if (!configured) fail(answer, configured.error());
     port_.send(answer);
 }
 
@@ -124,15 +155,15 @@ void Session::refuse(std::uint32_t id, const std::string& text, int error_number
 void Session::exec(const wire::Exec& exec) {
     if (exec.id() == 0 || exec.id() > wire::kMaxExecutionId || find(exec.id()) != nullptr)
         return refuse(exec.id(), "execution " + std::to_string(exec.id()) + " cannot be a new one");
-    if (!container_) return refuse(exec.id(), "the box has not been configured");
+    if (!configured_) return refuse(exec.id(), "the box has not been configured");
     if (container_->killed()) return refuse(exec.id(), "the box's main command has ended");
     if (executions_.size() >= kMaxExecutions)
         return refuse(exec.id(), "more than " + std::to_string(kMaxExecutions) + " commands at once");
     auto execution = Execution::start(exec, {.loop = &loop_,
                                              .port = &port_,
                                              .container = container_.get(),
-                                             .cgroup = &cgroup_,
-                                             .main_ended = [this] { container_->kill(); },
+                                             .cgroup = &stage_.cgroup,
+                                             .main_ended = [this] { kill_container(); },
                                              .finished = [this](std::uint32_t id) { finished_.push_back(id); }});
     if (!execution) return refuse(exec.id(), execution.error().to_string(), execution.error().sys_errno);
     executions_[exec.id()] = std::move(*execution);
@@ -142,11 +173,18 @@ void Session::signal(const wire::Signal& signal) {
     if (signal.signal() < 1 || signal.signal() > 64) return;
     Result<> sent;
     if (signal.all()) {
+        if (signal.signal() == SIGKILL)
+            for (auto& [id, execution] : executions_) execution->expect_kill();
         if (container_) sent = container_->signal_all(signal.signal());
     } else if (auto* execution = find(signal.id())) {
         sent = execution->signal(signal.signal());
     }
     if (!sent) log_failure(sent.error().to_string());
+}
+
+void Session::kill_container() {
+    for (auto& [id, execution] : executions_) execution->expect_kill();
+    container_->kill();
 }
 
 void Session::shutdown(const wire::Shutdown& shutdown) {

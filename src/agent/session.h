@@ -29,19 +29,23 @@ class Session {
     Result<> frame(const wire::FrameView& frame);
     Result<> message(wire::ToAgent& message);
     void hello(const wire::Hello& hello);
+    void prepare(const wire::Prepare& prepare);
     void configure(wire::Configure& configure);
     void exec(const wire::Exec& exec);
     void signal(const wire::Signal& signal);
     void shutdown(const wire::Shutdown& shutdown);
     void ended();
+    void kill_container();
 
     Execution* find(std::uint32_t id);
     void refuse(std::uint32_t id, const std::string& text, int error_number = 0);
 
     os::Loop& loop_;
-    BoxCgroup cgroup_;
+    Stage stage_;
     Port port_;
     bool greeted_ = false;
+    bool configured_ = false;
+    bool broken_ = false;  // Prepare or Configure failed half-way: this guest is of no use any more
     bool stopping_ = false;
     std::unique_ptr<Container> container_;  // outlives the executions
     std::map<std::uint32_t, std::unique_ptr<Execution>> executions_;

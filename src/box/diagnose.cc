@@ -58,11 +58,10 @@ std::vector<Check> Runtime::diagnose(const RuntimeOptions& options) {
                               : "sudo usermod -aG kvm $USER, then log in again"});
         checks.push_back({Level::kGood, "vmm", "QEMU " + engine->assets.vmm_version + " in " + engine->assets.vmm_root, ""});
         checks.push_back({Level::kGood, "guest_kernel", engine->assets.kernel_version, ""});
-        auto key = vmm::template_key({}, engine->choice.accelerator, engine->assets, engine->host);
-        bool ready = key && vmm::find_template(state.home.templates(), *key);
-        checks.push_back({ready ? Level::kGood : Level::kInfo, "template",
-                          ready ? "the usual shape is ready" : "the usual shape is made at the first run",
-                          ready ? "" : "caisson template build"});
+        auto templates = runtime->templates();
+        std::size_t ready = 0;
+        for (const auto& info : templates.value_or(std::vector<TemplateInfo>())) ready += info.current ? 1 : 0;
+        checks.push_back({Level::kInfo, "templates", std::to_string(ready) + " ready; others are made at an image's first run", ""});
     }
     auto images = runtime->images();
     if (images) checks.push_back({Level::kGood, "images", std::to_string(images->size()) + " in the store", ""});

@@ -23,12 +23,16 @@ Result<Engine> choose_engine(const internal::RuntimeState& runtime) {
     return engine;
 }
 
-Result<Template> ensure_template(const internal::RuntimeState& runtime, Engine& engine, vmm::Shape shape) {
+Result<Template> ensure_template(const internal::RuntimeState& runtime, Engine& engine, vmm::Shape shape,
+                                 const TemplateImage& image) {
     const auto accelerator = engine.choice.accelerator;
-    auto key = CAISSON_TRY(vmm::template_key(shape, accelerator, engine.assets, engine.host));
-    if (auto directory = vmm::find_template(runtime.home.templates(), key)) return Template{key, *directory, false};
+    auto key = CAISSON_TRY(vmm::template_key(shape, accelerator, engine.assets, engine.host, image.base_disk_path));
+    if (auto directory = vmm::find_template(runtime.home.templates(), key)) {
+        vmm::mark_template_used(*directory);
+        return Template{key, *directory, false};
+    }
 
-    runtime.progress("making the template " + shape.to_string() + " (once per host boot)");
+    runtime.progress("making the template of " + image.name + " for " + shape.to_string() + " (once per host boot)");
     auto shim = CAISSON_TRY(ShimClient::start(runtime.shim_program(), -1, runtime.home.templates() + "/shim.log"));
     wire::ToShim request;
     auto* build = request.mutable_build_template();
@@ -36,6 +40,10 @@ Result<Template> ensure_template(const internal::RuntimeState& runtime, Engine& 
     to_message(shape, accelerator, engine.host.tsc_khz, *build->mutable_shape());
     build->set_templates(runtime.home.templates());
     build->set_key(key);
+    build->set_base_disk_path(image.base_disk_path);
+    build->set_disk_bytes(image.disk_bytes);
+    build->set_image(image.name);
+    for (const auto& path : image.warm) build->add_warm(path);
     build->set_deadline_ms(accelerator == vmm::Accelerator::kKvm ? kKvmBootDeadlineMs : kBootDeadlineMs);
     CAISSON_TRY(shim->send(request));
     auto answer = CAISSON_TRY(shim->receive());
@@ -44,7 +52,12 @@ Result<Template> ensure_template(const internal::RuntimeState& runtime, Engine& 
     if (!answer)
         return base::failure(Errc::kInternal, "the process that makes the template died",
                              "see " + runtime.home.templates() + "/shim.log");
-    if (answer->has_template_built()) return Template{key, answer->template_built().directory(), true};
+    if (answer->has_template_built()) {
+        // The moment to look after the others: something new is here, and time was spent anyway.
+        if (auto collected = vmm::collect_templates(runtime.home.templates(), vmm::kTemplatesKept); !collected)
+            runtime.notice("old templates could not be removed: " + collected.error().to_string());
+        return Template{key, answer->template_built().directory(), true};
+    }
     if (!answer->has_error()) return base::failure(Errc::kProtocol, "the supervisor answered something else");
     auto error = from_message(answer->error());
     if (accelerator == vmm::Accelerator::kKvm && error.code == Errc::kGuest && runtime.options.accelerator.empty()) {
@@ -52,7 +65,7 @@ Result<Template> ensure_template(const internal::RuntimeState& runtime, Engine& 
         CAISSON_TRY(vmm::remember_kvm_failure(runtime.home.templates(), engine.host));
         engine.host.kvm_failed = true;
         engine.choice = CAISSON_TRY(vmm::choose_accelerator(vmm::gather_host_facts("", true)));
-        return ensure_template(runtime, engine, shape);
+        return ensure_template(runtime, engine, shape, image);
     }
     return base::failure(std::move(error));
 }

@@ -19,8 +19,16 @@ struct Template {
     std::string directory;
     bool built = false;  // just now
 };
-// The template of `shape`, made if it is missing. If KVM was chosen and no guest boots under it, this is remembered
-// for this boot of the host, told to the user, and `engine` changes to software emulation.
-Result<Template> ensure_template(const internal::RuntimeState& runtime, Engine& engine, vmm::Shape shape);
+// What of an image is in its template.
+struct TemplateImage {
+    std::string name;
+    std::string base_disk_path;
+    std::uint64_t disk_bytes = 0;
+    std::vector<std::string> warm;  // programs that its boxes are likely to start
+};
+// The template of `image` on `shape`, made if it is missing. If KVM was chosen and no guest boots under it, this is
+// remembered for this boot of the host, told to the user, and `engine` changes to software emulation.
+Result<Template> ensure_template(const internal::RuntimeState& runtime, Engine& engine, vmm::Shape shape,
+                                 const TemplateImage& image);
 
 }  // namespace caisson::box

@@ -130,6 +130,7 @@ wire::Configure plan_configure(const BoxOptions& options, const std::string& box
     root->set_device("/dev/vda");
     root->set_type("ext4");
     root->set_read_only(options.read_only);
+    root->set_size_bytes(options.disk_bytes);
     root->set_grow(options.disk_bytes > vmm::kDefaultDiskBytes);
     for (const auto& tmpfs : options.tmpfs) {
         auto* mount = configure.add_tmpfs();

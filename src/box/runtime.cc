@@ -106,9 +106,25 @@ Result<std::string> ensure_base_disk(RuntimeState& runtime, const Decision& deci
     return disk->path;
 }
 
+// What a box of this image is likely to touch first: its own command, the loader and C library that nearly every
+// program needs, a shell.
+std::vector<std::string> warm_paths(const image::Config& config) {
+    std::vector<std::string> paths{"/lib64/ld-linux-x86-64.so.2", "/lib/x86_64-linux-gnu/libc.so.6", "/lib64/libc.so.6",
+                                   "/lib/ld-musl-x86_64.so.1",    "/bin/sh",                         "/bin/true",
+                                   "/etc/ld.so.cache",            "/etc/passwd",                     "/etc/group"};
+    if (!config.entrypoint.empty()) paths.push_back(config.entrypoint[0]);
+    if (!config.cmd.empty()) paths.push_back(config.cmd[0]);
+    std::erase_if(paths, [](const auto& path) { return path.empty() || path[0] != '/'; });
+    return paths;
+}
+
+box::TemplateImage template_image(const image::Image& image, const std::string& base_disk, std::uint64_t disk_bytes) {
+    return {image.name, base_disk, disk_bytes, warm_paths(image.config)};
+}
+
 // Records the box and makes its directory, lock and overlay. Undoes itself on failure.
 Result<std::shared_ptr<BoxState>> create_box(std::shared_ptr<RuntimeState> runtime, const BoxOptions& options,
-                                             const Decision& decision) {
+                                             const Decision& decision, const std::string& template_directory) {
     auto box = std::make_shared<BoxState>();
     box->runtime = runtime;
     box->auto_remove = options.auto_remove;
@@ -150,6 +166,9 @@ Result<std::shared_ptr<BoxState>> create_box(std::shared_ptr<RuntimeState> runti
         box->signal_read = std::move(signals.first);
         box->signal_write = std::move(signals.second);
         CAISSON_TRY(os::set_nonblocking(box->signal_read.get(), true));
+        // A restored machine goes on with what its template has written; only a cold one begins on an empty overlay.
+        if (!template_directory.empty())
+            return vmm::copy_overlay(template_directory + "/disk.qcow2", directory + "/disk.qcow2");
         return vmm::create_overlay(directory + "/disk.qcow2", options.disk_bytes);
     }();
     if (!made) {
@@ -287,13 +306,15 @@ Result<Runtime> Runtime::open(RuntimeOptions options) {
 Result<Box> Runtime::run(const BoxOptions& options) {
     auto decision = CAISSON_TRY(decide(*state_, options));
     CAISSON_TRY(jail::find_bwrap());
-    std::string template_directory;
-    if (!options.cold) template_directory = CAISSON_TRY(box::ensure_template(*state_, decision.engine, decision.shape)).directory;
     auto base_disk = CAISSON_TRY(ensure_base_disk(*state_, decision));
+    auto frozen = template_image(decision.image, base_disk, decision.base_disk_bytes);
+    std::string template_directory;
+    if (!options.cold)
+        template_directory = CAISSON_TRY(box::ensure_template(*state_, decision.engine, decision.shape, frozen)).directory;
     auto machine_id = CAISSON_TRY(random_hex(16));
 
     for (int attempt = 0;; ++attempt) {
-        auto box = CAISSON_TRY(create_box(state_, options, decision));
+        auto box = CAISSON_TRY(create_box(state_, options, decision, template_directory));
         auto started = [&]() -> Result<> {
             box->shim = CAISSON_TRY(box::ShimClient::start(state_->shim_program(), box->lock->fd().get(),
                                                            state_->home.box(box->id) + "/shim.log"));
@@ -315,14 +336,17 @@ Result<Box> Runtime::run(const BoxOptions& options) {
         box.reset();
         static_cast<void>(vmm::remove_template(state_->home.templates(),
                                                template_directory.substr(template_directory.rfind('/') + 1)));
-        template_directory = CAISSON_TRY(box::ensure_template(*state_, decision.engine, decision.shape)).directory;
+        template_directory = CAISSON_TRY(box::ensure_template(*state_, decision.engine, decision.shape, frozen)).directory;
     }
 }
 
 Result<std::string> Runtime::plan(const BoxOptions& options) {
     auto decision = CAISSON_TRY(decide(*state_, options));
-    auto key = CAISSON_TRY(vmm::template_key(decision.shape, decision.engine.choice.accelerator, decision.engine.assets,
-                                             decision.engine.host));
+    auto base_disk = CAISSON_TRY(state_->images->cached_base_disk(decision.image, decision.base_disk_bytes));
+    std::string key = "(none yet)";
+    if (base_disk)
+        key = CAISSON_TRY(vmm::template_key(decision.shape, decision.engine.choice.accelerator, decision.engine.assets,
+                                            decision.engine.host, *base_disk));
     const std::string box_directory = state_->home.boxes() + "/ID";
     vmm::MachinePlan machine;
     machine.start = options.cold ? vmm::MachinePlan::Start::kCold : vmm::MachinePlan::Start::kRestore;
@@ -331,8 +355,7 @@ Result<std::string> Runtime::plan(const BoxOptions& options) {
     machine.tsc_khz = decision.engine.host.tsc_khz;
     machine.template_directory = options.cold ? box_directory + "/boot" : state_->home.templates() + "/" + key;
     machine.disk = vmm::Disk{box_directory + "/disk.qcow2",
-                             CAISSON_TRY(state_->images->cached_base_disk(decision.image, decision.base_disk_bytes))
-                                 .value_or("(root disk of " + decision.image.name + ", not made yet)"),
+                             base_disk.value_or("(root disk of " + decision.image.name + ", not made yet)"),
                              options.disk_bytes};
     auto configure = box::plan_configure(options, std::string(26, '0'), "drawn at the start");
     auto jail_plan = vmm::vmm_jail(machine, decision.engine.assets);
@@ -437,8 +460,8 @@ Result<std::vector<std::string>> Runtime::remove_image(const std::string& refere
 
 namespace {
 TemplateInfo info_of(const vmm::TemplateInfo& info) {
-    return {info.key,         info.shape.cpus,     info.shape.memory_mib, info.accelerator, info.vmm_version,
-            info.kernel_version, info.created_unix, info.disk_bytes,       info.current};
+    return {info.key,         info.image,          info.shape.cpus,   info.shape.memory_mib, info.accelerator,
+            info.vmm_version, info.kernel_version, info.created_unix, info.disk_bytes,       info.current};
 }
 }  // namespace
 
@@ -449,9 +472,15 @@ Result<std::vector<TemplateInfo>> Runtime::templates() const {
 }
 
 Result<TemplateInfo> Runtime::build_template(const TemplateShape& shape) {
-    auto engine = CAISSON_TRY(box::choose_engine(*state_));
-    auto rung = CAISSON_TRY(vmm::shape_for(shape.cpu_millis, shape.memory_bytes));
-    auto made = CAISSON_TRY(box::ensure_template(*state_, engine, rung));
+    BoxOptions options;
+    options.image = shape.image;
+    options.command = {"true"};
+    options.cpu_millis = shape.cpu_millis;
+    options.memory_bytes = shape.memory_bytes;
+    auto decision = CAISSON_TRY(decide(*state_, options));
+    auto base_disk = CAISSON_TRY(ensure_base_disk(*state_, decision));
+    auto made = CAISSON_TRY(box::ensure_template(*state_, decision.engine, decision.shape,
+                                                 template_image(decision.image, base_disk, decision.base_disk_bytes)));
     for (const auto& info : CAISSON_TRY(vmm::list_templates(state_->home.templates())))
         if (info.key == made.key) return info_of(info);
     return failure(Errc::kNotFound, "the template was removed while it was made");

@@ -563,6 +563,10 @@ void build(os::Fd client, const wire::BuildTemplate& request) {
     build.shape = shape_from(request.shape());
     build.accelerator = accelerator_from(request.shape());
     build.tsc_khz = request.shape().tsc_khz();
+    build.base_disk_path = request.base_disk_path();
+    build.disk_bytes = request.disk_bytes();
+    build.warm.assign(request.warm().begin(), request.warm().end());
+    build.image = request.image();
     build.assets = from_message(request.assets());
     build.deadline = std::chrono::seconds(request.deadline_ms() / 1000);
     auto built = vmm::build_template(build, client.get());

@@ -113,23 +113,24 @@ Result<int> list_templates(Context& context, const std::string& format) {
     if (as_json) {
         json list = json::array();
         for (const auto& info : templates)
-            list.push_back({{"key", info.key}, {"cpus", info.cpus}, {"memory_mib", info.memory_mib},
+            list.push_back({{"key", info.key}, {"image", info.image}, {"cpus", info.cpus}, {"memory_mib", info.memory_mib},
                             {"accelerator", info.accelerator}, {"vmm_version", info.vmm_version},
                             {"kernel_version", info.kernel_version}, {"created_unix", info.created_unix},
                             {"disk_bytes", info.disk_bytes}, {"current", info.current}});
         print(list);
         return 0;
     }
-    std::vector<std::vector<std::string>> rows{{"KEY", "CPUS", "MEMORY", "ENGINE", "DISK", "CREATED", "USABLE"}};
+    std::vector<std::vector<std::string>> rows{{"KEY", "IMAGE", "CPUS", "MEMORY", "ENGINE", "DISK", "CREATED", "USABLE"}};
     for (const auto& info : templates)
-        rows.push_back({info.key, std::to_string(info.cpus), std::to_string(info.memory_mib) + " MiB", info.accelerator,
+        rows.push_back({info.key, base::printable(info.image, 60), std::to_string(info.cpus), std::to_string(info.memory_mib) + " MiB", info.accelerator,
                         base::format_size(info.disk_bytes), format_age(info.created_unix), info.current ? "yes" : "no"});
     std::fputs(format_table(rows).c_str(), stdout);
     return 0;
 }
 
-Result<int> build_template(Context& context, const std::string& cpus, const std::string& memory) {
+Result<int> build_template(Context& context, const std::string& image, const std::string& cpus, const std::string& memory) {
     TemplateShape shape;
+    shape.image = image;
     shape.cpu_millis = static_cast<std::uint32_t>(CAISSON_TRY_CTX(base::parse_u64(cpus), "--cpus") * 1000);
     shape.memory_bytes = CAISSON_TRY_CTX(base::parse_size(memory), "--memory");
     auto runtime = CAISSON_TRY(open_runtime(context));
@@ -243,12 +244,14 @@ void add_template_commands(CLI::App& app, Action& action) {
 
     auto cpus = std::make_shared<std::string>("1");
     auto memory = std::make_shared<std::string>("512M");
-    auto* build = group->add_subcommand("build", "Make the template of a shape, unless it is there");
-    build->footer("Example:\n  caisson template build --cpus 2 --memory 1G");
+    auto* build = group->add_subcommand("build", "Make the template of an image and shape, unless it is there");
+    build->footer("Example:\n  caisson template build --cpus 2 --memory 1G debian:12");
+    auto image = std::make_shared<std::string>("caisson/base");
+    build->add_option("IMAGE", *image, "Image whose boxes start from it")->capture_default_str();
     build->add_option("--cpus", *cpus, "CPUs")->type_name("N")->capture_default_str();
     build->add_option("-m,--memory", *memory, "Memory")->type_name("SIZE")->capture_default_str();
-    build->callback([cpus, memory, &action] {
-        action = [cpus, memory](Context& context) { return build_template(context, *cpus, *memory); };
+    build->callback([image, cpus, memory, &action] {
+        action = [image, cpus, memory](Context& context) { return build_template(context, *image, *cpus, *memory); };
     });
 
     auto keys = std::make_shared<std::vector<std::string>>();

@@ -1,34 +1,11 @@
 #include "image/digest.h"
 
-#include <nettle/sha2.h>
-
-#include <new>
-
 #include "base/text.h"
 
 namespace caisson::image {
 
-namespace {
-sha256_ctx* context(std::byte* state) { return std::launder(reinterpret_cast<sha256_ctx*>(state)); }
-}  // namespace
-
-Sha256::Sha256() {
-    static_assert(sizeof(sha256_ctx) <= sizeof(state_) && alignof(sha256_ctx) <= 8);
-    sha256_init(new (state_) sha256_ctx);
-}
-
-void Sha256::update(base::ByteView data) { sha256_update(context(state_), data.size(), data.data()); }
-
-std::array<std::uint8_t, 32> Sha256::finish() {
-    std::array<std::uint8_t, 32> digest{};
-    sha256_digest(context(state_), digest.size(), digest.data());
-    return digest;
-}
-
 std::string digest_of(std::string_view data) {
-    Sha256 hash;
-    hash.update(data);
-    return "sha256:" + hash.finish_hex();
+    return "sha256:" + base::sha256_hex(base::as_bytes(data));
 }
 
 bool is_hex(std::string_view text) {

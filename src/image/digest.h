@@ -1,30 +1,15 @@
-// SHA-256 and the "sha256:<64 hex digits>" names that OCI gives to content.
+// The "sha256:<64 hex digits>" names that OCI gives to content.
 #pragma once
 
-#include <array>
-#include <cstddef>
-#include <cstdint>
 #include <string>
 #include <string_view>
 
-#include "base/bytes.h"
 #include "base/result.h"
+#include "base/sha256.h"
 
 namespace caisson::image {
 
-// Streaming SHA-256 (FIPS 180-4) on nettle, which starts without any initialisation. Not thread-safe.
-class Sha256 {
-  public:
-    Sha256();
-    void update(base::ByteView data);
-    void update(std::string_view data) { update(base::as_bytes(data)); }
-    // The digest of everything so far; starts over.
-    std::array<std::uint8_t, 32> finish();
-    std::string finish_hex() { return base::to_hex(finish()); }
-
-  private:
-    alignas(8) std::byte state_[128];
-};
+using base::Sha256;
 
 // "sha256:" + hex.
 std::string digest_of(std::string_view data);

@@ -48,10 +48,9 @@ bool is_complete(const std::string& path, std::uint64_t virtual_size_bytes) {
 }  // namespace
 
 std::string disk_identity(const Image& image) {
-    Sha256 hash;
-    hash.update(kDiskFormat);
-    for (const auto& layer : image.layers) hash.update("\n" + layer.diff_id);
-    return hash.finish_hex();
+    std::string text = kDiskFormat;
+    for (const auto& layer : image.layers) text += "\n" + layer.diff_id;
+    return base::sha256_hex(base::as_bytes(text));
 }
 
 std::string disk_path(const std::string& disks_directory, const Image& image, std::uint64_t virtual_size_bytes) {

@@ -13,6 +13,7 @@
 #include "image/limits.h"
 #include "image/oci_json.h"
 #include "image/protocol.h"
+#include "jail/jail.h"
 #include "os/file.h"
 
 namespace caisson::image {
@@ -90,6 +91,31 @@ class Conversation {
     std::string buffer_;
 };
 
+// In a jail that shows it nothing but its own (static) program, unless the store's owner starts it otherwise.
+Result<os::Process> start(const Store::Options& options, const std::string& subcommand,
+                          std::vector<os::Command::Descriptor> descriptors) {
+    if (options.spawn) {
+        os::Command command;
+        command.arguments = {options.unpack_program, subcommand};
+        command.descriptors = std::move(descriptors);
+        return options.spawn(command);
+    }
+    jail::Description description;
+    description.name = "unpacker";
+#ifdef CAISSON_STATIC_UNPACKER
+    description.mounts = {{jail::Mount::Kind::kReadOnly, options.unpack_program, "/caisson-unpack"}};
+    description.arguments = {"/caisson-unpack", subcommand};
+#else
+    description.root = "/";  // sanitizers need shared libraries
+    description.arguments = {options.unpack_program, subcommand};
+#endif
+    description.descriptors = std::move(descriptors);
+    // Its life hangs on its standard input instead: an embedding program may run this on a short-lived thread.
+    description.die_with_parent = false;
+    auto command = CAISSON_TRY(jail::command(description));
+    return os::spawn(command);
+}
+
 }  // namespace
 
 Result<json> run_unpacker(const Store::Options& options, const UnpackJob& job, const std::string& what) {
@@ -102,39 +128,36 @@ Result<json> run_unpacker(const Store::Options& options, const UnpackJob& job, c
         ::fcntl(data.first.get(), F_SETPIPE_SZ, static_cast<int>(kDataBytes));  // faster, not needed
     }
 
-    os::Command command;
-    command.arguments = {options.unpack_program, job.subcommand};
-    command.descriptors = {{request.second.get(), STDIN_FILENO}, {status.second.get(), kStatusFd}};
+    std::vector<os::Command::Descriptor> descriptors{{request.second.get(), STDIN_FILENO},
+                                                     {status.second.get(), kStatusFd}};
     if (job.data)
-        command.descriptors.push_back({data.second.get(), kOutputFd});
+        descriptors.push_back({data.second.get(), kOutputFd});
     else if (job.output >= 0)
-        command.descriptors.push_back({job.output, kOutputFd});
+        descriptors.push_back({job.output, kOutputFd});
     for (std::size_t i = 0; i < job.inputs.size(); ++i)
-        command.descriptors.push_back({job.inputs[i], kFirstInputFd + static_cast<int>(i)});
-    auto process = CAISSON_TRY(options.spawn ? options.spawn(command) : os::spawn(command));
+        descriptors.push_back({job.inputs[i], kFirstInputFd + static_cast<int>(i)});
+    auto process = CAISSON_TRY(start(options, job.subcommand, std::move(descriptors)));
     request.second.reset();
     status.second.reset();
     data.second.reset();
 
     // A request can be larger than the socket's buffer, so it is written while the answers are read.
-    std::string_view unsent = job.request;
+    std::string line = job.request + "\n";
+    std::string_view unsent = line;
     Conversation conversation(job.progress);
     std::vector<char> buffer(job.data ? kDataBytes : kMaxProtocolLineBytes);
     while (status.first || data.first) {
         struct pollfd waiting[3] = {{status.first.get(), POLLIN, 0},
                                     {data.first.get(), POLLIN, 0},
-                                    {request.first.get(), POLLOUT, 0}};
+                                    {unsent.empty() ? -1 : request.first.get(), POLLOUT, 0}};
         if (::poll(waiting, 3, -1) < 0) {
             if (errno == EINTR) continue;
             return failure_errno("cannot wait for the unpacker");
         }
         if (waiting[2].revents != 0) {
-            if ((waiting[2].revents & POLLOUT) != 0 && !unsent.empty()) {
-                ssize_t put = ::send(request.first.get(), unsent.data(), unsent.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
-                if (put > 0) unsent.remove_prefix(static_cast<std::size_t>(put));
-                if (put < 0 && errno != EAGAIN && errno != EINTR) unsent = {};
-            }
-            if (unsent.empty() || (waiting[2].revents & POLLERR) != 0) request.first.reset();
+            ssize_t put = ::send(request.first.get(), unsent.data(), unsent.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+            if (put > 0) unsent.remove_prefix(static_cast<std::size_t>(put));
+            if (put < 0 && errno != EAGAIN && errno != EINTR) unsent = {};  // it died; the end of its answers says so
         }
         if (waiting[1].revents != 0) {
             ssize_t got = ::read(data.first.get(), buffer.data(), buffer.size());

@@ -9,6 +9,7 @@ namespace {
 std::string number(std::uint64_t value) { return std::to_string(value); }
 
 std::string block_node(const MachinePlan& plan) {
+    // A machine without a disk exists only to make its command line part of a key.
     // Formats and backing are always given here, never probed and never taken from the disk's own header, which the
     // guest may have rewritten. The box's own lock keeps two machines off one disk; QEMU's would need a /dev.
     if (!plan.disk)

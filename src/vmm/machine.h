@@ -36,7 +36,7 @@ struct MachinePlan {
     Accelerator accelerator = Accelerator::kTcg;
     std::uint64_t tsc_khz = 0;       // kTemplate and kCold under TCG
     std::string template_directory;  // kTemplate: read-write; kRestore: read-only; kCold: read-only, holds initramfs
-    std::optional<Disk> disk;        // none in a template
+    std::optional<Disk> disk;        // every machine that starts has one
     // Descriptor numbers inside the VMM.
     int qmp_fd = 3;
     int agent_fd = 4;

@@ -1,7 +1,12 @@
 #include "vmm/qcow2.h"
 
 #include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
+
+#include <cerrno>
 
 #include "os/file.h"
 
@@ -53,6 +58,33 @@ Result<> create_overlay(const std::string& path, std::uint64_t virtual_size_byte
     }();
     if (!written) ::unlink(path.c_str());
     return written;
+}
+
+Result<> copy_overlay(const std::string& from, const std::string& path) {
+    auto source = CAISSON_TRY(os::open_file(from, O_RDONLY | O_NOFOLLOW));
+    auto target = CAISSON_TRY(os::open_file(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600));
+    auto copied = [&]() -> Result<> {
+        struct stat info {};
+        if (::fstat(source.get(), &info) != 0) return base::failure_errno("cannot look at " + from);
+        if (::ioctl(target.get(), FICLONE, source.get()) == 0) return {};
+        if (::ftruncate(target.get(), info.st_size) != 0) return base::failure_errno("cannot size " + path);
+        for (off_t at = 0; at < info.st_size;) {
+            off_t data = ::lseek(source.get(), at, SEEK_DATA);
+            if (data < 0) return errno == ENXIO ? Result<>() : base::failure_errno("cannot read " + from);
+            off_t hole = ::lseek(source.get(), data, SEEK_HOLE);
+            if (hole < 0) return base::failure_errno("cannot read " + from);
+            for (off_t in = data, out = data; in < hole;) {
+                ssize_t moved = ::copy_file_range(source.get(), &in, target.get(), &out, static_cast<std::size_t>(hole - in), 0);
+                if (moved < 0 && errno == EINTR) continue;
+                if (moved < 0) return base::failure_errno("cannot write " + path);
+                if (moved == 0) break;
+            }
+            at = hole;
+        }
+        return {};
+    }();
+    if (!copied) ::unlink(path.c_str());
+    return copied;
 }
 
 }  // namespace caisson::vmm

@@ -19,4 +19,7 @@ base::Bytes make_empty_qcow2(std::uint64_t virtual_size_bytes);
 // creation is undone.
 Result<> create_overlay(const std::string& path, std::uint64_t virtual_size_bytes);
 
+// A private copy of a template's overlay, holes kept; shares blocks where the file system can. Same rules otherwise.
+Result<> copy_overlay(const std::string& from, const std::string& path);
+
 }  // namespace caisson::vmm

@@ -64,7 +64,8 @@ Result<> remember_kvm_failure(const std::string& templates, HostProfile profile)
     return save_profile(templates, profile);
 }
 
-Result<std::string> template_key(Shape shape, Accelerator accelerator, const Assets& assets, const HostProfile& host) {
+Result<std::string> template_key(Shape shape, Accelerator accelerator, const Assets& assets, const HostProfile& host,
+                                 const std::string& base_disk_path) {
     base::Sha256 hash;
     auto add = [&](const std::string& text) {
         hash.update(base::as_bytes(text));
@@ -74,7 +75,7 @@ Result<std::string> template_key(Shape shape, Accelerator accelerator, const Ass
     add(host.boot_id);
     if (accelerator == Accelerator::kKvm) add(host.cpu);
     for (const auto& path : {assets.vmm_root + kQemuPath, assets.kernel, assets.modules_list, assets.modules,
-                             assets.agent, assets.vmm_root + "/usr/share/qemu", assets.vmm_root + "/usr/lib"}) {
+                             assets.agent, assets.vmm_root + "/usr/share/qemu", assets.vmm_root + "/usr/lib", base_disk_path}) {
         struct stat info {};
         if (::stat(path.c_str(), &info) != 0) return base::failure_errno("cannot look at " + path);
         add(path);
@@ -109,6 +110,9 @@ Result<std::vector<TemplateInfo>> list_templates(const std::string& templates) {
         info.shape.cpus = document.value("cpus", 0u);
         info.shape.memory_mib = document.value("memory_mib", 0u);
         info.accelerator = document.value("accelerator", std::string());
+        info.image = document.value("image", std::string());
+        struct stat used {};
+        if (::stat((info.directory + "/state").c_str(), &used) == 0) info.used_unix = used.st_atim.tv_sec;
         info.vmm_version = document.value("vmm_version", std::string());
         info.kernel_version = document.value("kernel_version", std::string());
         info.created_unix = document.value("created_unix", std::int64_t{0});
@@ -129,6 +133,24 @@ Result<> remove_template(const std::string& templates, const std::string& key) {
     if (::rename(directory.c_str(), doomed.c_str()) != 0) return base::failure_errno("cannot remove template " + key);
     CAISSON_TRY(os::remove_tree(doomed));
     return os::remove_tree(templates + "/" + key + ".lock");
+}
+
+void mark_template_used(const std::string& directory) {
+    // The access time only, and set by hand: file systems are mostly mounted with relatime.
+    struct timespec times[2] = {{0, UTIME_NOW}, {0, UTIME_OMIT}};
+    ::utimensat(AT_FDCWD, (directory + "/state").c_str(), times, 0);
+}
+
+Result<> collect_templates(const std::string& templates, std::size_t keep) {
+    auto found = CAISSON_TRY(list_templates(templates));
+    std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.used_unix > b.used_unix; });
+    std::size_t kept = 0;
+    for (const auto& info : found) {
+        if (info.current && kept++ < keep) continue;
+        auto removed = remove_template(templates, info.key);
+        if (!removed && removed.error().code != Errc::kNotFound) return removed;
+    }
+    return {};
 }
 
 Result<> write_initramfs(const Assets& assets, const std::string& directory) {

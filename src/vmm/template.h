@@ -1,6 +1,9 @@
 // Templates: machines that were booted once and frozen just after their agent was ready.
 //
-// On disk: <templates>/<key>/{mem,state,info.json}, files 0444; a directory with that name is complete, for it is
+// A template belongs to one image: its root disk is mounted and its container made before the machine is frozen, so
+// that a box does not pay for it. What the mount wrote is in the template's own small overlay, which every box copies.
+//
+// On disk: <templates>/<key>/{mem,state,disk.qcow2,initramfs,info.json}, files 0444; a directory with that name is complete, for it is
 // renamed into place. The key covers everything that the frozen state depends on, and the host's boot: templates do
 // not outlive it, nor a week (clones share kernel layout and hash seeds, so that these must not live long).
 #pragma once
@@ -35,21 +38,29 @@ struct TemplateInfo {
     std::string key;
     std::string directory;
     Shape shape;
+    std::string image;
     std::string accelerator;
     std::string vmm_version;
     std::string kernel_version;
     std::int64_t created_unix = 0;
     std::uint64_t disk_bytes = 0;
+    std::int64_t used_unix = 0;  // when a box last started from it
     bool current = false;  // made for this host boot, these assets, and not too old
 };
 
 // 32 hex digits. Files are identified by device, inode, size and change time, which cannot alter unnoticed; hashing
 // 80 MB at each start would cost more than the restore.
-Result<std::string> template_key(Shape shape, Accelerator accelerator, const Assets& assets, const HostProfile& host);
+Result<std::string> template_key(Shape shape, Accelerator accelerator, const Assets& assets, const HostProfile& host,
+                                 const std::string& base_disk_path);
 
 // The usable template's directory, if there is one.
 std::optional<std::string> find_template(const std::string& templates, const std::string& key);
 Result<std::vector<TemplateInfo>> list_templates(const std::string& templates);
+// Notes that a box starts from it now; failures do not matter.
+void mark_template_used(const std::string& directory);
+// Removes templates that can no longer be used, and the least used beyond `keep`.
+Result<> collect_templates(const std::string& templates, std::size_t keep);
+inline constexpr std::size_t kTemplatesKept = 12;
 // Removes one template; running boxes keep their mapping of its memory.
 Result<> remove_template(const std::string& templates, const std::string& key);
 
@@ -59,6 +70,10 @@ struct BuildRequest {
     Shape shape;
     Accelerator accelerator = Accelerator::kTcg;
     std::uint64_t tsc_khz = 0;
+    std::string base_disk_path;
+    std::uint64_t disk_bytes = 0;    // virtual size of the base disk
+    std::vector<std::string> warm;   // see Prepare in wire/agent.proto
+    std::string image;
     Assets assets;
     std::chrono::seconds deadline{120};
 };

@@ -11,6 +11,7 @@
 #include "os/file.h"
 #include "os/loop.h"
 #include "os/random.h"
+#include "vmm/qcow2.h"
 #include "vmm/qmp.h"
 #include "vmm/template.h"
 #include "vmm/vm.h"
@@ -26,7 +27,8 @@ namespace {
 // One boot from start to frozen. Runs its own loop on the calling thread.
 class Freezer {
   public:
-    Freezer(os::Loop loop, Vm vm) : loop_(std::move(loop)), vm_(std::move(vm)), agent_(vm_.agent.get()) {}
+    Freezer(os::Loop loop, Vm vm, const BuildRequest& request)
+        : loop_(std::move(loop)), vm_(std::move(vm)), agent_(vm_.agent.get()), request_(request) {}
 
     Result<> run(std::chrono::seconds deadline, int owner_gone_fd) {
         wire::Marker marker{};
@@ -95,9 +97,15 @@ class Freezer {
             while (auto frame = CAISSON_TRY(agent_.next())) {
                 if (frame->type != wire::FrameType::kControl) continue;
                 auto message = CAISSON_TRY(wire::parse_from_agent(frame->payload));
-                if (message.has_hello() && !saving_) {
+                if (message.has_hello()) {
                     if (message.hello().version_major() != wire::kVersionMajor)
                         return failure(Errc::kProtocol, "the guest agent speaks another protocol version");
+                    CAISSON_TRY(send_prepare());
+                }
+                if (message.has_configure_failed())
+                    return failure(Errc::kGuest, "the guest could not be prepared: " +
+                                                     base::printable(message.configure_failed().message(), 1000));
+                if (message.has_prepared() && !saving_) {
                     saving_ = true;
                     send_qmp(qmp_migrate_to_file(std::string(kTemplateInJail) + "/state"));
                     poll_migration();
@@ -107,6 +115,15 @@ class Freezer {
             return loop_.modify(vm_.agent.get(), agent_.wanted_events(true));
         }();
         if (!step) finish(base::failure(step.error()));
+    }
+    Result<> send_prepare() {
+        wire::ToAgent message;
+        auto* prepare = message.mutable_prepare();
+        prepare->mutable_root()->set_device("/dev/vda");
+        prepare->mutable_root()->set_type("ext4");
+        prepare->mutable_root()->set_size_bytes(request_.disk_bytes);
+        for (const auto& path : request_.warm) prepare->add_warm(path);
+        return wire::append_control(agent_.out(), message);
     }
     void send_qmp(const std::string& command) {
         // A few hundred bytes into an empty socket buffer: it takes them whole or the VMM is gone.
@@ -149,6 +166,7 @@ class Freezer {
     os::Loop loop_;
     Vm vm_;
     wire::Connection agent_;
+    const BuildRequest& request_;
     QmpParser qmp_;
     ConsoleTail console_;
     bool saving_ = false;
@@ -184,15 +202,18 @@ Result<std::string> build_template(const BuildRequest& request, int owner_gone_f
     plan.accelerator = request.accelerator;
     plan.tsc_khz = request.tsc_khz;
     plan.template_directory = work.path();
+    plan.disk = Disk{work.path() + "/disk.qcow2", request.base_disk_path, request.disk_bytes};
+    CAISSON_TRY(create_overlay(plan.disk->overlay_path, request.disk_bytes));
     {
         auto vm = CAISSON_TRY(start_vm(plan, request.assets));
-        Freezer freezer(CAISSON_TRY(os::Loop::create()), std::move(vm));
+        Freezer freezer(CAISSON_TRY(os::Loop::create()), std::move(vm), request);
         CAISSON_TRY_CTX(freezer.run(request.deadline, owner_gone_fd), "making the template " + request.shape.to_string());
     }
-    for (const char* file : {"/mem", "/state", "/initramfs"}) CAISSON_TRY(seal_file(work.path() + file));
+    for (const char* file : {"/mem", "/state", "/initramfs", "/disk.qcow2"}) CAISSON_TRY(seal_file(work.path() + file));
     auto boot_id = std::string(base::trim(CAISSON_TRY(os::read_file("/proc/sys/kernel/random/boot_id", 128))));
     nlohmann::json info{{"cpus", request.shape.cpus},
                         {"memory_mib", request.shape.memory_mib},
+                        {"image", request.image},
                         {"accelerator", request.accelerator == Accelerator::kKvm ? "kvm" : "tcg"},
                         {"vmm_version", request.assets.vmm_version},
                         {"kernel_version", request.assets.kernel_version},

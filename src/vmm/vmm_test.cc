@@ -191,6 +191,17 @@ TEST(Qcow2, AnExistingOverlayIsNeverOverwritten) {
     EXPECT_FALSE(create_overlay(directory.path() + "/d", 1 << 30).has_value());
 }
 
+TEST(Qcow2, ACopyHasTheSameBytesAndKeepsHoles) {
+    auto directory = os::TemporaryDirectory::create("/tmp", "caisson-qcow2-").value();
+    const auto from = directory.path() + "/a";
+    const auto to = directory.path() + "/b";
+    ASSERT_TRUE(create_overlay(from, kDefaultDiskBytes).has_value());
+    ASSERT_TRUE(copy_overlay(from, to).has_value());
+    EXPECT_EQ(os::read_file(from).value(), os::read_file(to).value());
+    EXPECT_LE(os::disk_usage(to).value(), os::disk_usage(from).value());
+    EXPECT_FALSE(copy_overlay(from, to).has_value());
+}
+
 TEST(ConsoleTail, KeepsTheEndAndNamesTheCause) {
     ConsoleTail tail;
     tail.append(base::as_bytes(std::string(100000, 'x')));

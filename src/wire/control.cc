@@ -77,6 +77,7 @@ Result<FromAgent> parse_from_agent(ByteView payload) {
             break;
         }
         case FromAgent::kConfigured:
+        case FromAgent::kPrepared:
         case FromAgent::kShutDown: break;
     }
     return message;

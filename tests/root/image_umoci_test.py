@@ -40,13 +40,17 @@ def run_unpack(layers, image, size=DISK_BYTES, diff_ids=True):
             for target, fd in copies.items():
                 os.dup2(fd, target)
 
-        done = subprocess.run([UNPACK, "disk"], input=json.dumps(request).encode(), stdout=subprocess.PIPE,
-                              preexec_fn=arrange, close_fds=False, timeout=300)
+        process = subprocess.Popen([UNPACK, "disk"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                   preexec_fn=arrange, close_fds=False)
+        process.stdin.write(json.dumps(request).encode() + b"\n")
+        process.stdin.flush()  # and stays open: its end would end the process
+        lines = process.stdout.read().splitlines()
+        process.stdin.close()
+        code = process.wait(timeout=300)
     for file in files:
         file.close()
-    last = json.loads(done.stdout.splitlines()[-1])
-    (kind, value), = last.items()
-    assert (done.returncode == 0) == (kind == "result"), done
+    (kind, value), = json.loads(lines[-1]).items()
+    assert (code == 0) == (kind == "result"), (code, lines)
     return kind, value
 
 

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <charconv>
 #include <nlohmann/json.hpp>
 
 #include "image/digest.h"
@@ -40,11 +41,16 @@ Result<Request> parse(const nlohmann::json& json) {
     request.disk.bytes_per_inode = json.value("bytes_per_inode", request.disk.bytes_per_inode);
     request.limits.max_unpacked_bytes = json.value("max_unpacked_bytes", kDefaultMaxUnpackedBytes);
     // One digest gives the file system its identity and the seed of its directory hashes.
-    Sha256 hash;
-    hash.update(json.value("identity", std::string()));
-    auto identity = hash.finish();
-    std::copy_n(identity.begin(), 16, request.disk.uuid.begin());
-    std::copy_n(identity.begin() + 16, 16, request.disk.hash_seed.begin());
+    auto identity = base::sha256_hex(base::as_bytes(json.value("identity", std::string())));
+    auto take = [&](std::size_t byte) {
+        std::uint8_t value = 0;
+        std::from_chars(identity.data() + 2 * byte, identity.data() + 2 * byte + 2, value, 16);
+        return value;
+    };
+    for (std::size_t i = 0; i < 16; ++i) {
+        request.disk.uuid[i] = take(i);
+        request.disk.hash_seed[i] = take(16 + i);
+    }
     request.disk.uuid[6] = static_cast<std::uint8_t>((request.disk.uuid[6] & 0x0f) | 0x80);  // version 8, RFC 9562
     request.disk.uuid[8] = static_cast<std::uint8_t>((request.disk.uuid[8] & 0x3f) | 0x80);
     int fd = kFirstInputFd;

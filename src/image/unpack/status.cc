@@ -2,7 +2,9 @@
 
 #include <unistd.h>
 
+#include <cerrno>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "image/limits.h"
 #include "image/protocol.h"
@@ -20,9 +22,24 @@ void write_line(const nlohmann::json& line) {
 }  // namespace
 
 Result<nlohmann::json> read_request() {
-    auto text = CAISSON_TRY(os::read_fd(STDIN_FILENO, kMaxJsonBytes, "the request"));
+    std::string text;
+    while (!text.ends_with('\n')) {
+        char buffer[4096];
+        ssize_t got = ::read(STDIN_FILENO, buffer, sizeof buffer);
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) return base::failure_errno("cannot read the request");
+        if (got == 0) return base::failure(Errc::kInternal, "the request to caisson-unpack is cut short");
+        text.append(buffer, static_cast<std::size_t>(got));
+        if (text.size() > kMaxJsonBytes) return base::failure(Errc::kInternal, "the request to caisson-unpack is too long");
+    }
     auto request = nlohmann::json::parse(text, nullptr, false);
     if (!request.is_object()) return base::failure(Errc::kInternal, "the request to caisson-unpack is not JSON");
+    std::thread([] {
+        char nothing;
+        while (::read(STDIN_FILENO, &nothing, 1) < 0 && errno == EINTR) {
+        }
+        ::_exit(1);
+    }).detach();
     return request;
 }
 

@@ -9,6 +9,7 @@
 
 namespace caisson::image::unpack {
 
+// One line from standard input. From then on the process ends as soon as standard input does: with its caller.
 Result<nlohmann::json> read_request();
 void report_progress(const std::string& step, std::uint64_t done, std::uint64_t total);
 // Both return the exit code.

@@ -178,21 +178,13 @@ NodeId Tree::find_exact(const std::vector<std::string_view>& parts) const {
 NodeId Tree::enter(NodeId id, When when, bool create) {
     if (auto detour = detours_.find(id); detour != detours_.end() && when.layer == nodes_[id].cut) id = detour->second;
     Node& node = nodes_[id];
-    if (when.layer < std::max(node.cut, node.children_cut)) return kNone;
+    if (when.layer < node.cut) return kNone;
+    if (node.kind == Kind::kOther && node.layer > when.layer) return kNone;
+    // What lies below a link waits there until all layers have been read and the link can be followed.
+    if (create && node.kind != Kind::kDirectory && !is_symlink(node)) place_directory(id, when, false);
+    if (when.layer < node.children_cut) return kNone;
     node.lowest_below = std::min(node.lowest_below, when.layer);
-    switch (node.kind) {
-        case Kind::kDirectory: return id;
-        case Kind::kAbsent:
-            if (create) place_directory(id, when, false);
-            return id;
-        case Kind::kOther:
-            if (node.layer > when.layer) return kNone;
-            // What lies below a link waits there until all layers have been read and the link can be followed.
-            if (is_symlink(node)) return id;
-            if (create) place_directory(id, when, false);
-            return id;
-    }
-    return kNone;
+    return id;
 }
 
 Result<NodeId> Tree::walk(const std::vector<std::string_view>& parts, When when, bool create) {
@@ -257,12 +249,14 @@ Tree::Placed Tree::place_other(NodeId id, When when, bool symlink) {
     }
     Node& node = nodes_[id];
     auto after = static_cast<std::uint16_t>(when.layer + 1);
-    drop_older(id, after, false);  // an earlier entry of this layer made a directory here
-    if (node.inode != kNone && node.layer > when.layer) {
-        // An upper layer replaced this file by a directory.
+    if (node.inode != kNone && when < said(node)) {
+        // An upper layer, or a later entry of this one, replaced this file by a directory.
         node.cut = std::max(node.cut, when.layer);
+        if (node.layer == when.layer) return Placed::kHidden;
+        drop_older(id, after, false);
         return symlink ? Placed::kDetached : Placed::kHidden;
     }
+    drop_older(id, after, false);  // an earlier entry of this layer made a directory here
     if (symlink || !has_present_child(id)) return here();
     // An upper layer has entries below what is a plain file here: the directory that they imply wins.
     node.inode = kNone;
@@ -678,19 +672,40 @@ Result<> Tree::graft() {
             auto holder = holder_parents_.find(link);
             NodeId start = holder != holder_parents_.end() ? holder->second : nodes_[link].parent;
             auto text = std::string(target(inode(nodes_[link].inode)));
-            NodeId into = CAISSON_TRY(resolve_path(start, text, true, true));
-            if (into == kNone || nodes_[into].kind != Kind::kDirectory)
+            // Whiteouts alone make no directories, and are nothing to complain about where there is nothing to hide.
+            bool present = has_present_child(link);
+            auto into = resolve_path(start, text, present, true);
+            if (!into && present) return base::failure(std::move(into).error());
+            if (into && *into != kNone && nodes_[*into].kind == Kind::kOther) {
+                // A file. If it is newer than the entries, it replaced the directory that they went to.
+                if (newest_below(link) > nodes_[*into].layer) into = kNone;
+                else present = false;
+            }
+            if (present && *into == kNone)
                 return failure(Errc::kCorrupt, "entries of the image lie below the symbolic link " +
                                                    printable(name(nodes_[link])) + ", but its target " +
                                                    printable(text, 300) + " is not a directory");
+            if (!into || *into == kNone || nodes_[*into].kind != Kind::kDirectory) {
+                nodes_[link].first_child = kNone;
+                continue;
+            }
             NodeId c = std::exchange(nodes_[link].first_child, kNone);
             while (c != kNone) {
                 NodeId next = nodes_[c].next;
-                CAISSON_TRY(graft_node(c, into));
+                CAISSON_TRY(graft_node(c, *into));
                 c = next;
             }
         }
     }
+}
+
+std::uint16_t Tree::newest_below(NodeId id) const {
+    std::uint16_t newest = 0;
+    for (NodeId c = nodes_[id].first_child; c != kNone; c = nodes_[c].next) {
+        if (nodes_[c].kind != Kind::kAbsent) newest = std::max(newest, nodes_[c].layer);
+        newest = std::max(newest, newest_below(c));
+    }
+    return newest;
 }
 
 // Says again, at another place, what is known about `from` and everything below it.

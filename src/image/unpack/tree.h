@@ -164,6 +164,7 @@ class Tree {
     Result<NodeId> new_node(NodeId parent, std::string_view name);
     void adopt(NodeId id, NodeId parent);
     std::uint16_t effective_cut(NodeId id) const;
+    std::uint16_t newest_below(NodeId id) const;
 
     Result<InodeId> new_inode();
     // The inode that a hard link to `target` shares; made and promised if its content is not known yet.
