@@ -2,6 +2,7 @@
 
 #include <linux/sched.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -20,6 +21,11 @@ Result<Child> fork_into(const os::Fd& cgroup, std::uint64_t namespaces) {
     child.pid = static_cast<pid_t>(pid);
     if (pid > 0) child.pidfd = os::Fd(pidfd);
     return child;
+}
+
+void settle_memory() {
+    // Locking populates: readable pages are mapped, writable private ones are copied. Nothing has to stay locked.
+    if (::mlockall(MCL_CURRENT) == 0) ::munlockall();
 }
 
 }  // namespace caisson::agent

@@ -19,4 +19,8 @@ struct Child {
 // may do anything. It must end in exec or _exit.
 Result<Child> fork_into(const os::Fd& cgroup, std::uint64_t namespaces);
 
+// Brings all of the process's memory in, and makes what it still shares with a parent or child its own: page faults
+// that happen before the template is saved do not happen in every box.
+void settle_memory();
+
 }  // namespace caisson::agent

@@ -17,6 +17,7 @@
 #include <cerrno>
 #include <optional>
 
+#include "agent/command_path.h"
 #include "agent/init.h"
 #include "agent/mounts.h"
 #include "agent/paths.h"
@@ -302,6 +303,9 @@ void Container::warm(const google::protobuf::RepeatedPtrField<std::string>& path
     std::size_t left = kMaxWarmBytes;
     std::vector<std::uint8_t> buffer(128 * 1024);
     for (const auto& path : paths) {
+        // A command's name is looked for along PATH: the directories on the way, and that it is not in them.
+        for (const auto& candidate : program_candidates(path.substr(path.rfind('/') + 1), nullptr))
+            static_cast<void>(::access(candidate.c_str(), F_OK));
         auto file = os::open_file(path, O_RDONLY | O_NONBLOCK | O_NOCTTY);
         struct stat info {};
         if (!file || ::fstat(file->get(), &info) != 0 || !S_ISREG(info.st_mode)) continue;

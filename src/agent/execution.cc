@@ -1,6 +1,7 @@
 #include "agent/execution.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
@@ -10,9 +11,11 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <utility>
 
 #include "agent/launch.h"
 #include "agent/log.h"
+#include "os/file.h"
 
 namespace caisson::agent {
 
@@ -32,6 +35,7 @@ constexpr std::size_t kLargeBytes = 8 * 1024;
 constexpr std::size_t kTerminalBytes = 128 * 1024;
 // How long the main command's pipes may stay open after everything in the container was killed.
 constexpr std::chrono::seconds kMainPatience{5};
+constexpr std::chrono::milliseconds kSeatPatience{5000};
 constexpr std::uint8_t kEndOfTransmission = 4;
 
 }  // namespace
@@ -42,30 +46,85 @@ Execution::Execution(std::uint32_t id, bool main, Surroundings surroundings)
     error_.stream = wire::stream_of(id, wire::Channel::kStderr);
 }
 
-Result<std::unique_ptr<Execution>> Execution::start(const wire::Exec& exec, Surroundings surroundings) {
+Result<std::unique_ptr<Seat>> Seat::create(const Container& container) {
+    std::unique_ptr<Seat> seat(new Seat());
+    os::Fd child_ends[3];
+    for (int i = 0; i < 3; ++i) {
+        auto pipe = CAISSON_TRY(os::make_pipe());
+        seat->streams_[i] = std::move(i == 0 ? pipe.second : pipe.first);
+        child_ends[i] = std::move(i == 0 ? pipe.first : pipe.second);
+        CAISSON_TRY(os::set_nonblocking(seat->streams_[i].get(), true));
+    }
+    auto report = CAISSON_TRY(os::make_pipe());
+    auto order = CAISSON_TRY(os::make_pipe());
+    CAISSON_TRY(os::set_nonblocking(report.first.get(), true));
+    seat->child_ = CAISSON_TRY(container.fork());
+    if (seat->child_.pid == 0)
+        launch_later({.container = &container,
+                      .standard = {child_ends[0].get(), child_ends[1].get(), child_ends[2].get()},
+                      .terminal = false,
+                      .report = report.second.get(),
+                      .order = order.first.get()});
+    report.second.reset();
+    // Its id is in the pipe as soon as it sits; there it stays until the command's own report is read.
+    pollfd seated{report.first.get(), POLLIN, 0};
+    if (::poll(&seated, 1, static_cast<int>(kSeatPatience.count())) != 1 || !(seated.revents & POLLIN))
+        return failure(Errc::kGuest, "the process for the first command did not become ready");
+    seat->report_ = std::move(report.first);
+    seat->order_ = std::move(order.second);
+    return seat;
+}
+
+Seat::~Seat() {
+    if (child_.pid == 0 || !child_.pidfd) return;
+    ::syscall(SYS_pidfd_send_signal, child_.pidfd.get(), SIGKILL, nullptr, 0);
+    ::waitpid(child_.pid, nullptr, 0);
+}
+
+Result<std::unique_ptr<Execution>> Execution::start(const wire::Exec& exec, Surroundings surroundings,
+                                                    std::unique_ptr<Seat> seat) {
     if (exec.arguments_size() == 0) return failure(Errc::kUsage, "a command without arguments");
     for (const auto& text : exec.arguments())
         if (text.find('\0') != std::string::npos) return failure(Errc::kUsage, "an argument with a null byte");
     for (const auto& text : exec.environment())
         if (text.find('\0') != std::string::npos) return failure(Errc::kUsage, "an environment entry with a null byte");
     std::unique_ptr<Execution> self(new Execution(exec.id(), exec.main(), std::move(surroundings)));
-    os::Fd child_ends[3];
-    CAISSON_TRY(self->open_streams(exec, child_ends));
-    auto report = CAISSON_TRY(os::make_pipe());
-    self->report_ = std::move(report.first);
-    CAISSON_TRY(os::set_nonblocking(self->report_.get(), true));
-    self->child_ = CAISSON_TRY(self->around_.container->fork());
-    if (self->child_.pid == 0)
-        launch({.container = self->around_.container,
-                .exec = &exec,
-                .standard = {child_ends[0].get(), child_ends[1].get(), child_ends[2].get()},
-                .terminal = exec.terminal(),
-                .report = report.second.get()});
-    report.second.reset();
-    for (auto& end : child_ends) end.reset();
+    if (!seat || exec.terminal() || !self->sit_down(exec, *seat)) CAISSON_TRY(self->fork_and_launch(exec));
     CAISSON_TRY(self->watch_child());
     self->update_watches();
     return self;
+}
+
+bool Execution::sit_down(const wire::Exec& exec, Seat& seat) {
+    if (!os::write_all(seat.order_.get(), exec.SerializeAsString())) return false;  // it is gone
+    seat.order_.reset();
+    child_ = std::exchange(seat.child_, Child());
+    report_ = std::move(seat.report_);
+    if (exec.stdin_open()) {
+        in_.own = std::move(seat.streams_[0]);
+        in_.fd = in_.own.get();
+    }
+    out_.own = std::move(seat.streams_[1]);
+    out_.fd = out_.own.get();
+    error_.own = std::move(seat.streams_[2]);
+    error_.fd = error_.own.get();
+    return true;
+}
+
+Result<> Execution::fork_and_launch(const wire::Exec& exec) {
+    os::Fd child_ends[3];
+    CAISSON_TRY(open_streams(exec, child_ends));
+    auto report = CAISSON_TRY(os::make_pipe());
+    report_ = std::move(report.first);
+    CAISSON_TRY(os::set_nonblocking(report_.get(), true));
+    child_ = CAISSON_TRY(around_.container->fork());
+    if (child_.pid == 0)
+        launch({.container = around_.container,
+                .standard = {child_ends[0].get(), child_ends[1].get(), child_ends[2].get()},
+                .terminal = exec.terminal(),
+                .report = report.second.get()},
+               exec);
+    return {};
 }
 
 Execution::~Execution() {
@@ -319,12 +378,18 @@ void Execution::process_ended() {
         return;
     }
     if (main_) {
+        // Usually nobody else holds the pipes: then the end is told before the rest of the container is killed, which
+        // takes a while.
+        pump(out_);
+        pump(error_);
+        try_finish();
+        around_.port->flush();
         around_.main_ended();
+        if (finished_) return;
         patience_ = around_.loop->after(kMainPatience, [this] {
             patience_.reset();
             send_what_is_there();
         });
-        try_finish();
     } else {
         send_what_is_there();
     }

@@ -27,6 +27,25 @@
 
 namespace caisson::agent {
 
+// A process that waits in the container to become the box's first command, made before the template is saved: forking
+// it and joining the container cost more than the command's own start. Nothing else runs in the container while it
+// waits, so nobody can do anything to it.
+class Seat {
+  public:
+    static Result<std::unique_ptr<Seat>> create(const Container& container);
+    Seat(const Seat&) = delete;
+    Seat& operator=(const Seat&) = delete;
+    ~Seat();  // ends the process unless it was used
+
+  private:
+    friend class Execution;
+    Seat() = default;
+    Child child_;
+    os::Fd order_;
+    os::Fd report_;
+    os::Fd streams_[3];  // the agent's ends of its pipes
+};
+
 class Execution {
   public:
     struct Surroundings {
@@ -37,8 +56,10 @@ class Execution {
         std::function<void()> main_ended;            // kills the rest of the container
         std::function<void(std::uint32_t)> finished; // called once, from the loop: the execution may be destroyed later
     };
-    // Forks; the rest follows from the loop (Started or StartFailed, output, Exited).
-    static Result<std::unique_ptr<Execution>> start(const wire::Exec& exec, Surroundings surroundings);
+    // Forks, or uses the seat if that is possible; the rest follows from the loop (Started or StartFailed, output,
+    // Exited).
+    static Result<std::unique_ptr<Execution>> start(const wire::Exec& exec, Surroundings surroundings,
+                                                    std::unique_ptr<Seat> seat);
     ~Execution();
     Execution(const Execution&) = delete;
     Execution& operator=(const Execution&) = delete;
@@ -74,6 +95,8 @@ class Execution {
     };
 
     Execution(std::uint32_t id, bool main, Surroundings surroundings);
+    bool sit_down(const wire::Exec& exec, Seat& seat);
+    Result<> fork_and_launch(const wire::Exec& exec);
     Result<> open_streams(const wire::Exec& exec, os::Fd (&child_ends)[3]);
     Result<> watch_child();
 

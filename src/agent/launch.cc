@@ -19,6 +19,7 @@
 #include "agent/users.h"
 #include "base/text.h"
 #include "os/file.h"
+#include "wire/frame.h"
 
 namespace caisson::agent {
 
@@ -28,8 +29,9 @@ using wire::StartFailed;
 
 namespace {
 
-// The report pipe's number in the child; everything above it is closed.
+// The pipes' numbers in the child; everything above them is closed.
 constexpr int kReport = 3;
+constexpr int kOrder = 4;
 
 void put_le32(std::string& out, std::uint32_t value) {
     std::uint8_t bytes[4];
@@ -68,13 +70,17 @@ Result<> join_container(const LaunchPlan& plan) {
     score.reset();
     CAISSON_TRY(plan.container->enter());
     if (::setsid() < 0) return failure_errno("cannot start a session");
+    // First out of the way, then to their places.
+    int report = ::fcntl(plan.report, F_DUPFD_CLOEXEC, kOrder + 1);
+    int order = plan.order < 0 ? -1 : ::fcntl(plan.order, F_DUPFD_CLOEXEC, kOrder + 1);
     for (int i = 0; i < 3; ++i)
         if (::dup2(plan.standard[i], i) < 0) return failure_errno("cannot connect the standard streams");
-    // Above the standard streams everything goes, before anything of the image's is looked at: a working directory
-    // such as /proc/self/fd/7 would lead out of the container.
-    if (::dup3(plan.report, kReport, O_CLOEXEC) < 0 && plan.report != kReport)
-        return failure_errno("cannot keep the report pipe");
-    if (::syscall(SYS_close_range, static_cast<unsigned>(kReport + 1), ~0U, 0U) != 0)
+    if (::dup3(report, kReport, O_CLOEXEC) < 0) return failure_errno("cannot keep the report pipe");
+    if (order >= 0 && ::dup3(order, kOrder, O_CLOEXEC) < 0) return failure_errno("cannot keep the order pipe");
+    // Everything else goes before anything of the image's is looked at: a working directory such as
+    // /proc/self/fd/7 would lead out of the container.
+    int first = order >= 0 ? kOrder + 1 : kOrder;
+    if (::syscall(SYS_close_range, static_cast<unsigned>(first), ~0U, 0U) != 0)
         return failure_errno("cannot close descriptors");
     if (plan.terminal && ::ioctl(0, TIOCSCTTY, 0) != 0) return failure_errno("cannot take the terminal");
     return {};
@@ -175,17 +181,16 @@ LaunchReport parse_launch_report(base::ByteView bytes) {
     return report;
 }
 
-void launch(const LaunchPlan& plan) {
+namespace {
+
+void report_pid(int report) {
     std::string started;
     put_le32(started, static_cast<std::uint32_t>(::getpid()));
-    static_cast<void>(os::write_all(plan.report, started));
-    if (auto joined = join_container(plan); !joined) {
-        // The report pipe may still be at its old number.
-        ::dup2(plan.report, kReport);
-        fail(StartFailed::OTHER, joined.error());
-    }
+    static_cast<void>(os::write_all(report, started));
+}
 
-    const auto& exec = *plan.exec;
+// Everything behind joining the container.
+[[noreturn]] void become_command(const wire::Exec& exec) {
     auto passwd = read_user_file("/etc/passwd");
     if (!passwd) fail(StartFailed::UNKNOWN_USER, passwd.error());
     auto group = read_user_file("/etc/group");
@@ -207,6 +212,33 @@ void launch(const LaunchPlan& plan) {
     std::vector<std::string> environment(exec.environment().begin(), exec.environment().end());
     if (environment_value(environment, "HOME") == nullptr) environment.push_back("HOME=" + user->home);
     execute(std::move(arguments), std::move(environment));
+}
+
+}  // namespace
+
+void launch(const LaunchPlan& plan, const wire::Exec& exec) {
+    report_pid(plan.report);
+    if (auto joined = join_container(plan); !joined) {
+        // The report pipe may still be at its old number.
+        ::dup2(plan.report, kReport);
+        fail(StartFailed::OTHER, joined.error());
+    }
+    become_command(exec);
+}
+
+void launch_later(const LaunchPlan& plan) {
+    if (!join_container(plan)) ::_exit(1);
+    settle_memory();
+    report_pid(kReport);
+    auto order = os::read_fd(kOrder, wire::kMaxControlBytes, "the order pipe");
+    wire::Exec exec;
+    if (!order || order->empty() || !exec.ParseFromString(*order)) ::_exit(1);
+    ::close(kOrder);
+    if (!exec.stdin_open()) {
+        auto null = os::open_file("/dev/null", O_RDONLY);
+        if (!null || ::dup2(null->get(), 0) < 0) fail(StartFailed::OTHER, errno, "cannot open /dev/null");
+    }
+    become_command(exec);
 }
 
 }  // namespace caisson::agent

@@ -11,10 +11,10 @@ namespace caisson::agent {
 
 struct LaunchPlan {
     const Container* container;
-    const wire::Exec* exec;
-    int standard[3];   // become 0, 1, 2
-    bool terminal;     // standard[0] is a terminal: it becomes the controlling one
-    int report;        // writing end of a close-on-exec pipe
+    int standard[3];  // become 0, 1, 2
+    bool terminal;    // standard[0] is a terminal: it becomes the controlling one
+    int report;       // writing end of a close-on-exec pipe
+    int order = -1;   // see launch_later()
 };
 
 // What comes through the report pipe: first the process's id as it sees itself, then nothing more if the exec
@@ -29,8 +29,11 @@ struct LaunchReport {
 LaunchReport parse_launch_report(base::ByteView bytes);
 inline constexpr std::size_t kMaxReportBytes = 2048;
 
-// Runs in the child. Never returns.
-[[noreturn]] void launch(const LaunchPlan& plan);
+// Both run in the child and never return.
+[[noreturn]] void launch(const LaunchPlan& plan, const wire::Exec& exec);
+// Joins the container at once, reports its id, and reads only then which command it is to become: a serialised
+// wire::Exec from the pipe `order`, up to its end. Without one it just ends.
+[[noreturn]] void launch_later(const LaunchPlan& plan);
 
 // Which kind of failure an exec's errno is: 127 for what is not there, 126 for what cannot be executed.
 wire::StartFailed::Kind exec_failure_kind(int error_number);

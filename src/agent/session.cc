@@ -109,8 +109,10 @@ void Session::prepare(const wire::Prepare& prepare) {
         broken_ = true;  // half a container cannot be tried again
         container_ = CAISSON_TRY(Container::create(prepare.root(), stage_));
         container_->warm(prepare.warm());
+        seat_ = CAISSON_TRY(Seat::create(*container_));
         CAISSON_TRY(container_->sync());
         broken_ = false;
+        settle_memory();
         return {};
     }();
     if (!prepared) fail(answer, prepared.error());
@@ -164,7 +166,8 @@ void Session::exec(const wire::Exec& exec) {
                                              .container = container_.get(),
                                              .cgroup = &stage_.cgroup,
                                              .main_ended = [this] { kill_container(); },
-                                             .finished = [this](std::uint32_t id) { finished_.push_back(id); }});
+                                             .finished = [this](std::uint32_t id) { finished_.push_back(id); }},
+                                      std::move(seat_));
     if (!execution) return refuse(exec.id(), execution.error().to_string(), execution.error().sys_errno);
     executions_[exec.id()] = std::move(*execution);
 }
@@ -191,6 +194,7 @@ void Session::shutdown(const wire::Shutdown& shutdown) {
     stopping_ = true;
     if (container_) {
         container_->kill();
+        seat_.reset();
         executions_.clear();
         if (auto done = shutdown.sync() ? container_->unmount(kUnmountDeadline) : Result<>(); !done)
             log_failure(done.error().to_string());

@@ -48,6 +48,7 @@ class Session {
     bool broken_ = false;  // Prepare or Configure failed half-way: this guest is of no use any more
     bool stopping_ = false;
     std::unique_ptr<Container> container_;  // outlives the executions
+    std::unique_ptr<Seat> seat_;             // for the first command
     std::map<std::uint32_t, std::unique_ptr<Execution>> executions_;
     std::vector<std::uint32_t> finished_;   // destroyed after the round that finished them
 };

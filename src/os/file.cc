@@ -149,7 +149,8 @@ Result<> remove_entries(int directory_fd, const std::string& name, dev_t device,
                 return failure(Errc::kInUse, name + "/" + child + " is a mount point; not removed");
             int fd = ::openat(::dirfd(dir.get()), child.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
             if (fd < 0 && errno == EACCES) {
-                ::fchmodat(::dirfd(dir.get()), child.c_str(), 0700, 0);
+                // Our own directory that lost its mode; should this fail, so does the second try.
+                if (::fchmodat(::dirfd(dir.get()), child.c_str(), 0700, 0) != 0) errno = EACCES;
                 fd = ::openat(::dirfd(dir.get()), child.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
             }
             if (fd < 0) return failure_errno("cannot open " + name + "/" + child);

@@ -1,0 +1,276 @@
+"""What the black-box tests share: running caisson in the test home, and looking for what a box leaves behind.
+
+The environment names what is tested:
+  CAISSON_BIN        the caisson program
+  CAISSON_ASSETS     the VMM, the guest kernel and the base image (tools/setup/assets)
+  CAISSON_TEST_HOME  a home that holds caisson/base; its parent directory holds the tiny image (tests/vm_ring setup)
+"""
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import threading
+import time
+
+BASE = "caisson/base"
+TINY = "test/tiny"  # a shell and a few programs, with a configuration that differs from every default
+
+
+def setting(name):
+    value = os.environ.get(name, "")
+    if not value:
+        raise RuntimeError(f"{name} is not set; run these tests with ctest, or tests/vm_ring")
+    return value
+
+
+BIN = setting("CAISSON_BIN")
+ASSETS = setting("CAISSON_ASSETS")
+HOME = pathlib.Path(setting("CAISSON_TEST_HOME"))
+WORK = HOME.parent
+TINY_ARCHIVE = WORK / "tiny.tar"
+IS_ROOT = os.geteuid() == 0
+
+
+def environment(**more):
+    """Nothing of the tester's but what programs need to run."""
+    result = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(WORK), "LC_ALL": "C.UTF-8",
+              "CAISSON_HOME": str(HOME), "CAISSON_ASSETS": ASSETS}
+    if "CAISSON_ACCEL" in os.environ:
+        result["CAISSON_ACCEL"] = os.environ["CAISSON_ACCEL"]
+    result.update(more)
+    return result
+
+
+class Ended:
+    """How a command ended: code (negative: killed by a signal), out and err as bytes, seconds."""
+
+    def __init__(self, arguments, code, out, err, seconds):
+        self.arguments, self.code, self.out, self.err, self.seconds = arguments, code, out, err, seconds
+
+    @property
+    def text(self):
+        return self.out.decode()
+
+    @property
+    def said(self):
+        return self.err.decode()
+
+    @property
+    def lines(self):
+        return self.text.splitlines()
+
+    def ok(self):
+        """Itself, once it is known to have succeeded."""
+        assert self.code == 0, self
+        return self
+
+    def json(self):
+        return json.loads(self.ok().out)
+
+    def __repr__(self):
+        return (f"{' '.join(map(str, self.arguments))} -> {self.code} after {self.seconds:.2f} s\n"
+                f"stdout: {self.out[:4000]!r}\nstderr: {self.err[:4000].decode(errors='replace')}")
+
+
+def caisson(*arguments, input=None, stdin=None, timeout=60, env=None, cwd="/"):
+    """Runs caisson to its end. Without input or stdin its standard input is empty."""
+    started = time.monotonic()
+    if input is None and stdin is None:
+        stdin = subprocess.DEVNULL
+    done = subprocess.run([BIN, *map(str, arguments)], input=input, stdin=stdin, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, timeout=timeout, env=env or environment(), cwd=cwd)
+    return Ended(arguments, done.returncode, done.stdout, done.stderr, time.monotonic() - started)
+
+
+def run(*arguments, **more):
+    """caisson run --rm ..."""
+    return caisson("run", "--rm", *arguments, **more)
+
+
+def script(text, *options, image=BASE, **more):
+    """Runs a shell script in a box; the box must succeed."""
+    return run(*options, image, "sh", "-c", text, **more).ok()
+
+
+def sections(text):
+    """Output of a script that prints '## NAME' before each answer, as a dictionary."""
+    parts = re.split(r"^## (.*)\n", text, flags=re.M)
+    return {name: body.rstrip("\n") for name, body in zip(parts[1::2], parts[2::2])}
+
+
+def at_best(attempt, seconds, tries=3):
+    """The first of a few attempts that took less than `seconds`, else the last: a promise about time holds on a
+    machine that is not busy with something else."""
+    for _ in range(tries):
+        result = attempt()
+        if result.seconds < seconds:
+            break
+    return result
+
+
+class Started:
+    """A caisson command that runs beside the test. Leaving the `with` block kills it."""
+
+    def __init__(self, *arguments, env=None, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE):
+        self.process = subprocess.Popen([BIN, *map(str, arguments)], stdin=stdin, stdout=stdout, stderr=stderr,
+                                        env=env or environment(), cwd="/", bufsize=0)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if stream:
+                stream.close()
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def send(self, number):
+        self.process.send_signal(number)
+
+    def line(self, timeout=30):
+        """The next line of output, with a deadline."""
+        collected = bytearray()
+        alarm = threading.Timer(timeout, self.process.kill)
+        alarm.start()
+        try:
+            while not collected.endswith(b"\n"):
+                byte = self.process.stdout.read(1)
+                if not byte:
+                    said = self.process.stderr.read() if self.process.stderr else b""
+                    raise AssertionError(f"output ended after {bytes(collected)!r}; stderr: {said.decode(errors='replace')}")
+                collected += byte
+        finally:
+            alarm.cancel()
+        return bytes(collected)
+
+    def end(self, timeout=30):
+        """Waits for the end; what is left of the output comes with it."""
+        started = time.monotonic()
+        out, err = self.process.communicate(timeout=timeout)
+        return Ended(self.process.args[1:], self.process.returncode, out or b"", err or b"", time.monotonic() - started)
+
+
+# ---- what exists on the host ----
+
+def _read(path):
+    try:
+        return pathlib.Path(path).read_bytes()
+    except OSError:
+        return b""
+
+
+def _links(pid):
+    try:
+        names = os.listdir(f"/proc/{pid}/fd")
+    except OSError:
+        return []
+    found = []
+    for name in names:
+        try:
+            found.append(os.readlink(f"/proc/{pid}/fd/{name}"))
+        except OSError:
+            pass
+    return found
+
+
+class Process:
+    """One process of the host that has to do with the test home."""
+
+    def __init__(self, pid):
+        self.pid = pid
+        self.arguments = _read(f"/proc/{pid}/cmdline").split(b"\0")
+        self.mounts = _read(f"/proc/{pid}/mountinfo")
+        self.links = _links(pid)
+        program = os.path.basename(self.arguments[0])
+        self.role = {b"qemu-system-x86_64": "vmm", b"bwrap": "bwrap", b"caisson-shim": "shim", b"caisson": "cli",
+                     b"caisson-unpack": "unpack"}.get(program, program.decode(errors="replace"))
+
+    def mentions(self, marker):
+        marker = os.fsencode(str(marker))
+        return (any(marker in word for word in self.arguments) or marker in self.mounts
+                or any(marker in os.fsencode(link) for link in self.links))
+
+    def status(self):
+        text = _read(f"/proc/{self.pid}/status").decode()
+        return dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
+
+    def namespaces(self):
+        return {name: os.readlink(f"/proc/{self.pid}/ns/{name}")
+                for name in ("user", "mnt", "pid", "ipc", "uts", "cgroup", "net")}
+
+    def kill(self, number=signal.SIGKILL):
+        os.kill(self.pid, number)
+
+    def __repr__(self):
+        return f"{self.role} {self.pid}: {b' '.join(self.arguments)[:200].decode(errors='replace')}"
+
+
+def processes(marker=None):
+    """Processes that have the home (or `marker`, a box's id) in their command line, mounts or open files."""
+    marker = marker or WORK.name
+    own, pid = set(), os.getpid()
+    while pid > 1:  # the test and whoever started it
+        own.add(pid)
+        pid = int(_read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[1])
+    found = []
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or int(name) in own:
+            continue
+        process = Process(int(name))
+        if process.role in ("vmm", "bwrap", "shim", "cli", "unpack", "") and process.mentions(marker):
+            found.append(process)
+    return found
+
+
+def of_role(role, marker=None):
+    return [process for process in processes(marker) if process.role == role]
+
+
+def box_ids():
+    try:
+        return sorted(os.listdir(HOME / "boxes"))
+    except FileNotFoundError:
+        return []
+
+
+def one_box():
+    """The id of the only box there is."""
+    ids = box_ids()
+    assert len(ids) == 1, ids
+    return ids[0]
+
+
+def leftovers(kept=()):
+    """Everything of boxes that should be gone: processes, directories, mounts, sockets, temporary files, records."""
+    found = [repr(process) for process in processes()]
+    found += [f"directory boxes/{name}" for name in box_ids() if name not in kept]
+    marker = os.fsencode(WORK.name)
+    found += [f"mount {line.decode()}" for line in _read("/proc/self/mountinfo").splitlines() if marker in line]
+    found += [f"socket {line.decode()}" for line in _read("/proc/net/unix").splitlines() if marker in line]
+    for directory in ("images/tmp", "templates"):
+        try:
+            names = os.listdir(HOME / directory)
+        except FileNotFoundError:
+            continue
+        found += [f"temporary {directory}/{name}" for name in names if directory == "images/tmp" or "tmp" in name]
+    return found
+
+
+def wait_until_gone(seconds=2.0, kept=()):
+    """Nothing is left within the given time. Returns how long it took."""
+    started = time.monotonic()
+    while True:
+        found = leftovers(kept)
+        took = time.monotonic() - started
+        if not found:
+            return took
+        assert took < seconds, f"still there after {took:.1f} s:\n" + "\n".join(found)
+        time.sleep(0.05)

@@ -1,0 +1,161 @@
+"""Streams: as they are produced, binary-safe, apart, with back-pressure, never a lost byte."""
+import hashlib
+import os
+import re
+import subprocess
+import threading
+import time
+
+from boxes import BASE, BIN, Started, caisson, environment, of_role, one_box, run
+
+
+def test_output_arrives_as_it_is_produced():
+    with Started("run", "--rm", BASE, "sh", "-c", "echo a; sleep 1; echo b") as box:
+        assert box.line() == b"a\n"
+        first = time.monotonic()
+        assert box.line() == b"b\n"
+        assert time.monotonic() - first >= 0.8
+        assert box.end().code == 0
+
+
+def test_every_byte_on_both_streams_apart():
+    code = ("import os\ndata = bytes(range(256)) * 300\n"
+            "for i in range(0, len(data), 7777):\n  os.write(1, data[i:i+7777]); os.write(2, data[i:i+7777][::-1])")
+    result = run(BASE, "python3", "-c", code).ok()
+    data = bytes(range(256)) * 300
+    assert result.out == data
+    assert result.err == b"".join(data[i:i + 7777][::-1] for i in range(0, len(data), 7777))
+
+
+def test_a_million_lines_in_order():
+    result = run(BASE, "seq", "1000000", timeout=120).ok()
+    assert hashlib.sha256(result.out).digest() == hashlib.sha256(b"".join(b"%d\n" % i for i in range(1, 1000001))).digest()
+
+
+def test_the_end_of_output_is_never_lost():
+    # The command ends at once behind its last byte; a child writes on after it is gone from the shell's view.
+    for size in (1, 4095, 65536, 1 << 20):
+        result = run(BASE, "sh", "-c", f"head -c {size} /dev/zero; echo end >&2; exit 9")
+        assert (result.code, len(result.out), result.err) == (9, size, b"end\n")
+
+
+def test_random_input_with_a_slow_reader_of_output():
+    data = os.urandom(16 << 20)
+    # The box echoes everything, and sums it; nobody reads its output at first, then slowly.
+    with Started("run", "--rm", "-i", BASE, "sh", "-c", "tee /dev/stderr | sha256sum >&2", stdin=subprocess.PIPE,
+                 stdout=subprocess.DEVNULL) as box:
+        def feed():
+            box.process.stdin.write(data)
+            box.process.stdin.close()
+
+        feeder = threading.Thread(target=feed)
+        feeder.start()
+        time.sleep(1)
+        received = bytearray()
+        while chunk := os.read(box.process.stderr.fileno(), 1 << 16):
+            received += chunk
+            if len(received) < 2 << 20:
+                time.sleep(0.01)
+        feeder.join()
+        box.process.stdin = None
+        assert box.process.wait(30) == 0
+    assert bytes(received[:len(data)]) == data or sorted_apart(received, data)
+    assert hashlib.sha256(data).hexdigest().encode() in bytes(received[-100:])
+
+
+def sorted_apart(received, data):
+    """tee and sha256sum share the stream; the sum's line comes last."""
+    return hashlib.sha256(bytes(received[:len(data)])).digest() == hashlib.sha256(data).digest()
+
+
+def test_a_digest_of_random_input():
+    data = os.urandom(16 << 20)
+    result = run("-i", BASE, "sha256sum", input=data, timeout=120).ok()
+    assert result.text.split()[0] == hashlib.sha256(data).hexdigest()
+
+
+def test_output_that_nobody_reads_waits_in_the_box():
+    with Started("run", "--rm", BASE, "sh", "-c", "yes 0123456789 | head -c 50000000; echo done >&2") as box:
+        assert box.line() == b"0123456789\n"
+        time.sleep(2)
+        for process in of_role("shim", one_box()) + of_role("cli", one_box()):
+            resident = int(process.status()["VmRSS"].split()[0])
+            assert resident < 40 << 10, f"{process} holds {resident} KiB: the output must stay in the box"
+        result = box.end(120)
+    assert result.code == 0 and len(result.out) == 50000000 - 11 and result.err == b"done\n"
+    assert result.out == (b"0123456789\n" * 4545455)[11:50000000]
+
+
+def test_a_reader_that_leaves_ends_the_command():
+    for command in ("yes", "seq 100000000", "sh -c 'while echo line; do :; done'"):
+        started = time.monotonic()
+        done = subprocess.run(["sh", "-c", f'"$0" run --rm {BASE} {command} | head -1', BIN], stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, env=environment(), timeout=30, cwd="/")
+        assert done.stdout in (b"y\n", b"1\n", b"line\n") and done.returncode == 0
+        assert b"caisson" not in done.stderr, done.stderr
+        assert time.monotonic() - started < 10
+    # The code is what a pipe's writer gets.
+    with Started("run", "--rm", BASE, "yes") as box:
+        box.line()
+        box.process.stdout.close()
+        assert box.process.wait(10) == 128 + 13
+
+
+def test_without_i_the_command_has_no_input():
+    with Started("run", "--rm", BASE, "sh", "-c", "wc -c; readlink /proc/self/fd/0", stdin=subprocess.PIPE) as box:
+        result = box.end()  # although our end stays open until then
+    assert result.lines == ["0", "/dev/null"]
+
+
+def test_with_i_the_end_of_input_is_passed_on():
+    assert run("-i", BASE, "wc", "-c", input=b"").ok().text == "0\n"
+    assert run("-i", BASE, "cat", input=b"no newline at the end").ok().out == b"no newline at the end"
+    # A regular file as input, a regular file as output.
+    with open("/proc/self/exe", "rb") as program:
+        content = program.read()
+        program.seek(0)
+        assert run("-i", BASE, "cat", stdin=program).ok().out == content
+
+
+def test_a_dialogue():
+    with Started("run", "--rm", "-i", BASE, "sh", "-c", "while read line; do echo \"<$line>\"; done; echo end",
+                 stdin=subprocess.PIPE) as box:
+        for word in (b"one", b"two", b"three"):
+            box.process.stdin.write(word + b"\n")
+            assert box.line() == b"<" + word + b">\n"
+        box.process.stdin.close()
+        box.process.stdin = None
+        assert box.line() == b"end\n"
+        assert box.end().code == 0
+
+
+def test_a_command_that_does_not_read_its_input():
+    with Started("run", "--rm", "-i", BASE, "sh", "-c", "head -c 5; exit 4", stdin=subprocess.PIPE) as box:
+        def feed():
+            try:
+                while True:
+                    box.process.stdin.write(b"x" * 65536)
+            except OSError:
+                pass
+
+        feeder = threading.Thread(target=feed, daemon=True)
+        feeder.start()
+        assert box.process.wait(15) == 4
+        assert box.process.stdout.read() == b"xxxxx"
+        feeder.join(5)
+
+
+def test_output_into_files(tmp_path):
+    both = tmp_path / "both"
+    with open(both, "wb") as file:
+        done = subprocess.run([BIN, "run", "--rm", BASE, "sh", "-c", "echo out; sleep 0.2; echo err >&2"], stdout=file,
+                              stderr=file, env=environment(), cwd="/", timeout=30)
+    assert done.returncode == 0 and both.read_bytes() == b"out\nerr\n"
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([BIN, "run", "--rm", BASE, "echo", "x"], stdout=full, stderr=subprocess.PIPE,
+                              env=environment(), cwd="/", timeout=30)
+    assert done.returncode == 125 and b"No space left" in done.stderr
+    # Closed from the start.
+    closed = subprocess.run(["sh", "-c", f'"$0" run --rm {BASE} sh -c "echo x; echo y >&2; exit 6" >&- 2>&-', BIN],
+                            env=environment(), cwd="/", timeout=30, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert closed.stdout == b"" and closed.returncode in (6, 125, 128 + 13)
