@@ -89,6 +89,19 @@ def run(*arguments, **more):
     return caisson("run", "--rm", *arguments, **more)
 
 
+def pipeline(text, timeout=30):
+    """A shell command of the host in which $0 is caisson. All of it is killed when it takes too long."""
+    started = time.monotonic()
+    process = subprocess.Popen(["sh", "-c", text, BIN], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, env=environment(), cwd="/", start_new_session=True)
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    return Ended([text], process.returncode, out, err, time.monotonic() - started)
+
+
 def script(text, *options, image=BASE, **more):
     """Runs a shell script in a box; the box must succeed."""
     return run(*options, image, "sh", "-c", text, **more).ok()
@@ -113,9 +126,10 @@ def at_best(attempt, seconds, tries=3):
 class Started:
     """A caisson command that runs beside the test. Leaving the `with` block kills it."""
 
-    def __init__(self, *arguments, env=None, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE):
+    def __init__(self, *arguments, env=None, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                 process_group=None):
         self.process = subprocess.Popen([BIN, *map(str, arguments)], stdin=stdin, stdout=stdout, stderr=stderr,
-                                        env=env or environment(), cwd="/", bufsize=0)
+                                        env=env or environment(), cwd="/", bufsize=0, process_group=process_group)
 
     def __enter__(self):
         return self

@@ -372,6 +372,7 @@ Result<> Container::unmount(std::chrono::milliseconds deadline) {
     ::waitpid(-1, nullptr, WNOHANG);
     // With its last process and these the container's mount namespace ends, and with that the last use of the disk.
     stage_.terminals.reset();
+    stage_.null.reset();
     stage_.container_mounts.reset();
     if (!os::open_file(std::string(kDevices) + "/" + disk_, O_RDONLY | O_EXCL)) {
         ::sync();

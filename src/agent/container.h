@@ -34,6 +34,9 @@ class Container {
     // For that child: the container's mount, IPC, UTS and cgroup namespaces, its root directory included.
     Result<> enter() const;
 
+    // Standard input of a command that has none.
+    const os::Fd& null() const { return stage_.null; }
+
     // Terminals: the container's own devpts.
     struct Terminal {
         os::Fd master;  // non-blocking

@@ -32,6 +32,7 @@ namespace {
 // The pipes' numbers in the child; everything above them is closed.
 constexpr int kReport = 3;
 constexpr int kOrder = 4;
+constexpr int kNull = 5;
 
 void put_le32(std::string& out, std::uint32_t value) {
     std::uint8_t bytes[4];
@@ -71,15 +72,17 @@ Result<> join_container(const LaunchPlan& plan) {
     CAISSON_TRY(plan.container->enter());
     if (::setsid() < 0) return failure_errno("cannot start a session");
     // First out of the way, then to their places.
-    int report = ::fcntl(plan.report, F_DUPFD_CLOEXEC, kOrder + 1);
-    int order = plan.order < 0 ? -1 : ::fcntl(plan.order, F_DUPFD_CLOEXEC, kOrder + 1);
+    int report = ::fcntl(plan.report, F_DUPFD_CLOEXEC, kNull + 1);
+    int order = plan.order < 0 ? -1 : ::fcntl(plan.order, F_DUPFD_CLOEXEC, kNull + 1);
+    int null = plan.order < 0 ? -1 : ::fcntl(plan.container->null().get(), F_DUPFD_CLOEXEC, kNull + 1);
     for (int i = 0; i < 3; ++i)
         if (::dup2(plan.standard[i], i) < 0) return failure_errno("cannot connect the standard streams");
     if (::dup3(report, kReport, O_CLOEXEC) < 0) return failure_errno("cannot keep the report pipe");
-    if (order >= 0 && ::dup3(order, kOrder, O_CLOEXEC) < 0) return failure_errno("cannot keep the order pipe");
+    if (order >= 0 && (::dup3(order, kOrder, O_CLOEXEC) < 0 || ::dup3(null, kNull, O_CLOEXEC) < 0))
+        return failure_errno("cannot keep the order pipe");
     // Everything else goes before anything of the image's is looked at: a working directory such as
     // /proc/self/fd/7 would lead out of the container.
-    int first = order >= 0 ? kOrder + 1 : kOrder;
+    int first = order >= 0 ? kNull + 1 : kReport + 1;
     if (::syscall(SYS_close_range, static_cast<unsigned>(first), ~0U, 0U) != 0)
         return failure_errno("cannot close descriptors");
     if (plan.terminal && ::ioctl(0, TIOCSCTTY, 0) != 0) return failure_errno("cannot take the terminal");
@@ -233,11 +236,9 @@ void launch_later(const LaunchPlan& plan) {
     auto order = os::read_fd(kOrder, wire::kMaxControlBytes, "the order pipe");
     wire::Exec exec;
     if (!order || order->empty() || !exec.ParseFromString(*order)) ::_exit(1);
+    if (!exec.stdin_open() && ::dup2(kNull, 0) < 0) fail(StartFailed::OTHER, errno, "cannot connect the standard streams");
     ::close(kOrder);
-    if (!exec.stdin_open()) {
-        auto null = os::open_file("/dev/null", O_RDONLY);
-        if (!null || ::dup2(null->get(), 0) < 0) fail(StartFailed::OTHER, errno, "cannot open /dev/null");
-    }
+    ::close(kNull);
     become_command(exec);
 }
 

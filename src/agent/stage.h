@@ -22,6 +22,7 @@ struct Stage {
     os::Fd guest_mounts;      // the agent's own mount namespace
     os::Fd container_mounts;  // the container's: the initial file system, /stage/dev and /stage/sys, and nothing else
     os::Fd terminals;         // directory of the container's devpts
+    os::Fd null;              // the container's /dev/null, whatever it does to that name later
     std::vector<FileSlot> slots;
     MountPlan plan;           // fixed_container_mounts()
 

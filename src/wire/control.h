@@ -15,7 +15,7 @@ Result<> append_control(base::Bytes& out, const FromAgent& message);
 // The payload of a control frame. kProtocol if it is not a message, or one that this version does not know.
 Result<ToAgent> parse_to_agent(base::ByteView payload);
 // The same for the guest's side, which is hostile: codes and signals are in their ranges afterwards, kinds are known
-// ones, texts at most kMaxTextBytes. Texts may still hold any UTF-8: base::printable() before they reach a terminal.
+// ones, texts at most kMaxTextBytes. Texts may still hold any bytes: base::printable() before they reach a terminal.
 Result<FromAgent> parse_from_agent(base::ByteView payload);
 
 inline constexpr std::size_t kMaxTextBytes = 4096;

@@ -1,0 +1,34 @@
+"""--dry-run shows what would be done and starts nothing."""
+import json
+
+from boxes import BASE, HOME, box_ids, caisson, processes, run
+
+
+def test_it_shows_machine_jail_and_command_and_starts_nothing():
+    plan = run("--dry-run", "--memory", "300M", "--cpus", "2", "-e", "MODE=test", "-w", "/work", "-u", "nobody", "--tmpfs", "/x:size=1M",
+               "--read-only", BASE, "sh", "-c", "echo 'a b'").ok()
+    for part in ("2cpu-512m", "sh -c", "MODE=test", "/work", "nobody", "/x", "read-only", "network", "none", "jail of vmm",
+                 "--unshare-net", "--cap-drop ALL", "--clearenv", "-sandbox", "/template", "qemu-system-x86_64"):
+        assert part in plan.text, part
+    assert plan.err == b"" and not box_ids() and not processes()
+    assert "--ro-bind / /" not in plan.text, "nothing of the host's file system but what is listed"
+
+
+def test_it_refuses_what_a_run_refuses():
+    assert run("--dry-run", "no/such", "true").code == 125
+    assert run("--dry-run", "--net", "host", BASE, "true").code in (2, 125)
+    assert run("--dry-run", "--memory", "1K", BASE, "true").code == 2
+
+
+def test_it_makes_no_template_and_no_disk():
+    before = sorted(str(path) for path in HOME.rglob("*") if ".db" not in path.name)
+    plan = run("--dry-run", "--memory", "4G", "--cpus", "4", "--disk-size", "3G", BASE, "true").ok()
+    assert "4cpu-4096m" in plan.text
+    assert sorted(str(path) for path in HOME.rglob("*") if ".db" not in path.name) == before
+    assert json.loads(caisson("ls", "--format", "json").out) == []
+
+
+def test_cold_is_shown():
+    plan = run("--dry-run", "--cold", BASE, "true").ok().text
+    assert "cold" in plan and "-kernel" in plan and "-incoming" not in plan
+    assert "-incoming" in run("--dry-run", BASE, "true").ok().text

@@ -1,0 +1,139 @@
+"""kill -9 on each process of a box in turn: within 2 s nothing of the box is left."""
+import os
+import signal
+import time
+
+import pytest
+from boxes import BASE, Started, box_ids, caisson, leftovers, of_role, one_box, processes, run, wait_until_gone
+
+
+def started(*options):
+    return Started("run", *options, BASE, "sh", "-c", "echo ready; sleep 100; sleep 100")
+
+
+def test_a_box_consists_of_what_the_others_below_kill():
+    with started("--rm") as box:
+        box.line()
+        roles = sorted(process.role for process in processes(one_box()))
+        assert roles == ["bwrap", "bwrap", "cli", "shim", "vmm"]
+
+
+@pytest.mark.parametrize("role, code, says", [
+    ("shim", 125, "supervisor died"),
+    ("vmm", 125, "virtual machine"),
+    ("bwrap", 125, "virtual machine"),
+])
+def test_kill_9(role, code, says):
+    with started("--rm") as box:
+        box.line()
+        # Of the two bwrap processes the outer one, whose parent is the shim.
+        victim = min(of_role(role, one_box()), key=lambda process: process.pid)
+        victim.kill()
+        killed = time.monotonic()
+        ended = box.end(5)
+        assert time.monotonic() - killed < 2
+        assert ended.code == code and says in ended.said, ended
+        wait_until_gone(2 - (time.monotonic() - killed))
+    assert caisson("ls", "--format", "json").json() == []
+
+
+def test_kill_9_of_the_inner_bwrap():
+    with started("--rm") as box:
+        box.line()
+        max(of_role("bwrap", one_box()), key=lambda process: process.pid).kill()
+        assert box.end(5).code == 125
+        wait_until_gone(2)
+
+
+def test_kill_9_of_the_cli():
+    with started("--rm") as box:
+        box.line()
+        box.process.kill()
+        box.process.wait()
+        wait_until_gone(2)
+    assert caisson("ls", "--format", "json").json() == []
+
+
+def test_kill_9_of_the_cli_while_the_box_starts():
+    for delay in (0.02, 0.1, 0.25, 0.4):
+        with started("--rm") as box:
+            time.sleep(delay)
+            box.process.kill()
+            box.process.wait()
+            # The launcher may have died between making the record and starting the supervisor: then the next process
+            # that opens the home tidies up.
+            time.sleep(0.3)
+            caisson("ls").ok()
+            wait_until_gone(2)
+    assert caisson("ls", "--format", "json").json() == []
+
+
+def test_kill_9_of_everything_at_once():
+    with started("--rm") as box:
+        box.line()
+        for process in processes(one_box()):
+            try:
+                process.kill()
+            except ProcessLookupError:
+                pass
+        box.process.wait()
+        for _ in range(40):
+            if not processes():
+                break
+            time.sleep(0.05)
+        assert not processes()
+    # Nobody was left to remove the directory; whoever opens the home next does it.
+    assert caisson("ls", "--format", "json").json() == []
+    assert not leftovers()
+
+
+@pytest.mark.keeps
+def test_a_kept_box_keeps_a_readable_cause(kept_boxes):
+    with started("--name", "murdered") as box:
+        box.line()
+        of_role("vmm", one_box())[0].kill()
+        assert box.end(5).code == 125
+    record, = caisson("ls", "--format", "json").json()
+    assert record["name"] == "murdered" and record["exit_code"] == 125 and record["state"] == "failed"
+    assert "virtual machine" in record["reason"], record
+    with started("--name", "orphaned") as box:
+        box.line()
+        of_role("shim", next(name for name in box_ids() if name != record["id"]))[0].kill()
+        box.end(5)
+    record = next(row for row in caisson("ls", "--format", "json").json() if row["name"] == "orphaned")
+    assert record["state"] == "failed" and "supervisor" in record["reason"], record
+    caisson("rm", "murdered", "orphaned").ok()
+    assert not box_ids() and not leftovers()
+
+
+def test_the_launcher_s_death_ends_an_attached_box_whatever_holds_its_pipes():
+    # The command's output goes to a pipe that somebody else still has open.
+    reader, writer = os.pipe()
+    with Started("run", "--rm", BASE, "sh", "-c", "echo ready; sleep 100", stdout=writer) as box:
+        assert os.read(reader, 6) == b"ready\n"
+        box.process.send_signal(signal.SIGKILL)
+        box.process.wait()
+        wait_until_gone(2)
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_supervisor_that_was_stopped_notices_its_launcher_s_death_later():
+    with started("--rm") as box:
+        box.line()
+        shim = of_role("shim", one_box())[0]
+        shim.kill(signal.SIGSTOP)
+        box.process.kill()
+        box.process.wait()
+        shim.kill(signal.SIGCONT)
+        wait_until_gone(2)
+
+
+def test_failed_starts_leave_nothing():
+    assert run(BASE, "/no/such").code == 127
+    wait_until_gone(1)
+    assert run("-u", "nobody-here", BASE, "true").code == 126
+    wait_until_gone(1)
+    assert run("--timeout", "300ms", BASE, "sleep", "9").code == 124
+    wait_until_gone(1)
+    assert not box_ids()
