@@ -23,6 +23,10 @@ help: ## list the targets
 .PHONY: build
 build: packages-build ## build build/release/bin/caisson
 	@cmake --preset release
+	@cmake --build --preset release --target programs
+
+.PHONY: build-tests
+build-tests: build
 	@cmake --build --preset release
 
 .PHONY: run
@@ -30,7 +34,7 @@ run: packages-build packages-run build assets prepare ## set everything up and r
 	@tools/setup/demo $(CAISSON)
 
 .PHONY: test
-test: packages-build packages-run packages-test build assets prepare ## build and run all tests
+test: packages-build packages-run packages-test build build-tests assets prepare ## build and run all tests
 	@ctest --preset release --output-on-failure
 
 .PHONY: test-two-sided

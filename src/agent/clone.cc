@@ -1,9 +1,11 @@
 #include "agent/clone.h"
 
 #include <linux/sched.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 namespace caisson::agent {
@@ -21,6 +23,15 @@ Result<Child> fork_into(const os::Fd& cgroup, std::uint64_t namespaces) {
     child.pid = static_cast<pid_t>(pid);
     if (pid > 0) child.pidfd = os::Fd(pidfd);
     return child;
+}
+
+void dispose(Child& child) {
+    if (child.pid == 0 || !child.pidfd) return;
+    ::syscall(SYS_pidfd_send_signal, child.pidfd.get(), SIGKILL, nullptr, 0);
+    pollfd ended{child.pidfd.get(), POLLIN, 0};
+    ::poll(&ended, 1, kReapPatienceMilliseconds);
+    ::waitpid(child.pid, nullptr, WNOHANG);
+    child = Child();
 }
 
 void settle_memory() {

@@ -19,6 +19,11 @@ struct Child {
 // may do anything. It must end in exec or _exit.
 Result<Child> fork_into(const os::Fd& cgroup, std::uint64_t namespaces);
 
+// Kills and reaps a child whose end nobody wants to know. One that cannot die within kReapPatienceMilliseconds (it hangs in a file
+// system that the agent itself may have to serve) is left to its fate.
+void dispose(Child& child);
+inline constexpr int kReapPatienceMilliseconds = 2000;
+
 // Brings all of the process's memory in, and makes what it still shares with a parent or child its own: page faults
 // that happen before the template is saved do not happen in every box.
 void settle_memory();

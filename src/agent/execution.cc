@@ -78,11 +78,7 @@ Result<std::unique_ptr<Seat>> Seat::create(const Container& container) {
     return seat;
 }
 
-Seat::~Seat() {
-    if (child_.pid == 0 || !child_.pidfd) return;
-    ::syscall(SYS_pidfd_send_signal, child_.pidfd.get(), SIGKILL, nullptr, 0);
-    ::waitpid(child_.pid, nullptr, 0);
-}
+Seat::~Seat() { dispose(child_); }
 
 Result<std::unique_ptr<Execution>> Execution::start(const wire::Exec& exec, Surroundings surroundings,
                                                     std::unique_ptr<Seat> seat) {
@@ -138,10 +134,7 @@ Execution::~Execution() {
     if (report_) around_.loop->unwatch(report_.get());
     if (child_.pidfd) {
         around_.loop->unwatch(child_.pidfd.get());
-        if (!ended_) {
-            static_cast<void>(signal(SIGKILL));
-            ::waitpid(child_.pid, nullptr, 0);
-        }
+        if (!ended_) dispose(child_);
     }
 }
 
