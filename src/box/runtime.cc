@@ -109,12 +109,13 @@ Result<std::string> ensure_base_disk(RuntimeState& runtime, const Decision& deci
 // What a box of this image is likely to touch first: its own command, the loader and C library that nearly every
 // program needs, a shell.
 std::vector<std::string> warm_paths(const image::Config& config) {
+    // A name without a slash is looked up in the guest along the usual PATH.
     std::vector<std::string> paths{"/lib64/ld-linux-x86-64.so.2", "/lib/x86_64-linux-gnu/libc.so.6", "/lib64/libc.so.6",
-                                   "/lib/ld-musl-x86_64.so.1",    "/bin/sh",                         "/bin/true",
-                                   "/etc/ld.so.cache",            "/etc/passwd",                     "/etc/group"};
+                                   "/lib/ld-musl-x86_64.so.1",    "/etc/ld.so.cache",                "/etc/passwd",
+                                   "/etc/group",                  "sh",                              "true"};
     if (!config.entrypoint.empty()) paths.push_back(config.entrypoint[0]);
     if (!config.cmd.empty()) paths.push_back(config.cmd[0]);
-    std::erase_if(paths, [](const auto& path) { return path.empty() || path[0] != '/'; });
+    std::erase(paths, std::string());
     return paths;
 }
 

@@ -669,6 +669,8 @@ Result<> Tree::graft() {
             return failure(Errc::kLimit, "entries of the image lie below symbolic links nested more than " +
                                              std::to_string(kMaxGraftRounds) + " deep");
         for (NodeId link : waiting) {
+            // A graft before this one may have replaced the link; its children wait elsewhere then.
+            if (nodes_[link].first_child == kNone || !is_symlink(nodes_[link])) continue;
             auto holder = holder_parents_.find(link);
             NodeId start = holder != holder_parents_.end() ? holder->second : nodes_[link].parent;
             auto text = std::string(target(inode(nodes_[link].inode)));

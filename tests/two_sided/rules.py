@@ -1,0 +1,52 @@
+"""Which test must notice when a security rule is gone. Each NAME has a NAME.patch beside this file that removes the rule.
+
+rule(NAME, WHAT, TARGETS, TEST, MESSAGE): TARGETS are built with the patch; TEST is then run in the build directory and
+must fail with MESSAGE (a regular expression) in its output. Words of TEST: a test program with --gtest_filter, or
+`vm FILE -k EXPRESSION` for a black-box test. Those take the whole program: caisson with shim, agent and unpacker.
+"""
+
+RULES = []
+PROGRAM = ["caisson", "caisson-shim", "caisson-agent", "caisson-unpack"]
+
+
+def rule(name, what, targets, test, message, root=False):
+    RULES.append({"name": name, "what": what, "targets": targets, "test": test, "message": message, "root": root})
+
+
+# The jail of host processes.
+rule("jail_capabilities", "the jail drops every capability", ["jail_test"],
+     "tests/jail_test --gtest_filter=JailUserns.HasNoCapabilityAndNoNewPrivileges", r"CapEff:\t0000000000000000")
+rule("jail_network", "the jail has a network namespace of its own", ["jail_test"],
+     "tests/jail_test --gtest_filter=JailUserns.*", r"JailUserns\.HasNoNetworkButItsOwnLoopback")
+rule("jail_processes", "the jail has a process namespace of its own", ["attack_vmm_jail", "attack_payload"],
+     "tests/attack_vmm_jail --gtest_filter=Attack.NoOtherProcess", r"other_processes|SetUpTestSuite|parent")
+rule("jail_clearenv", "bubblewrap clears the environment", ["jail_test"],
+     "tests/jail_test --gtest_filter=Jail.RendersTheGoldenCommandLine", r"--clearenv")
+rule("jail_service_uid", "started as root, the jail works as the service user", ["jail_test"],
+     "tests/jail_test --gtest_filter=JailUserns.IsNeverRootOnTheHost", r"outside", root=True)
+rule("jail_die_with_parent", "the machine dies with its supervisor", PROGRAM,
+     "vm cli/test_tidiness.py -k test_kill_9[shim", r"still there|supervisor died")
+rule("spawn_environment", "a process starts with the listed environment only", ["os_test"],
+     "tests/os_test --gtest_filter=Process.EnvironmentIsBuiltFromEmpty", r"EnvironmentIsBuiltFromEmpty")
+rule("spawn_descriptors", "a process gets the listed descriptors only", ["attack_vmm_jail", "attack_payload"],
+     "tests/attack_vmm_jail --gtest_filter=Attack.NothingIsInherited", r"descriptors")
+
+# The machine.
+rule("template_read_only", "a template is mounted read-only", ["attack_vmm_jail", "attack_payload"],
+     "tests/attack_vmm_jail --gtest_filter=*Attack*", r"attempt: chmod:/template/mem")
+rule("base_disk_read_only", "the base disk is mounted read-only", ["attack_vmm_jail", "attack_payload"],
+     "tests/attack_vmm_jail --gtest_filter=*Attack*", r"attempt: chmod:/disk/base\.ext4")
+rule("vmm_seccomp", "the VMM filters its system calls", PROGRAM,
+     "vm cli/test_isolation.py -k test_the_vmm_has_no_privileges", r"Seccomp|'0' == '2'")
+
+# The container in the guest.
+rule("guest_devices", "the container opens only the usual devices", PROGRAM,
+     "vm attack/guest/test_guest.py -k test_it_fails", r"read_the_disk")
+rule("guest_capabilities", "the container has Docker's capabilities and no more", PROGRAM,
+     "vm attack/guest/test_guest.py -k test_capabilities_are_docker_s", r"CapEff|CapBnd|2818844155")
+rule("guest_masks", "paths of the kernel's are hidden in the container", PROGRAM,
+     "vm attack/guest/test_guest.py -k test_it_fails", r"read_keys|list_acpi")
+rule("guest_read_only_proc", "the kernel's settings are read-only in the container", PROGRAM,
+     "vm attack/guest/test_guest.py -k test_it_fails", r"write_overcommit|write_sysctl")
+rule("guest_reseed", "a restored guest gets fresh randomness", PROGRAM,
+     "vm cli/test_hygiene.py -k test_no_two_boxes_share", r"test_no_two_boxes_share\[(get|u)random\]")
