@@ -185,7 +185,7 @@ def _links(pid):
     try:
         names = os.listdir(f"/proc/{pid}/fd")
     except OSError:
-        return []
+        return None
     found = []
     for name in names:
         try:
@@ -202,13 +202,18 @@ class Process:
         self.pid = pid
         self.arguments = _read(f"/proc/{pid}/cmdline").split(b"\0")
         self.mounts = _read(f"/proc/{pid}/mountinfo")
-        self.links = _links(pid)
+        links = _links(pid)
+        self.links = links or []
+        # A process that may not be dumped shows its files to root alone; then its program tells where it belongs.
+        self.closed = links is None
         program = os.path.basename(self.arguments[0])
         self.role = {b"qemu-system-x86_64": "vmm", b"bwrap": "bwrap", b"caisson-shim": "shim", b"caisson": "cli",
                      b"caisson-unpack": "unpack"}.get(program, program.decode(errors="replace"))
 
     def mentions(self, marker):
         marker = os.fsencode(str(marker))
+        if self.closed and self.arguments[0].startswith(os.fsencode(os.path.dirname(BIN)) + b"/"):
+            return True
         return (any(marker in word for word in self.arguments) or marker in self.mounts
                 or any(marker in os.fsencode(link) for link in self.links))
 

@@ -248,7 +248,14 @@ void Execution::end(Output& output) {
 }
 
 Result<> Execution::data(const wire::FrameView& frame) {
-    if (wire::channel_of(frame.stream) != wire::Channel::kStdin)
+    const auto channel = wire::channel_of(frame.stream);
+    if (frame.type == wire::FrameType::kEof && (channel == wire::Channel::kStdout || channel == wire::Channel::kStderr)) {
+        // Whoever read this stream is gone. The command learns it as from any pipe: by SIGPIPE when it writes again.
+        auto& output = channel == wire::Channel::kStdout ? out_ : error_;
+        if (output.own) end(output);
+        return {};
+    }
+    if (channel != wire::Channel::kStdin)
         return failure(Errc::kProtocol, "the host sent data on an output stream");
     if (in_.eof) return failure(Errc::kProtocol, "the host sent data behind the end of a stream");
     if (frame.type == wire::FrameType::kEof) {

@@ -101,6 +101,10 @@ jail::Description vmm_jail(const MachinePlan& plan, const Assets& assets) {
     // Template memory and state are reached only as read-only paths, never as descriptors: a descriptor could be
     // reopened for writing through /proc by the same user.
     description.mounts.push_back({building ? Kind::kReadWrite : Kind::kReadOnly, plan.template_directory, kTemplateInJail});
+    if (plan.accelerator == Accelerator::kKvm) {
+        description.mounts.push_back({Kind::kTmpfs, "", "/dev"});
+        description.mounts.push_back({Kind::kDevice, "/dev/kvm", "/dev/kvm"});
+    }
     if (plan.start != MachinePlan::Start::kRestore) {
         description.mounts.push_back({Kind::kTmpfs, "", "/run"});
         description.mounts.push_back({Kind::kReadOnly, assets.kernel, kKernelInJail});

@@ -75,7 +75,7 @@ Result<std::string> template_key(Shape shape, Accelerator accelerator, const Ass
     add(host.boot_id);
     if (accelerator == Accelerator::kKvm) add(host.cpu);
     for (const auto& path : {assets.vmm_root + kQemuPath, assets.kernel, assets.modules_list, assets.modules,
-                             assets.agent, assets.vmm_root + "/usr/share/qemu", assets.vmm_root + "/usr/lib", base_disk_path}) {
+                             assets.agent, assets.vmm_root + "/usr/share/qemu", assets.vmm_root + "/usr/share/seabios", assets.vmm_root + "/usr/lib", base_disk_path}) {
         struct stat info {};
         if (::stat(path.c_str(), &info) != 0) return base::failure_errno("cannot look at " + path);
         add(path);
@@ -144,6 +144,19 @@ void mark_template_used(const std::string& directory) {
 Result<> collect_templates(const std::string& templates, std::size_t keep) {
     auto found = CAISSON_TRY(list_templates(templates));
     std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.used_unix > b.used_unix; });
+    // What a killed maker or an interrupted removal left.
+    for (const auto& name : CAISSON_TRY(os::list_directory(templates))) {
+        std::optional<os::FileLock> lock;
+        if (base::starts_with(name, ".new-")) {
+            auto key = name.substr(5, name.rfind('-') - 5);
+            auto taken = os::FileLock::try_acquire(templates + "/" + key + ".lock");
+            if (!taken) continue;  // somebody is making it
+            lock = std::move(*taken);
+        } else if (!base::starts_with(name, ".old-")) {
+            continue;
+        }
+        CAISSON_TRY(os::remove_tree(templates + "/" + name));
+    }
     std::size_t kept = 0;
     for (const auto& info : found) {
         if (info.current && kept++ < keep) continue;

@@ -127,7 +127,6 @@ class Attack : public testing::Test {
         HostThings host;
         auto output = os::make_pipe().value();
         auto control = os::make_socketpair(SOCK_STREAM).value();
-        ASSERT_TRUE(os::write_all(control.first.get(), host.arguments(secret)).has_value());
         description.descriptors = {{output.second.get(), 1}, {output.second.get(), 2}, {control.second.get(), 3},
                                    {control.second.get(), 4}, {control.second.get(), 5}};
         // What an embedding application may have left open, without close-on-exec.
@@ -139,10 +138,11 @@ class Attack : public testing::Test {
         ASSERT_TRUE(process.has_value()) << process.error().to_string();
         ::close(77);
         ::close(200);
+        status_ = os::read_file("/proc/" + std::to_string(process->pid()) + "/status", 1 << 16).value();
+        ASSERT_TRUE(os::write_all(control.first.get(), host.arguments(secret)).has_value());
         output.second.reset();
         auto text = os::read_fd(output.first.get(), 1 << 20, "the payload's report").value();
         auto ended = process->wait(std::chrono::seconds(30));
-        report_ = text;
         for (const auto& line : base::split(text, '\n')) {
             auto space = line.find(' ');
             if (space != std::string::npos) results_[line.substr(0, space)] = line.substr(space + 1);
@@ -162,7 +162,7 @@ class Attack : public testing::Test {
 
     static inline Place* place_ = nullptr;
     static inline std::string content_;
-    static inline std::string report_;
+    static inline std::string status_;  // of the jail's outermost process, as the host sees it
     static inline std::map<std::string, std::string> results_;
 };
 
@@ -264,6 +264,14 @@ TEST_F(Attack, NoPrivilegeAndNoWayToOne) {
         expect(name, AnyOf("EPERM", "EACCES", "EINVAL", "ENOSYS"));
     expect("setns_self", AnyOf("EBADF", "EPERM"));
     expect("core_limit", Eq("0"));
+}
+
+TEST_F(Attack, IsNeverRootOnTheHost) {
+    // Whatever the jail's own id is: what escapes it has the id of its outermost process.
+    for (const char* name : {"\nUid:\t0", "\nGid:\t0"}) EXPECT_EQ(status_.find(name), std::string::npos) << status_;
+    if (::geteuid() == 0) {
+        EXPECT_NE(status_.find("\nGroups:\t \n"), std::string::npos) << status_;
+    }
 }
 
 TEST_F(Attack, NoOtherProcess) {

@@ -47,10 +47,10 @@ def test_a_running_box_is_listed_and_not_removed():
         assert taken.code == 125 and "busy" in taken.said
         assert box.process.poll() is None
     for _ in range(40):
-        if not box_ids():
+        if not listed():
             break
         time.sleep(0.05)
-    assert not listed()
+    assert not listed() and not box_ids()
 
 
 def test_of_many_with_one_name_one_wins():

@@ -68,6 +68,38 @@ def test_kill_9_of_the_cli_while_the_box_starts():
     assert caisson("ls", "--format", "json").json() == []
 
 
+def children(pid):
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children") as file:
+            return [int(word) for word in file.read().split()]
+    except OSError:
+        return []
+
+
+@pytest.mark.parametrize("role", ["cli", "shim"])
+def test_kill_9_while_the_jail_is_made(role):
+    # Between the start of bwrap and the start of the VMM there are moments in which not everything is tied to its owner.
+    for step in range(8):
+        with started("--rm") as box:
+            deadline = time.monotonic() + 10
+            shim = bwrap = None
+            while not bwrap and time.monotonic() < deadline:
+                shim = shim or next(iter(children(box.pid)), None)
+                bwrap = shim and next(iter(children(shim)), None)
+            assert bwrap, "the box did not start"
+            time.sleep(step * 0.002)
+            os.kill(shim if role == "shim" else box.pid, signal.SIGKILL)
+            box.process.kill()
+            box.process.wait()
+            caisson("ls")
+            try:
+                wait_until_gone(2.5)
+            finally:
+                for process in processes():
+                    process.kill()
+    caisson("ls").ok()
+
+
 def test_kill_9_of_everything_at_once():
     with started("--rm") as box:
         box.line()

@@ -147,6 +147,7 @@ def queue_signal_to_init():
     time.sleep(0.2)
     alive = child.poll() is None
     child.kill()
+    child.wait()
     return "still alive" if alive else "killed"
 @attempt
 def write_sysctl():
