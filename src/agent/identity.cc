@@ -38,6 +38,8 @@ Result<> reseed(std::string& entropy) {
     return {};
 }
 
+}  // namespace
+
 Result<> set_clock(std::int64_t nanoseconds, std::chrono::steady_clock::time_point received) {
     if (nanoseconds <= 0) return failure(Errc::kUsage, "the host sent no time");
     nanoseconds += std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - received).count();
@@ -47,8 +49,6 @@ Result<> set_clock(std::int64_t nanoseconds, std::chrono::steady_clock::time_poi
     if (::clock_settime(CLOCK_REALTIME, &now) != 0) return failure_errno("cannot set the clock");
     return {};
 }
-
-}  // namespace
 
 Result<> take_identity(wire::Configure& configure, std::chrono::steady_clock::time_point received) {
     CAISSON_TRY(reseed(*configure.mutable_entropy()));

@@ -12,6 +12,9 @@ inline constexpr int kMinEntropyBytes = 32;
 inline constexpr int kMaxEntropyBytes = 4096;
 
 // `received` is when the message arrived: the time since then is added to the host's clock. Wipes the entropy.
+// CLOCK_REALTIME becomes `nanoseconds` plus the time since `received`.
+Result<> set_clock(std::int64_t nanoseconds, std::chrono::steady_clock::time_point received);
+
 Result<> take_identity(wire::Configure& configure, std::chrono::steady_clock::time_point received);
 
 }  // namespace caisson::agent

@@ -73,6 +73,14 @@ Result<> Session::message(wire::ToAgent& message) {
             if (auto* execution = find(message.resize().id()))
                 execution->resize(message.resize().rows(), message.resize().columns());
             break;
+        case wire::ToAgent::kSetClock: {
+            if (auto set = set_clock(message.set_clock().realtime_nanoseconds(), port_.read_at()); !set)
+                log_failure(set.error().to_string());
+            wire::FromAgent answer;
+            answer.mutable_clock_set();
+            port_.send(answer);
+            break;
+        }
         case wire::ToAgent::kShutdown: shutdown(message.shutdown()); break;
         case wire::ToAgent::MESSAGE_NOT_SET: break;
     }

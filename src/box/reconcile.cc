@@ -5,6 +5,7 @@
 #include "base/id.h"
 #include "base/text.h"
 #include "box/state.h"
+#include "box/strays.h"
 #include "os/file.h"
 #include "os/process.h"
 
@@ -36,6 +37,7 @@ Result<> reconcile(const store::Home& home, store::Database& database) {
             if (!taken && taken.error().code == Errc::kInUse) continue;
             if (taken) lock = std::move(*taken);
         }
+        box::kill_strays(home.box(box.id));
         const bool rebooted = box.owner.boot_id != boot_id;
         if (box.auto_remove || box.state == store::BoxState::kCreating) {
             CAISSON_TRY(os::remove_tree(home.box(box.id)));
@@ -54,6 +56,7 @@ Result<> reconcile(const store::Home& home, store::Database& database) {
         if (!base::is_ulid(name) || known.count(name) > 0) continue;
         auto lock = os::FileLock::try_acquire(home.box(name) + "/lock");
         if (!lock && lock.error().code == Errc::kInUse) continue;
+        box::kill_strays(home.box(name));
         CAISSON_TRY(os::remove_tree(home.box(name)));
     }
     return {};

@@ -12,6 +12,7 @@
 
 #include "base/text.h"
 #include "box/convert.h"
+#include "box/strays.h"
 #include "os/file.h"
 #include "os/loop.h"
 #include "os/random.h"
@@ -38,6 +39,10 @@ constexpr milliseconds kSyncGrace{30000};
 constexpr milliseconds kVmmExitGrace{5000};
 constexpr milliseconds kDiskFullRetry{1000};
 constexpr std::size_t kEntropyBytes = 64;
+// The guest's clock is to be within 50 ms of the host's.
+constexpr milliseconds kClockTolerance{35};
+constexpr int kMaxClockTries = 20;
+constexpr milliseconds kStrayInterval{150};
 
 std::int64_t unix_ms() {
     return std::chrono::duration_cast<milliseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
@@ -58,6 +63,8 @@ class Supervisor {
         auto begun = start();
         if (!begun) {
             fail(begun.error(), false);
+            vm_.process = os::Process();
+            kill_strays(launch_.box_directory());
             finish();
             return {};
         }
@@ -308,6 +315,17 @@ class Supervisor {
         }
         if (phase_ == Phase::kSyncing) kill_vmm();
         check_gone();
+        if (!finished_) watch_for_strays();
+    }
+
+    // bwrap ties its inner process to the outer one only after a moment. Should the outer one be killed in that
+    // moment, the inner one, and then the VMM, would go on: they are found by the box's files that they were given.
+    void watch_for_strays() {
+        loop_.after(kStrayInterval, [this] {
+            if (finished_ || phase_ != Phase::kGone) return;
+            kill_strays(launch_.box_directory());
+            watch_for_strays();
+        });
     }
 
     Result<> on_qmp() {
@@ -376,12 +394,16 @@ class Supervisor {
     Result<> on_agent_message(base::ByteView payload) {
         auto message = CAISSON_TRY(wire::parse_from_agent(payload));
         if (message.has_hello()) return on_hello(message.hello());
+        if (message.has_clock_set()) return on_clock_set();
         if (message.has_configured()) {
             timings_.set_configured(mark());
             timings_.set_guest_mount_root(message.configured().mount_root_microseconds());
             timings_.set_guest_container(message.configured().container_microseconds());
             timings_.set_guest_configure(message.configured().total_microseconds());
-            return {};
+            // What the round trip took beyond the guest's own work is how late the clock may have been set.
+            return start_command_once_clock_is_right(
+                std::chrono::steady_clock::now() - clock_sent_ -
+                std::chrono::microseconds(message.configured().total_microseconds()));
         }
         if (message.has_configure_failed()) {
             Error error;
@@ -440,10 +462,35 @@ class Supervisor {
         base::Bytes entropy(kEntropyBytes);
         CAISSON_TRY(os::fill_random(entropy));
         configure.mutable_configure()->set_entropy(entropy.data(), entropy.size());
+        configure.mutable_configure()->set_realtime_nanoseconds(realtime_nanoseconds());
+        clock_sent_ = std::chrono::steady_clock::now();
+        return wire::append_control(agent_->out(), configure);
+    }
+
+    static std::int64_t realtime_nanoseconds() {
         struct timespec now {};
         ::clock_gettime(CLOCK_REALTIME, &now);
-        configure.mutable_configure()->set_realtime_nanoseconds(now.tv_sec * 1000000000ll + now.tv_nsec);
-        CAISSON_TRY(wire::append_control(agent_->out(), configure));
+        return now.tv_sec * 1000000000ll + now.tv_nsec;
+    }
+
+    Result<> on_clock_set() {
+        if (phase_ != Phase::kConfiguring || clock_tries_ == 0)
+            return failure(Errc::kProtocol, "it answered what was not asked");
+        return start_command_once_clock_is_right(std::chrono::steady_clock::now() - clock_sent_);
+    }
+
+    // `lateness` bounds the guest clock's error. On an overloaded host it is set again until a message was quick, or
+    // the tries are used up: a slow host is no reason not to start.
+    Result<> start_command_once_clock_is_right(std::chrono::steady_clock::duration lateness) {
+        if (phase_ != Phase::kConfiguring || command_sent_) return failure(Errc::kProtocol, "it was configured twice");
+        if (lateness > kClockTolerance && clock_tries_ < kMaxClockTries) {
+            ++clock_tries_;
+            wire::ToAgent message;
+            message.mutable_set_clock()->set_realtime_nanoseconds(realtime_nanoseconds());
+            clock_sent_ = std::chrono::steady_clock::now();
+            return wire::append_control(agent_->out(), message);
+        }
+        command_sent_ = true;
         wire::ToAgent exec;
         *exec.mutable_exec() = launch_.exec();
         exec.mutable_exec()->set_id(kMainExecution);
@@ -529,6 +576,9 @@ class Supervisor {
     std::optional<wire::ShimError> error_;
     std::optional<wire::StartFailed> start_failed_;
     std::string shutdown_reason_;
+    std::chrono::steady_clock::time_point clock_sent_;
+    int clock_tries_ = 0;
+    bool command_sent_ = false;
     bool timed_out_ = false;
     bool client_closed_ = false;
     bool agent_closed_ = false;

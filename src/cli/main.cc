@@ -22,6 +22,12 @@ int usage(const CLI::App& app, const CLI::ParseError& error) {
     std::string name = chosen->get_parent() == nullptr ? "caisson" : "caisson " + chosen->get_name();
     for (auto* parent = chosen->get_parent(); parent != nullptr && parent->get_parent() != nullptr; parent = parent->get_parent())
         name = "caisson " + parent->get_name() + " " + chosen->get_name();
+    // The library complains about the missing subcommand first; what the user wrote instead says more.
+    if (dynamic_cast<const CLI::RequiredError*>(&error) != nullptr && !chosen->remaining().empty()) {
+        std::fprintf(stderr, "caisson: there is no command '%s'\n  see: %s --help\n",
+                     caisson::base::printable(chosen->remaining().front()).c_str(), name.c_str());
+        return 2;
+    }
     std::fprintf(stderr, "caisson: %s\n  see: %s --help\n", caisson::base::printable(error.what()).c_str(), name.c_str());
     return 2;
 }

@@ -78,6 +78,7 @@ Result<FromAgent> parse_from_agent(ByteView payload) {
         }
         case FromAgent::kConfigured:
         case FromAgent::kPrepared:
+        case FromAgent::kClockSet:
         case FromAgent::kShutDown: break;
     }
     return message;
