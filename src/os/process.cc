@@ -249,6 +249,8 @@ Result<unsigned long long> process_start_time(pid_t pid) {
     if (close == std::string::npos) return failure(Errc::kIo, "unexpected content of /proc/PID/stat");
     auto fields = base::split(std::string_view(text).substr(close + 2), ' ');
     if (fields.size() < 20) return failure(Errc::kIo, "unexpected content of /proc/PID/stat");
+    // A zombie that nobody has reaped yet is as dead as one that is gone.
+    if (fields[0] == "Z" || fields[0] == "X") return failure(Errc::kNotFound, "the process has ended");
     return base::parse_u64(fields[19]);
 }
 

@@ -71,6 +71,7 @@ class Process {
 Result<Process> spawn(const Command& command);
 
 // Start time of a process in clock ticks since boot (/proc/PID/stat, field 22): tells a reused pid from the original.
+// kNotFound if there is no such process, or only its zombie.
 Result<unsigned long long> process_start_time(pid_t pid);
 
 }  // namespace caisson::os

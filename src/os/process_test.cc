@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <signal.h>
 
 #include "os/file.h"
@@ -99,6 +100,14 @@ TEST(Process, DestructorLeavesNoZombie) {
 TEST(Process, StartTimeTellsProcessesApart) {
     EXPECT_GT(process_start_time(::getpid()).value(), 0u);
     EXPECT_FALSE(process_start_time(0x3fffffff).has_value());
+}
+
+TEST(Process, AZombieIsNotAlive) {
+    auto process = spawn({.arguments = {"/bin/true"}}).value();
+    struct pollfd ended {process.pidfd().get(), POLLIN, 0};
+    ASSERT_EQ(::poll(&ended, 1, 10000), 1);
+    EXPECT_FALSE(process_start_time(process.pid()).has_value());
+    EXPECT_TRUE(process.wait().has_value());
 }
 
 }  // namespace
