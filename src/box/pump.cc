@@ -110,8 +110,8 @@ class Pump {
     }
 
     Result<> flush() {
-        // A shim that is gone is noticed, with its last words, by reading.
-        if (!connection_.flush()) return {};
+        // A shim that is gone is noticed, with its last words, by reading. Output may still be pending after that.
+        if (shim_closed_ || !connection_.flush()) return {};
         return loop_.modify(box_.shim->fd(), connection_.wanted_events(true));
     }
 
@@ -184,6 +184,7 @@ class Pump {
         }
         if (!open && !done_) {
             loop_.unwatch(box_.shim->fd());
+            shim_closed_ = true;
             if (!ended_) {
                 outcome_.kind = Outcome::Kind::kFailed;
                 outcome_.reason = "the box's supervisor died; the box is gone with it";
@@ -324,6 +325,7 @@ class Pump {
     int ending_signals_ = 0;
     Outcome outcome_;
     bool ended_ = false;
+    bool shim_closed_ = false;  // end of file: its descriptor is no longer watched
     bool done_ = false;
     std::optional<Error> error_;
 };

@@ -523,9 +523,13 @@ class Supervisor {
                 CAISSON_TRY(pass_to_agent(*frame));
             }
         }
-        if (!open) client_gone();
-        else if (auto flushed = flush_agent(); !flushed) fail(flushed.error(), false);
-        return {};
+        if (!open) {
+            client_gone();
+            return {};
+        }
+        if (auto flushed = flush_agent(); !flushed) fail(flushed.error(), false);
+        // Also when the client merely took some output: what is left goes on, and the loop stops waiting when it is gone.
+        return flush_client();
     }
 
     Result<> pass_to_agent(const wire::FrameView& frame) {

@@ -21,7 +21,9 @@ def sources(tmp_path_factory):
     """The tiny image in every form in which images travel."""
     assert shutil.which("skopeo"), "skopeo is missing: sudo apt-get install skopeo"
     place = tmp_path_factory.mktemp("images")
-    oci = f"oci-archive:{TINY_ARCHIVE}"
+    with tarfile.open(TINY_ARCHIVE) as archive:
+        archive.extractall(place / "source")
+    oci = f"oci:{place}/source:latest"
     tool("skopeo", "--insecure-policy", "copy", "--quiet", oci, f"oci:{place}/layout:latest")
     tool("skopeo", "--insecure-policy", "copy", "--quiet", oci, f"docker-archive:{place}/docker.tar:test/docker:7")
     tool("skopeo", "--insecure-policy", "copy", "--quiet", "--dest-compress", oci, f"oci:{place}/compressed:latest")

@@ -48,10 +48,8 @@ def test_every_thread_of_the_vmm_is_filtered(box):
 
 def test_all_namespaces_of_the_vmm_are_its_own(box):
     own = box.vmm.namespaces()
-    shim = box.shim.namespaces()
     for name in NAMESPACES:
         assert own[name] != os.readlink(f"/proc/self/ns/{name}"), name
-        assert own[name] != shim[name], name
 
 
 def test_the_vmm_sees_nothing_of_the_host_s_files(box):
@@ -110,8 +108,11 @@ def test_the_supervisor_is_not_root(box):
     assert "0" not in status["Uid"].split() and "0" not in status["Gid"].split()
     assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == 0
     assert os.getsid(box.shim.pid) == box.shim.pid, "a session of its own"
-    with open(f"/proc/{box.shim.pid}/environ", "rb") as file:
-        assert file.read() == b""
+    try:
+        with open(f"/proc/{box.shim.pid}/environ", "rb") as file:
+            assert file.read() == b""
+    except PermissionError:
+        assert not IS_ROOT, "its memory is closed to everyone but root"
 
 
 def test_started_as_root_the_command_line_works_as_the_service_user(box):

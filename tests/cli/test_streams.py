@@ -1,6 +1,7 @@
 """Streams: as they are produced, binary-safe, apart, with back-pressure, never a lost byte."""
 import hashlib
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -149,3 +150,29 @@ def test_output_into_files(tmp_path):
     # Closed from the start.
     closed = pipeline(f'"$0" run --rm {BASE} sh -c "echo x; echo y >&2; exit 6" >&- 2>&-')
     assert closed.out == b"" and closed.code in (6, 125, 128 + 13)
+
+
+def cpu_ticks(pid):
+    with open(f"/proc/{pid}/stat") as file:
+        return sum(int(field) for field in file.read().rsplit(")", 1)[1].split()[11:13])
+
+
+def test_the_supervisor_sleeps_while_nobody_reads():
+    """With a client that was slow for a moment, so that output is queued, and then has a reader that takes nothing."""
+    with Started("run", "--rm", BASE, "sh", "-c", "echo go; sleep 1; exec yes") as box:
+        assert box.line() == b"go\n"
+        supervisor, = of_role("shim", one_box())
+        box.send(signal.SIGSTOP)
+        time.sleep(3)
+        box.send(signal.SIGCONT)
+        time.sleep(1)
+        before = cpu_ticks(supervisor.pid)
+        time.sleep(2)
+        # A tick is 10 ms: a loop that spins uses about 200 of them.
+        assert cpu_ticks(supervisor.pid) - before < 40
+        # What was queued is not lost: the stream goes on once somebody reads.
+        left = 2_000_000
+        while left > 0:
+            taken = box.process.stdout.read(min(left, 65536))
+            assert taken, "the output ended"
+            left -= len(taken)
