@@ -116,7 +116,7 @@ Result<BaseDisk> Store::base_disk(const Image& image, std::uint64_t virtual_size
     }();
     if (!built) {
         ::unlink(unfinished.c_str());
-        return failure(std::move(built).error());
+        return failure(std::move(built).error().with_context(path));
     }
     return disk;
 }

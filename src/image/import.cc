@@ -47,7 +47,7 @@ Result<Image> Store::import_rootfs(os::Fd tar, const ImportOptions& options) {
 
     struct stat info {};
     std::uint64_t total = ::fstat(tar.get(), &info) == 0 && S_ISREG(info.st_mode) ? static_cast<std::uint64_t>(info.st_size) : 0;
-    auto layer = CAISSON_TRY(staging.copy(tar.get(), kMaxBlobBytes, "the root file system's archive", [&](std::uint64_t done) {
+    auto layer = CAISSON_TRY(staging.copy(tar.get(), options_.max_source_bytes, "the root file system's archive", [&](std::uint64_t done) {
         if (options.progress) options.progress({"reading the archive", done, total});
     }));
     auto compression = CAISSON_TRY(compression_of(layer));

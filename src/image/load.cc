@@ -56,8 +56,8 @@ class Source {
 // A directory, read beneath its descriptor.
 class DirectorySource final : public Source {
   public:
-    DirectorySource(os::Fd directory, Staging& staging, const ProgressCallback& progress)
-        : directory_(std::move(directory)), staging_(staging), progress_(progress) {}
+    DirectorySource(os::Fd directory, Staging& staging, const ProgressCallback& progress, std::uint64_t max_bytes)
+        : directory_(std::move(directory)), staging_(staging), progress_(progress), left_(max_bytes) {}
 
     Result<StagedFile> fetch(const std::string& path) override {
         auto known = fetched_.find(path);
@@ -67,9 +67,10 @@ class DirectorySource final : public Source {
         if (::fstat(fd.get(), &info) != 0 || !S_ISREG(info.st_mode))
             return failure(Errc::kCorrupt, printable(path, 300) + " of the image layout is not a file");
         auto size = static_cast<std::uint64_t>(info.st_size);
-        auto file = CAISSON_TRY(staging_.copy(fd.get(), kMaxBlobBytes, printable(path, 300), [&](std::uint64_t done) {
+        auto file = CAISSON_TRY(staging_.copy(fd.get(), left_, printable(path, 300), [&](std::uint64_t done) {
             if (progress_) progress_({"copying " + printable(path, 300), done, size});
         }));
+        left_ -= file.size;
         fetched_[path] = file;
         return file;
     }
@@ -78,6 +79,7 @@ class DirectorySource final : public Source {
     os::Fd directory_;
     Staging& staging_;
     const ProgressCallback& progress_;
+    std::uint64_t left_;
     std::map<std::string, StagedFile> fetched_;
 };
 
@@ -87,8 +89,9 @@ class ArchiveSource final : public Source {
     ArchiveSource(Staging& staging, const ProgressCallback& progress) : staging_(staging), progress_(progress) {}
 
     Result<> read(const Store::Options& options, int fd) {
+        max_bytes_ = options.max_source_bytes;
         UnpackJob job{.subcommand = "split", .inputs = {fd}};
-        job.request = nlohmann::json{{"max_bytes", kMaxArchiveBytes}}.dump();
+        job.request = nlohmann::json{{"max_bytes", max_bytes_}}.dump();
         job.data = [&](base::ByteView data) { return take(data); };
         static_cast<void>(CAISSON_TRY(run_unpacker(options, job, "reading the image archive")));
         if (!header_.empty() || left_ > 0 || writer_)
@@ -116,7 +119,8 @@ class ArchiveSource final : public Source {
                 CAISSON_TRY(writer_->write(part));
                 left_ -= part.size();
                 total_ += part.size();
-                if (total_ > kMaxArchiveBytes) return failure(Errc::kLimit, "the image archive is too large");
+                if (total_ > max_bytes_)
+                    return failure(Errc::kLimit, "the image archive holds more than " + base::format_size(max_bytes_));
                 data = data.subspan(part.size());
                 if (left_ == 0) end_file();
                 if (progress_) progress_({"reading the archive", total_, 0});
@@ -175,6 +179,7 @@ class ArchiveSource final : public Source {
     std::string name_;
     std::uint64_t left_ = 0;
     std::uint64_t total_ = 0;
+    std::uint64_t max_bytes_ = 0;
     std::size_t count_ = 0;
     std::optional<Staging::Writer> writer_;
 };
@@ -363,7 +368,8 @@ Result<std::vector<Image>> Store::load(os::Fd source_fd, const LoadOptions& opti
     if (::fstat(source_fd.get(), &info) != 0) return base::failure_errno("cannot look at the source of the image");
     std::unique_ptr<Source> source;
     if (S_ISDIR(info.st_mode)) {
-        source = std::make_unique<DirectorySource>(std::move(source_fd), staging, options.progress);
+        source = std::make_unique<DirectorySource>(std::move(source_fd), staging, options.progress,
+                                                   options_.max_source_bytes);
     } else {
         auto archive = std::make_unique<ArchiveSource>(staging, options.progress);
         CAISSON_TRY(archive->read(options_, source_fd.get()));

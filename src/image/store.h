@@ -92,6 +92,7 @@ class Store {
         std::string disks_directory;
         std::string unpack_program;  // path of caisson-unpack
         std::uint64_t max_unpacked_bytes = kDefaultMaxUnpackedBytes;
+        std::uint64_t max_source_bytes = kMaxArchiveBytes;  // of what load() and import_rootfs() read
         // Starts caisson-unpack: in a jail (src/jail) unless set. The command needs no paths beyond its own program.
         std::function<Result<os::Process>(const os::Command&)> spawn;
         std::function<std::chrono::system_clock::time_point()> now;  // system clock unless set

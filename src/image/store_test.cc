@@ -429,6 +429,34 @@ TEST_F(StoreTest, LoadLimitsNestedIndexes) {
     }
 }
 
+TEST_F(StoreTest, SourcesAreLimited) {
+    auto files = sample().files("a:1");
+    auto tar = archive(files);
+    std::uint64_t contents = 0;
+    for (const auto& [name, data] : files) contents += data.size();
+    auto limited = [&](std::uint64_t bytes) {
+        auto some = options();
+        some.max_source_bytes = bytes;
+        return std::move(*Store::open(some));
+    };
+    EXPECT_TRUE(limited(tar.size()).load(file(tar), {}));
+    EXPECT_THAT(error(limited(tar.size() - 1).load(file(tar), {})), HasSubstr("unpacks to more than"));
+    contents -= files["oci-layout"].size();
+    EXPECT_TRUE(limited(contents).load(layout(files), {}));
+    EXPECT_THAT(error(limited(contents - 1).load(layout(files), {})), HasSubstr("larger than the limit"));
+    auto root = TarBuilder().file("f", "x").finish();
+    EXPECT_TRUE(limited(root.size()).import_rootfs(file(root), {.name = "r"}));
+    EXPECT_THAT(error(limited(root.size() - 1).import_rootfs(file(root), {.name = "r"})), HasSubstr("larger than the limit"));
+}
+
+TEST_F(StoreTest, FilesOfAnArchiveAreLimited) {
+    TarBuilder tar;
+    for (std::size_t i = 0; i < kMaxArchiveFiles; ++i) tar.file("f" + std::to_string(i));
+    EXPECT_THAT(error(store_->load(file(tar.finish()), {})), HasSubstr("not an image"));
+    tar.file("one-more");
+    EXPECT_THAT(error(store_->load(file(tar.finish()), {})), HasSubstr("more than 16384 files"));
+}
+
 // ---- tag, remove, garbage ---------------------------------------------------------------------------------------
 
 TEST_F(StoreTest, TagSharesTheImage) {

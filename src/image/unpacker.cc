@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -25,6 +26,8 @@ using nlohmann::json;
 namespace {
 
 constexpr std::size_t kDataBytes = 1 << 20;
+// Above what the limits of image/limits.h add up to; a decoder's dictionary is the rest.
+[[maybe_unused]] constexpr unsigned long long kUnpackerMemoryBytes = 4ULL << 30;
 
 // What a message may claim to be; everything else from there is an I/O error.
 Errc errc_from_name(const std::string& name) {
@@ -105,6 +108,7 @@ Result<os::Process> start(const Store::Options& options, const std::string& subc
 #ifdef CAISSON_STATIC_UNPACKER
     description.mounts = {{jail::Mount::Kind::kReadOnly, options.unpack_program, "/caisson-unpack"}};
     description.arguments = {"/caisson-unpack", subcommand};
+    description.resource_limits = {{RLIMIT_AS, kUnpackerMemoryBytes}};
 #else
     description.root = "/";  // sanitizers need shared libraries
     description.arguments = {options.unpack_program, subcommand};

@@ -61,7 +61,7 @@ Result<Request> parse(const nlohmann::json& json) {
                                   [fd](StreamLimits limits) -> Result<std::unique_ptr<Stream>> {
                                       if (::lseek(fd, 0, SEEK_SET) != 0) return failure_errno("cannot rewind the layer");
                                       ::posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL);
-                                      return open_stream(fd, limits);
+                                      return open_threaded_stream(fd, limits);
                                   }});
         ++fd;
     }

@@ -166,9 +166,9 @@ Result<> Ext4Image::allocate(std::uint32_t logical, std::uint32_t count) {
             previous->physical + previous->count == start) {
             previous->count += got;
         } else {
-            if (extents_.size() >= kMaxExtents)
+            if (extents_.size() >= options_.max_extents)
                 return failure(Errc::kLimit,
-                               "the image's files are in more than " + std::to_string(kMaxExtents) + " pieces");
+                               "the image's files are in more than " + std::to_string(options_.max_extents) + " pieces");
             extents_.push_back({logical, got, start});
         }
         logical += got;

@@ -30,6 +30,7 @@ class Ext4Image final : public ContentSink {
         std::uint32_t bytes_per_inode = 16384;
         std::array<std::uint8_t, 16> uuid{};
         std::array<std::uint8_t, 16> hash_seed{};
+        std::size_t max_extents = kMaxExtents;
     };
     // kLimit for sizes out of range.
     static Result<std::unique_ptr<Ext4Image>> create(const Options& options);

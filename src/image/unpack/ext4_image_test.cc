@@ -184,6 +184,12 @@ TEST_F(Ext4ImageTest, ManyPiecesNeedAnExtentTree) {
     EXPECT_GE(reader.inode("s").i_blocks, (kPieces + 9U) * 8);
 }
 
+TEST_F(Ext4ImageTest, PiecesAreLimited) {
+    auto tar = TarBuilder().file("a", "x").file("b", "y").finish();
+    EXPECT_EQ(error({tar}, {.max_extents = 3}), "no error");  // two files and the root directory
+    EXPECT_THAT(error({tar}, {.max_extents = 1}), HasSubstr("more than 1 pieces"));
+}
+
 TEST_F(Ext4ImageTest, DirectoriesOfManyBlocks) {
     TarBuilder tar;
     for (int i = 0; i < 3000; ++i) tar.file("d/" + std::string(static_cast<std::size_t>(i % 240), 'n') + std::to_string(i));

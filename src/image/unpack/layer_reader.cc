@@ -35,7 +35,6 @@ long LayerReader::read_callback(::archive* archive, void* self_pointer, const vo
         ::archive_set_error(archive, EIO, "the layer's stream failed");
         return -1;
     }
-    self->hash_.update(*chunk);
     self->bytes_ += chunk->size();
     *buffer = chunk->data();
     return static_cast<long>(chunk->size());
@@ -153,10 +152,9 @@ Result<LayerReader::Sum> LayerReader::finish() {
         if (stream_failed_) return fail();
         auto chunk = CAISSON_TRY(stream_->next());
         if (chunk.empty()) break;
-        hash_.update(chunk);
         bytes_ += chunk.size();
     }
-    return Sum{"sha256:" + hash_.finish_hex(), bytes_};
+    return Sum{stream_->digest(), bytes_};
 }
 
 }  // namespace caisson::image::unpack

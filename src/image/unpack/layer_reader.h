@@ -7,7 +7,6 @@
 
 #include "base/bytes.h"
 #include "base/result.h"
-#include "image/digest.h"
 #include "image/unpack/entry.h"
 #include "image/unpack/stream.h"
 
@@ -47,7 +46,6 @@ class LayerReader {
     std::unique_ptr<Stream> stream_;
     ::archive* archive_ = nullptr;
     ::archive_entry* current_ = nullptr;
-    Sha256 hash_;
     std::uint64_t bytes_ = 0;
     base::Error stream_error_;
     bool stream_failed_ = false;

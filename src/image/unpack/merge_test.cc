@@ -1,7 +1,9 @@
 #include "image/unpack/merge.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 #include <zlib.h>
 #include <zstd.h>
 
@@ -10,6 +12,7 @@
 #include "image/digest.h"
 #include "image/unpack/layer_reader.h"
 #include "image/unpack/tar_builder.h"
+#include "os/file.h"
 
 namespace caisson::image::unpack {
 namespace {
@@ -118,6 +121,41 @@ TEST(Merge, DecompressesGzipAndZstd) {
     EXPECT_THAT((Case{{packed.substr(0, packed.size() / 2)}}.error()), HasSubstr("layer sha256:layer0: it cannot be decompressed"));
     packed[packed.size() / 2] = static_cast<char>(packed[packed.size() / 2] ^ 0x55);
     EXPECT_THAT((Case{{packed}}.error()), HasSubstr("layer sha256:layer0"));
+}
+
+TEST(Merge, ThreadedStreamsGiveTheSame) {
+    auto tar = TarBuilder().file("a", std::string(3'000'000, 'x')).finish();
+    auto directory = os::TemporaryDirectory::create(testing::TempDir(), "stream-");
+    for (const auto& bytes : {tar, gzip(tar), std::string(), gzip(tar).substr(0, 2000)}) {
+        auto path = directory->path() + "/layer";
+        ASSERT_TRUE(os::write_file_atomic(path, bytes));
+        auto read = [&](bool threaded) {
+            auto fd = os::open_file(path, O_RDONLY);
+            auto stream = threaded ? open_threaded_stream(fd->get(), {1 << 30}) : open_stream(fd->get(), {1 << 30});
+            if (!stream) return stream.error().to_string();
+            std::size_t total = 0;
+            for (;;) {
+                auto chunk = (*stream)->next();
+                if (!chunk) return chunk.error().to_string();
+                if (chunk->empty()) return (*stream)->digest() + " " + std::to_string(total);
+                total += chunk->size();
+            }
+        };
+        EXPECT_EQ(read(true), read(false));
+    }
+}
+
+TEST(Merge, ThreadedStreamMayBeLeftEarly) {
+    auto directory = os::TemporaryDirectory::create(testing::TempDir(), "stream-");
+    auto path = directory->path() + "/layer";
+    ASSERT_TRUE(os::write_file_atomic(path, std::string(20 << 20, 'x')));
+    auto fd = os::open_file(path, O_RDONLY);
+    for (int chunks : {0, 1, 5}) {
+        ASSERT_EQ(::lseek(fd->get(), 0, SEEK_SET), 0);
+        auto stream = open_threaded_stream(fd->get(), {1 << 30});
+        ASSERT_TRUE(stream);
+        for (int i = 0; i < chunks; ++i) EXPECT_FALSE((*stream)->next()->empty());
+    }
 }
 
 TEST(Merge, ReadsConcatenatedGzipMembers) {

@@ -4,10 +4,16 @@
 #include <archive_entry.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
-#include <cstring>
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <optional>
+#include <thread>
 #include <vector>
 
+#include "base/sha256.h"
 #include "base/text.h"
 #include "image/limits.h"
 
@@ -45,8 +51,11 @@ class ArchiveStream final : public Stream {
             return {};
         }
         if (got < ARCHIVE_WARN) return fail();
+        compressed_ = ::archive_filter_code(archive_, 0) != ARCHIVE_FILTER_NONE;
         return {};
     }
+    bool compressed() const { return compressed_; }
+    void leave_hashing_to_caller() { hashing_ = false; }
 
     Result<base::ByteView> next() override {
         if (ended_) return base::ByteView{};
@@ -63,10 +72,13 @@ class ArchiveStream final : public Stream {
         if (produced_ > kRatioFreeBytes && produced_ / kMaxCompressionRatio > consumed_)
             return failure(Errc::kLimit, "it unpacks to more than " + std::to_string(kMaxCompressionRatio) +
                                              " times its size, which no real layer does");
-        return base::ByteView(out_.data(), static_cast<std::size_t>(got));
+        base::ByteView chunk(out_.data(), static_cast<std::size_t>(got));
+        if (hashing_) hash_.update(chunk);
+        return chunk;
     }
 
     std::uint64_t consumed_bytes() const override { return consumed_; }
+    std::string digest() override { return "sha256:" + hash_.finish_hex(); }
 
   private:
     static la_ssize_t read_callback(struct archive* archive, void* self_pointer, const void** buffer) {
@@ -103,10 +115,88 @@ class ArchiveStream final : public Stream {
     StreamLimits limits_;
     struct archive* archive_ = nullptr;
     std::vector<std::uint8_t> in_, out_;
-    std::uint64_t consumed_ = 0;
+    base::Sha256 hash_;
+    bool hashing_ = true;
+    bool compressed_ = false;
+    std::atomic<std::uint64_t> consumed_ = 0;
     std::uint64_t produced_ = 0;
     int read_errno_ = 0;
     bool ended_ = false;
+};
+
+// Owner of the thread that pulls `inner`; a few chunks may lie in between. Whichever side has less to do hashes: with
+// compression the consumer.
+class ThreadedStream final : public Stream {
+  public:
+    explicit ThreadedStream(std::unique_ptr<ArchiveStream> inner)
+        : inner_(std::move(inner)), hash_here_(inner_->compressed()) {
+        if (hash_here_) inner_->leave_hashing_to_caller();
+        thread_ = std::thread([this] { produce(); });
+    }
+    ~ThreadedStream() override {
+        {
+            std::lock_guard lock(mutex_);
+            stopping_ = true;
+        }
+        changed_.notify_all();
+        thread_.join();
+    }
+
+    Result<base::ByteView> next() override {
+        std::unique_lock lock(mutex_);
+        if (taken_) {
+            taken_ = false;
+            filled_.pop_front();
+            changed_.notify_all();
+        }
+        changed_.wait(lock, [&] { return !filled_.empty() || ended_; });
+        if (filled_.empty()) {
+            if (error_) return failure(base::Error(*error_));
+            return base::ByteView{};
+        }
+        taken_ = true;
+        const auto& chunk = filled_.front();
+        lock.unlock();
+        if (hash_here_) hash_.update(chunk);
+        return base::ByteView(chunk);
+    }
+    std::uint64_t consumed_bytes() const override { return inner_->consumed_bytes(); }
+    std::string digest() override {
+        if (hash_here_) return "sha256:" + hash_.finish_hex();
+        return inner_->digest();
+    }
+
+  private:
+    static constexpr std::size_t kChunksBetween = 4;
+
+    void produce() {
+        for (;;) {
+            auto chunk = inner_->next();
+            std::unique_lock lock(mutex_);
+            if (!chunk) error_ = std::move(chunk).error();
+            if (!chunk || chunk->empty()) {
+                ended_ = true;
+                changed_.notify_all();
+                return;
+            }
+            changed_.wait(lock, [&] { return filled_.size() < kChunksBetween || stopping_; });
+            if (stopping_) return;
+            filled_.emplace_back(chunk->begin(), chunk->end());
+            changed_.notify_all();
+        }
+    }
+
+    std::unique_ptr<ArchiveStream> inner_;
+    bool hash_here_;
+    base::Sha256 hash_;
+    std::mutex mutex_;  // guards what follows
+    std::condition_variable changed_;
+    std::deque<base::Bytes> filled_;
+    bool taken_ = false;  // the consumer still looks at the first chunk
+    bool ended_ = false;
+    bool stopping_ = false;
+    std::optional<base::Error> error_;
+    std::thread thread_;
 };
 
 Result<std::unique_ptr<Stream>> open_any(int fd, base::ByteView memory, StreamLimits limits) {
@@ -116,6 +206,12 @@ Result<std::unique_ptr<Stream>> open_any(int fd, base::ByteView memory, StreamLi
 }
 
 }  // namespace
+
+Result<std::unique_ptr<Stream>> open_threaded_stream(int fd, StreamLimits limits) {
+    auto stream = std::make_unique<ArchiveStream>(fd, base::ByteView{}, limits);
+    CAISSON_TRY(stream->open());
+    return std::unique_ptr<Stream>(std::make_unique<ThreadedStream>(std::move(stream)));
+}
 
 Result<std::unique_ptr<Stream>> open_stream(int fd, StreamLimits limits) { return open_any(fd, {}, limits); }
 Result<std::unique_ptr<Stream>> open_stream(base::ByteView memory, StreamLimits limits) {

@@ -15,7 +15,7 @@ struct StreamLimits {
     std::uint64_t max_bytes = 0;  // after decompression
 };
 
-// Pull one chunk after the other; single-threaded.
+// Pull one chunk after the other. Used by one thread at a time.
 class Stream {
   public:
     virtual ~Stream() = default;
@@ -24,10 +24,15 @@ class Stream {
     virtual Result<base::ByteView> next() = 0;
     // Bytes taken from the source so far, for progress.
     virtual std::uint64_t consumed_bytes() const = 0;
+    // "sha256:..." of everything that next() returned; once, after its end.
+    virtual std::string digest() = 0;
 };
 
 // `fd` stays the caller's and is read from its current position. It need not be seekable.
 Result<std::unique_ptr<Stream>> open_stream(int fd, StreamLimits limits);
 Result<std::unique_ptr<Stream>> open_stream(base::ByteView memory, StreamLimits limits);
+// The same, with reading and decompression on a thread of its own. Only for regular files: the destructor waits until
+// a read under way has returned.
+Result<std::unique_ptr<Stream>> open_threaded_stream(int fd, StreamLimits limits);
 
 }  // namespace caisson::image::unpack

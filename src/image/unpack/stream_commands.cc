@@ -45,7 +45,7 @@ int report(Body body) {
 int run_scan() {
     return report([](const nlohmann::json& request) -> Result<nlohmann::json> {
         StreamLimits limits{request.value("max_unpacked_bytes", kDefaultMaxUnpackedBytes)};
-        auto stream = CAISSON_TRY(open_stream(kFirstInputFd, limits));
+        auto stream = CAISSON_TRY(open_threaded_stream(kFirstInputFd, limits));
         auto reader = CAISSON_TRY(LayerReader::open(std::move(stream)));
         Tree tree;
         Entry entry;

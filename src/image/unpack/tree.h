@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "image/limits.h"
 #include "image/unpack/entry.h"
 
 namespace caisson::image::unpack {
@@ -58,10 +59,17 @@ struct When {
 // A path split into names; "." and empty parts dropped. kCorrupt for "..", kLimit for lengths and depth.
 Result<std::vector<std::string_view>> split_path(std::string_view path);
 
+// What one image may take of the merge's memory.
+struct TreeLimits {
+    std::size_t nodes = std::size_t{2} * kMaxEntries;  // paths, those that are only implied included
+    std::size_t text_bytes = kMaxTextBytes;
+    std::size_t xattr_bytes = kMaxXattrBytes;
+};
+
 class Tree {
   public:
     // `layer_names` (lowest first) appear in messages only.
-    explicit Tree(std::vector<std::string> layer_names = {});
+    explicit Tree(std::vector<std::string> layer_names = {}, TreeLimits limits = {});
 
     // What became of an entry: the inode that wants the entry's content, or nothing (hidden by an upper layer).
     struct Added {
@@ -165,6 +173,8 @@ class Tree {
     void adopt(NodeId id, NodeId parent);
     std::uint16_t effective_cut(NodeId id) const;
     std::uint16_t newest_below(NodeId id) const;
+    NodeId graft_start(NodeId link) const;
+    bool leads_to_root(NodeId id) const;
 
     Result<InodeId> new_inode();
     // The inode that a hard link to `target` shares; made and promised if its content is not known yet.
@@ -180,6 +190,7 @@ class Tree {
     Result<NodeId> resolve_path(NodeId start, std::string_view path, bool create, bool follow_last);
     Result<> resolve_promises();
 
+    TreeLimits limits_;
     std::vector<Node> nodes_;
     std::vector<Inode> inodes_;
     std::string names_;

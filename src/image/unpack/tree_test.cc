@@ -291,6 +291,47 @@ TEST(Tree, SymlinkTargetsAreLimited) {
     EXPECT_THAT(error_of({{symlink("l", "")}}), HasSubstr("no usable target"));
 }
 
+TEST(Tree, GraftsThroughManyLinksAreLimited) {
+    auto through = [](std::size_t links) {
+        Layer base;
+        std::string path = "d0";
+        for (std::size_t i = 0; i < links; ++i) {
+            base.push_back(directory("d" + std::to_string(i + 1), 1));
+            base.push_back(symlink("d" + std::to_string(i) + "/s", "../d" + std::to_string(i + 1)));
+            path += "/s";
+        }
+        return error_of({base, {file(path + "/f", 2)}});
+    };
+    EXPECT_EQ(through(kMaxGraftRounds), "no error");
+    EXPECT_THAT(through(kMaxGraftRounds + 1), HasSubstr("nested more than 40"));
+}
+
+TEST(Tree, MemoryIsLimited) {
+    auto add = [](TreeLimits limits, const std::vector<Entry>& entries) {
+        Tree tree({}, limits);
+        When when{0, 0};
+        for (const auto& entry : entries) {
+            ++when.sequence;
+            auto added = tree.add(entry, when);
+            if (!added) return added.error().to_string();
+        }
+        return std::string();
+    };
+    std::vector<Entry> two{entry_of(file("aa", 1)), entry_of(file("bb", 1))};
+    EXPECT_EQ(add({.nodes = 3}, two), "");  // with the root
+    EXPECT_THAT(add({.nodes = 2}, two), HasSubstr("more than 2 paths"));
+    EXPECT_THAT(add({.nodes = 2}, {entry_of(file("implied/f", 1))}), HasSubstr("more than 2 paths"));
+    EXPECT_EQ(add({.text_bytes = 4}, two), "");
+    EXPECT_THAT(add({.text_bytes = 3}, two), HasSubstr("file names"));
+    std::vector<Entry> link{entry_of(symlink("l", "target"))};
+    EXPECT_EQ(add({.text_bytes = 6 + sizeof(std::string)}, link), "");
+    EXPECT_THAT(add({.text_bytes = 5 + sizeof(std::string)}, link), HasSubstr("link targets"));
+    Entry marked = entry_of(file("m", 1));
+    marked.xattrs = {{"user.x", "v"}};
+    EXPECT_EQ(add({.xattr_bytes = 200}, {marked}), "");
+    EXPECT_THAT(add({.xattr_bytes = 20}, {marked}), HasSubstr("extended attributes"));
+}
+
 TEST(Tree, HardLinkCountIsLimited) {
     Layer layer{file("f", 1)};
     for (std::uint32_t i = 1; i < kMaxHardLinks; ++i) layer.push_back(hard_link("l" + std::to_string(i), "f"));
