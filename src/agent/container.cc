@@ -304,14 +304,15 @@ void Container::warm(const google::protobuf::RepeatedPtrField<std::string>& path
     std::vector<std::uint8_t> buffer(128 * 1024);
     for (const auto& path : paths) {
         // A command's name is looked for along PATH: the directories on the way, and that it is not in them.
-        for (const auto& candidate : program_candidates(path.substr(path.rfind('/') + 1), nullptr))
-            static_cast<void>(::access(candidate.c_str(), F_OK));
-        auto file = os::open_file(path, O_RDONLY | O_NONBLOCK | O_NOCTTY);
-        struct stat info {};
-        if (!file || ::fstat(file->get(), &info) != 0 || !S_ISREG(info.st_mode)) continue;
-        ssize_t got = 0;
-        while (left > 0 && (got = ::read(file->get(), buffer.data(), std::min(left, buffer.size()))) > 0)
-            left -= static_cast<std::size_t>(got);
+        for (const auto& candidate : program_candidates(path, nullptr)) {
+            auto file = os::open_file(candidate, O_RDONLY | O_NONBLOCK | O_NOCTTY);
+            struct stat info {};
+            if (!file || ::fstat(file->get(), &info) != 0 || !S_ISREG(info.st_mode)) continue;
+            ssize_t got = 0;
+            while (left > 0 && (got = ::read(file->get(), buffer.data(), std::min(left, buffer.size()))) > 0)
+                left -= static_cast<std::size_t>(got);
+            break;
+        }
     }
 }
 

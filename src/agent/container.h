@@ -23,7 +23,8 @@ class Container {
     static Result<std::unique_ptr<Container>> create(const wire::RootDisk& disk, Stage& stage);
     // What this box is: the rest of its mounts, its files, its limits. Once, before the first fork().
     Result<> configure(const wire::Configure& configure, wire::Configured& timings);
-    // Reads files of the container into memory, at most kMaxWarmBytes; what cannot be read is skipped.
+    // Reads files of the container into memory, at most kMaxWarmBytes; a name without a slash is looked up as a
+    // command. What cannot be read is skipped.
     void warm(const google::protobuf::RepeatedPtrField<std::string>& paths) const;
     // Everything that was written to the root disk is on it.
     Result<> sync() const;

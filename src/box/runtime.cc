@@ -107,14 +107,19 @@ Result<std::string> ensure_base_disk(RuntimeState& runtime, const Decision& deci
 }
 
 // What a box of this image is likely to touch first: its own command, the loader and C library that nearly every
-// program needs, a shell.
+// program needs, shells, the small commands of scripts, the usual interpreters. A name without a slash is looked up in
+// the guest along the usual PATH; what an image lacks costs nothing.
 std::vector<std::string> warm_paths(const image::Config& config) {
-    // A name without a slash is looked up in the guest along the usual PATH.
     std::vector<std::string> paths{"/lib64/ld-linux-x86-64.so.2", "/lib/x86_64-linux-gnu/libc.so.6", "/lib64/libc.so.6",
                                    "/lib/ld-musl-x86_64.so.1",    "/etc/ld.so.cache",                "/etc/passwd",
-                                   "/etc/group",                  "sh",                              "true"};
+                                   "/etc/group",                  "/etc/nsswitch.conf"};
     if (!config.entrypoint.empty()) paths.push_back(config.entrypoint[0]);
     if (!config.cmd.empty()) paths.push_back(config.cmd[0]);
+    for (const char* name : {"sh", "bash", "true", "false", "cat", "echo", "env", "id", "ls", "uname", "sleep", "head",
+                             "/lib/x86_64-linux-gnu/libtinfo.so.6", "/lib/x86_64-linux-gnu/libselinux.so.1",
+                             "python3", "/lib/x86_64-linux-gnu/libm.so.6", "/lib/x86_64-linux-gnu/libz.so.1",
+                             "/lib/x86_64-linux-gnu/libexpat.so.1", "node"})
+        paths.push_back(name);
     std::erase(paths, std::string());
     return paths;
 }

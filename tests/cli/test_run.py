@@ -209,3 +209,25 @@ def test_a_command_sees_its_arguments_as_they_are():
     assert run(BASE, "python3", "-c", code, *words).ok().text == repr(words) + "\n"
     # One `--` behind the image is dropped, a second one is the command's.
     assert run(BASE, "--", "python3", "-c", code, "--", "-v").ok().text == "['--', '-v']\n"
+
+
+RESIDENT = """
+import ctypes, mmap, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+for path in sys.argv[1:]:
+    size = os.path.getsize(path)
+    file = os.open(path, os.O_RDONLY)
+    where = libc.mmap(None, ctypes.c_size_t(size), mmap.PROT_READ, mmap.MAP_SHARED, file, ctypes.c_long(0))
+    pages = (ctypes.c_ubyte * ((size + 4095) // 4096))()
+    assert libc.mincore(ctypes.c_void_p(where), ctypes.c_size_t(size), pages) == 0
+    print(sum(page & 1 for page in pages) / len(pages))
+"""
+
+
+def test_usual_commands_are_in_memory_when_a_box_starts():
+    """Templates have read them before they were saved, so that a first command waits for no disk."""
+    done = run(BASE, "python3", "-c", RESIDENT, "/usr/bin/true", "/usr/bin/cat", "/usr/bin/tac").ok()
+    warm, also, other = (float(line) for line in done.lines)
+    assert (warm, also) == (1, 1)
+    assert other < 1, "a command that nobody named is in memory as well: this test shows nothing"
