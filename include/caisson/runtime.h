@@ -65,6 +65,8 @@ struct BoxOptions {
     std::vector<TmpfsOption> tmpfs;
     bool read_only = false;
     bool open_stdin = false;
+    bool terminal = false;             // one pseudo-terminal for all three streams; its output arrives as stdout
+    std::uint32_t terminal_rows = 0, terminal_columns = 0;  // its size at the start; 0: not known
     bool auto_remove = true;
     bool cold = false;                 // boot instead of restoring a template
     std::string network = "none";      // the only one yet
@@ -79,6 +81,9 @@ struct StreamOptions {
     int stderr_fd = -1;
     std::function<void(std::string_view)> on_stdout;
     std::function<void(std::string_view)> on_stderr;
+    // With BoxOptions::terminal: the caller's terminal. The command's takes its size, now and (with forward_signals)
+    // whenever it changes. -1: none; see Execution::resize().
+    int terminal_fd = -1;
     // SIGINT, SIGTERM, SIGHUP and SIGQUIT of this process reach the command while wait() runs; a second SIGINT or
     // SIGTERM stops the box. The calling thread must be the only one that does not block these signals.
     bool forward_signals = false;
@@ -103,6 +108,9 @@ class Execution {
     Result<Outcome> wait(const StreamOptions& streams);
     // Sends a signal to the command. May be called from another thread while wait() runs.
     Result<> signal(int number);
+    // Gives the command's terminal another size, in characters. May be called from another thread while wait() runs.
+    // kUsage for a size beyond 65535; without a terminal it does nothing.
+    Result<> resize(std::uint32_t rows, std::uint32_t columns);
 
   private:
     friend class Box;

@@ -10,6 +10,15 @@ namespace caisson {
 
 using base::failure;
 
+namespace {
+
+Result<> send_order(const internal::BoxState& state, const internal::Order& order, const char* failed) {
+    if (::write(state.order_write.get(), &order, sizeof order) != sizeof order) return base::failure_errno(failed);
+    return {};
+}
+
+}  // namespace
+
 Result<Outcome> Execution::wait(const StreamOptions& streams) {
     if (!state_->shim || state_->ended) return failure(Errc::kUsage, "this execution was waited for before");
     auto outcome = box::pump(*state_, streams);
@@ -20,9 +29,15 @@ Result<Outcome> Execution::wait(const StreamOptions& streams) {
 
 Result<> Execution::signal(int number) {
     if (number < 1 || number >= NSIG) return failure(Errc::kUsage, "there is no signal " + std::to_string(number));
-    auto byte = static_cast<unsigned char>(number);
-    if (::write(state_->signal_write.get(), &byte, 1) != 1) return base::failure_errno("cannot signal the command");
-    return {};
+    return send_order(*state_, {.signal = number}, "cannot signal the command");
+}
+
+Result<> Execution::resize(std::uint32_t rows, std::uint32_t columns) {
+    constexpr std::uint32_t kMost = 0xffff;
+    if (rows == 0 || columns == 0 || rows > kMost || columns > kMost)
+        return failure(Errc::kUsage, "a terminal has 1 to 65535 rows and columns");
+    return send_order(*state_, {.rows = static_cast<std::uint16_t>(rows), .columns = static_cast<std::uint16_t>(columns)},
+                      "cannot change the terminal's size");
 }
 
 Box::Box(std::shared_ptr<internal::BoxState> state) : state_(state), main_(Execution(std::move(state))) {}

@@ -107,6 +107,7 @@ Result<wire::Exec> plan_exec(const BoxOptions& options, const image::Config& con
     bool has_path = std::any_of(environment.begin(), environment.end(),
                                 [](const auto& variable) { return base::starts_with(variable, "PATH="); });
     if (!has_path) environment.insert(environment.begin(), kDefaultPath);
+    if (options.terminal) put_environment(environment, "TERM", "xterm");
     for (const auto& [name, value] : options.environment) put_environment(environment, name, value);
 
     wire::Exec exec;
@@ -117,6 +118,9 @@ Result<wire::Exec> plan_exec(const BoxOptions& options, const image::Config& con
     exec.set_create_working_directory(true);
     exec.set_user(options.user.empty() ? config.user : options.user);
     exec.set_stdin_open(options.open_stdin);
+    exec.set_terminal(options.terminal);
+    exec.set_rows(options.terminal_rows);
+    exec.set_columns(options.terminal_columns);
     return exec;
 }
 

@@ -2,6 +2,7 @@
 
 #include <signal.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -37,8 +38,10 @@ class Pump {
         outputs_[0] = {wire::stream_of(kMainExecution, wire::Channel::kStdout), streams_.stdout_fd, &streams_.on_stdout};
         outputs_[1] = {wire::stream_of(kMainExecution, wire::Channel::kStderr), streams_.stderr_fd, &streams_.on_stderr};
         CAISSON_TRY(loop_.watch(box_.shim->fd(), EPOLLIN, [this](std::uint32_t) { guard(on_shim()); }));
-        CAISSON_TRY(loop_.watch(box_.signal_read.get(), EPOLLIN, [this](std::uint32_t) { guard(on_own_signal()); }));
+        CAISSON_TRY(loop_.watch(box_.order_read.get(), EPOLLIN, [this](std::uint32_t) { guard(on_order()); }));
         if (streams_.forward_signals) CAISSON_TRY(forward_signals());
+        // It may have changed since the box was asked for.
+        CAISSON_TRY(follow_terminal());
         if (box_.stdin_open) CAISSON_TRY(begin_stdin());
         // Frames may already be in the decoder, behind the message that said the command runs.
         guard(on_shim());
@@ -73,7 +76,7 @@ class Pump {
     Result<> forward_signals() {
         sigset_t set;
         ::sigemptyset(&set);
-        for (int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) ::sigaddset(&set, number);
+        for (int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH}) ::sigaddset(&set, number);
         ::pthread_sigmask(SIG_BLOCK, &set, &old_mask_);
         signals_ = os::Fd(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
         if (!signals_) return base::failure_errno("cannot receive signals");
@@ -84,6 +87,10 @@ class Pump {
         struct signalfd_siginfo info {};
         while (::read(signals_.get(), &info, sizeof info) == static_cast<ssize_t>(sizeof info)) {
             auto number = static_cast<int>(info.ssi_signo);
+            if (number == SIGWINCH) {
+                CAISSON_TRY(follow_terminal());
+                continue;
+            }
             const bool ends = number == SIGINT || number == SIGTERM;
             if (ends && ++ending_signals_ > 1) {
                 wire::ToShim message;
@@ -96,11 +103,27 @@ class Pump {
         return flush();
     }
 
-    // Numbers written by Execution::signal(), perhaps on another thread.
-    Result<> on_own_signal() {
-        unsigned char number = 0;
-        if (::read(box_.signal_read.get(), &number, 1) == 1) CAISSON_TRY(queue_signal(number));
+    // Of Execution::signal() or resize(), perhaps on another thread.
+    Result<> on_order() {
+        internal::Order order;
+        if (::read(box_.order_read.get(), &order, sizeof order) != static_cast<ssize_t>(sizeof order)) return {};
+        if (order.signal != 0) CAISSON_TRY(queue_signal(order.signal));
+        else CAISSON_TRY(queue_size(order.rows, order.columns));
         return flush();
+    }
+
+    Result<> queue_size(unsigned rows, unsigned columns) {
+        wire::ToShim message;
+        message.mutable_resize()->set_rows(rows);
+        message.mutable_resize()->set_columns(columns);
+        return append_to_shim(connection_.out(), message);
+    }
+
+    Result<> follow_terminal() {
+        struct winsize size {};
+        if (streams_.terminal_fd < 0 || ::ioctl(streams_.terminal_fd, TIOCGWINSZ, &size) != 0 || size.ws_row == 0)
+            return {};
+        return queue_size(size.ws_row, size.ws_col);
     }
 
     Result<> queue_signal(int number) {

@@ -168,10 +168,10 @@ Result<std::shared_ptr<BoxState>> create_box(std::shared_ptr<RuntimeState> runti
         const auto directory = runtime->home.box(box->id);
         CAISSON_TRY(os::make_directories(directory, 0700));
         box->lock = CAISSON_TRY(os::FileLock::acquire(directory + "/lock"));
-        auto signals = CAISSON_TRY(os::make_pipe());
-        box->signal_read = std::move(signals.first);
-        box->signal_write = std::move(signals.second);
-        CAISSON_TRY(os::set_nonblocking(box->signal_read.get(), true));
+        auto orders = CAISSON_TRY(os::make_pipe());
+        box->order_read = std::move(orders.first);
+        box->order_write = std::move(orders.second);
+        CAISSON_TRY(os::set_nonblocking(box->order_read.get(), true));
         // A restored machine goes on with what its template has written; only a cold one begins on an empty overlay.
         if (!template_directory.empty())
             return vmm::copy_overlay(template_directory + "/disk.qcow2", directory + "/disk.qcow2");

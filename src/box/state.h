@@ -37,6 +37,13 @@ struct RuntimeState {
     Result<vmm::Assets> assets() const;
 };
 
+// What another thread asks of the one that waits. Written to a pipe whole, since it is far below PIPE_BUF.
+struct Order {
+    std::int32_t signal = 0;  // 0: a new size of the terminal instead
+    std::uint16_t rows = 0;
+    std::uint16_t columns = 0;
+};
+
 struct BoxState {
     std::shared_ptr<RuntimeState> runtime;
     std::string id;
@@ -46,7 +53,7 @@ struct BoxState {
     bool stdin_open = false;
     std::optional<os::FileLock> lock;
     std::unique_ptr<box::ShimClient> shim;
-    os::Fd signal_read, signal_write;
+    os::Fd order_read, order_write;  // Order after Order
     std::vector<Stage> stages;
     bool ended = false;
 

@@ -7,6 +7,7 @@
 
 #include "base/text.h"
 #include "cli/command.h"
+#include "cli/terminal.h"
 
 namespace {
 
@@ -36,6 +37,7 @@ int usage(const CLI::App& app, const CLI::ParseError& error) {
 
 int main(int argc, char** argv) {
     using namespace caisson;
+    if (argc == 2 && std::string_view(argv[1]) == cli::kGuardArgument) return cli::run_terminal_guard();
     ::umask(0077);
     std::signal(SIGPIPE, SIG_IGN);
     cli::Context context;

@@ -10,6 +10,7 @@
 
 #include "base/text.h"
 #include "cli/command.h"
+#include "cli/terminal.h"
 #include "os/file.h"
 
 namespace caisson::cli {
@@ -27,7 +28,7 @@ struct Arguments {
     std::string name, hostname, working_directory, user, cpus = "1", memory = "512M", disk_size = "10G", timeout;
     std::string entrypoint, network = "none", platform;
     bool has_entrypoint = false;
-    bool remove = false, interactive = false, read_only = false, cold = false;
+    bool remove = false, interactive = false, terminal = false, read_only = false, cold = false;
     bool timings = false, dry_run = false, quiet = false;
     std::vector<std::string> image_and_command;
 };
@@ -139,11 +140,24 @@ void print_timings(const Box& box, std::chrono::microseconds before) {
     std::fprintf(stderr, "  %-28s %9.1f ms\n  %s\n", "sum", static_cast<double>(sum.count()) / 1000, box.engine().c_str());
 }
 
+Result<> use_terminal(BoxOptions& options, bool interactive) {
+    const int fd = interactive ? STDIN_FILENO : STDOUT_FILENO;
+    if (::isatty(fd) != 1)
+        return failure(Errc::kUsage, std::string("-t needs a terminal, and standard ") + (interactive ? "input" : "output") + " is none",
+                       interactive ? "leave -t out to pass a file or a pipe on" : "leave -t out to write to a file or a pipe");
+    auto size = terminal_size(fd);
+    options.terminal = true;
+    options.terminal_rows = size.rows;
+    options.terminal_columns = size.columns;
+    return {};
+}
+
 Result<int> run(Context& context, const Arguments& arguments) {
     using Clock = std::chrono::steady_clock;
     auto started = Clock::now();
     context.quiet = arguments.quiet;
     auto options = CAISSON_TRY(box_options(arguments));
+    if (arguments.terminal) CAISSON_TRY(use_terminal(options, arguments.interactive));
     auto runtime = CAISSON_TRY(open_runtime(context));
     if (arguments.dry_run) {
         auto plan = CAISSON_TRY(runtime.plan(options));
@@ -152,12 +166,16 @@ Result<int> run(Context& context, const Arguments& arguments) {
     }
     auto box = CAISSON_TRY(runtime.run(options));
     clear_progress();
+    std::optional<RawTerminal> raw;
+    if (arguments.terminal && arguments.interactive) raw.emplace(CAISSON_TRY(RawTerminal::enter(STDIN_FILENO)));
     StreamOptions streams;
     streams.stdin_fd = arguments.interactive ? STDIN_FILENO : -1;
     streams.stdout_fd = STDOUT_FILENO;
     streams.stderr_fd = STDERR_FILENO;
+    if (arguments.terminal) streams.terminal_fd = arguments.interactive ? STDIN_FILENO : STDOUT_FILENO;
     streams.forward_signals = true;
     auto outcome = CAISSON_TRY(box.main().wait(streams));
+    raw.reset();
     if (arguments.timings) {
         std::chrono::microseconds known{0};
         for (const auto& stage : box.timings()) known += stage.duration;
@@ -182,6 +200,7 @@ void add_run(CLI::App& app, Action& action) {
         "Examples:\n"
         "  caisson run --rm caisson/base uname -r\n"
         "  echo 'print(6*7)' | caisson run --rm -i caisson/base python3 -\n"
+        "  caisson run --rm -it caisson/base bash\n"
         "  caisson run --rm --timeout 10s --memory 256M -e MODE=test caisson/base sh -c 'echo $MODE'\n"
         "\nExit code: the command's own; 128+N if signal N ended it; 124 after --timeout; 125 if caisson failed;\n"
         "126 if the command cannot be executed, 127 if it does not exist; 2 for a wrong command line.");
@@ -190,6 +209,7 @@ void add_run(CLI::App& app, Action& action) {
     command->add_option("--name", arguments->name, "Name of the box; drawn if not given")->type_name("NAME");
     command->add_option("--hostname", arguments->hostname, "Host name inside the box")->type_name("NAME");
     command->add_flag("-i,--interactive", arguments->interactive, "Pass this command's input on to the box");
+    command->add_flag("-t,--tty", arguments->terminal, "Give the command a terminal; with -i it is yours");
     command->add_option("-e,--env", arguments->environment, "Set an environment variable; NAME alone takes yours")
         ->type_name("NAME[=VALUE]")->allow_extra_args(false)->take_all();
     command->add_option("--env-file", arguments->environment_files, "Read variables from a file, one a line")

@@ -1,0 +1,197 @@
+"""run -t: the command's terminal, and what becomes of the caller's own."""
+import contextlib
+import fcntl
+import os
+import pty
+import select
+import signal
+import struct
+import termios
+import time
+
+import pytest
+from boxes import BASE, BIN, caisson, environment
+
+ROWS, COLUMNS = 33, 99
+
+
+class Session:
+    """caisson in a terminal of its own, as a shell would start it."""
+
+    def __init__(self, *arguments):
+        self.pid, self.master = pty.fork()
+        if self.pid == 0:
+            resize(0, ROWS, COLUMNS)
+            os.execve(BIN, [BIN, *arguments], environment())
+        number = struct.unpack("I", fcntl.ioctl(self.master, 0x80045430, bytes(4)))[0]  # TIOCGPTN
+        self.slave = os.open(f"/dev/pts/{number}", os.O_RDWR | os.O_NOCTTY)
+        self.seen = b""
+
+    def wait_for(self, text, timeout=30):
+        """Everything up to and including the text."""
+        text = text if isinstance(text, bytes) else text.encode()
+        end = time.monotonic() + timeout
+        while text not in self.seen:
+            assert select.select([self.master], [], [], max(0, end - time.monotonic()))[0], (text, self.seen)
+            self.seen += os.read(self.master, 65536)
+        found, self.seen = self.seen.split(text, 1)
+        return found.decode()
+
+    def type(self, text):
+        os.write(self.master, text.encode())
+
+    def settings(self):
+        return termios.tcgetattr(self.slave)
+
+    def resize(self, rows, columns):
+        resize(self.master, rows, columns)
+
+    def end(self):
+        """The exit code, and what was left to read."""
+        _, status = os.waitpid(self.pid, 0)
+        self.pid = None
+        while select.select([self.master], [], [], 0.2)[0]:
+            self.seen += os.read(self.master, 65536)
+        return os.waitstatus_to_exitcode(status), self.seen.decode()
+
+    def close(self):
+        if self.pid is not None:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        os.close(self.slave)
+        os.close(self.master)
+
+
+def resize(fd, rows, columns):
+    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+
+@contextlib.contextmanager
+def terminal(*command, options=("--rm", "-it")):
+    session = Session("run", *options, BASE, *command)
+    try:
+        yield session
+    finally:
+        session.close()
+
+
+def shell(text, **more):
+    return terminal("sh", "-c", text, **more)
+
+
+def test_the_command_has_a_terminal_of_the_callers_size():
+    with shell("test -t 0 && test -t 1 && test -t 2 && tty && stty size && echo $TERM; exit 5") as session:
+        code, said = session.end()
+    assert code == 5
+    assert said.split("\r\n") == ["/dev/pts/0", f"{ROWS} {COLUMNS}", "xterm", ""]
+
+
+def test_term_can_be_chosen():
+    with shell("echo $TERM", options=("--rm", "-it", "-e", "TERM=dumb")) as session:
+        assert session.end() == (0, "dumb\r\n")
+
+
+def test_the_size_follows():
+    with shell("trap 'stty size' WINCH; echo ready; while :; do sleep 0.1; done") as session:
+        session.wait_for("ready")
+        session.resize(50, 120)
+        session.wait_for("50 120")
+        session.resize(10, 20)
+        session.wait_for("10 20")
+
+
+def test_keys_reach_the_command_and_not_caisson():
+    with shell("trap 'echo interrupted' INT; trap 'echo quit' QUIT; echo ready; while :; do read line; echo got $line; done") as session:
+        session.wait_for("ready")
+        session.type("\x03")
+        session.wait_for("interrupted")
+        session.type("\x1c")
+        session.wait_for("quit")
+        session.type("some text\r")
+        session.wait_for("got some text")
+
+
+def test_control_c_ends_a_child_of_a_shell():
+    with terminal("bash", "--norc") as session:
+        session.type("PS1='prompt''> '\r")
+        session.wait_for("prompt> ")
+        session.type("sleep 1000; echo code-$?\r")
+        session.wait_for("code-$?")
+        time.sleep(0.5)
+        session.type("\x03")
+        session.wait_for("prompt> ")
+        session.type("sleep 1000\r")
+        session.wait_for("1000")
+        time.sleep(0.5)
+        session.type("\x1a")
+        session.wait_for("Stopped")
+        session.wait_for("prompt> ")
+        session.type("kill -9 %1; wait; exit 4\r")
+        assert session.end()[0] == 4
+
+
+def test_control_d_is_the_end_of_input():
+    with terminal("cat") as session:
+        session.type("line\r")
+        session.wait_for("line\r\nline\r\n")
+        session.type("\x04")
+        assert session.end()[0] == 0
+
+
+def test_bytes_of_a_full_screen_program_pass_unchanged():
+    screen = r"\033[?1049h\033[2J\033[5;7H\033[1;31mred\033[0m\302\265\033[?1049l"
+    with shell(f"stty -opost; printf '{screen}'") as session:
+        assert session.end() == (0, "\033[?1049h\033[2J\033[5;7H\033[1;31mred\033[0mµ\033[?1049l")
+
+
+def test_the_callers_terminal_is_raw_meanwhile_and_restored():
+    with shell("echo ready; read line; exit 0") as session:
+        session.wait_for("ready")
+        meanwhile = session.settings()
+        assert not meanwhile[3] & (termios.ICANON | termios.ECHO | termios.ISIG)
+        session.type("\r")
+        assert session.end()[0] == 0
+        assert session.settings()[3] & (termios.ICANON | termios.ECHO | termios.ISIG) == \
+            termios.ICANON | termios.ECHO | termios.ISIG
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_the_callers_terminal_is_restored_whatever_ends_caisson(number):
+    with shell("echo ready; exec sleep 1000") as session:
+        before = session.settings()
+        session.wait_for("ready")
+        assert session.settings() != before
+        os.kill(session.pid, number)
+        session.end()
+        end = time.monotonic() + 5
+        while session.settings() != before and time.monotonic() < end:
+            time.sleep(0.01)
+        assert session.settings() == before
+
+
+def test_a_mode_that_somebody_else_set_is_left_alone():
+    """A shell that takes the terminal back for its line editing does not find it changed under its hands."""
+    with shell("echo ready; exec sleep 1000") as session:
+        session.wait_for("ready")
+        chosen = session.settings()
+        chosen[3] |= termios.ECHO
+        termios.tcsetattr(session.slave, termios.TCSANOW, chosen)
+        os.kill(session.pid, signal.SIGKILL)
+        session.end()
+        time.sleep(0.5)
+        assert session.settings() == chosen
+
+
+def test_output_only():
+    """-t without -i: a terminal for the command, the caller's stays as it is and its keys are its own."""
+    with shell("stty size; read line; echo end-of-input", options=("--rm", "-t")) as session:
+        session.wait_for(f"{ROWS} {COLUMNS}")
+        assert session.settings()[3] & termios.ICANON
+        session.type("\x03")
+        assert session.end()[0] == 130
+
+
+def test_without_a_terminal_it_says_so():
+    for options, which in ((("-it",), "standard input"), (("-t",), "standard output")):
+        refused = caisson("run", "--rm", *options, BASE, "true", input=b"")
+        assert refused.code == 2 and which in refused.said and "-t" in refused.said, refused
