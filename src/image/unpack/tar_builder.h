@@ -69,7 +69,8 @@ class TarBuilder {
         return std::to_string(size) + body;
     }
     static void put_number(char* field, std::size_t width, unsigned long long value) {
-        std::snprintf(field, width, "%0*llo", static_cast<int>(width - 1), value);
+        // Octal digits before a zero byte; higher ones that have no room are left away.
+        for (std::size_t i = width - 1; i-- > 0; value >>= 3) field[i] = static_cast<char>('0' + (value & 7));
     }
     void put_header(const TarEntry& entry, long long size) {
         char block[512] = {};
