@@ -1,5 +1,6 @@
 #include "image/digest.h"
 
+#include "base/sha256.h"
 #include "base/text.h"
 
 namespace caisson::image {

@@ -5,11 +5,8 @@
 #include <string_view>
 
 #include "base/result.h"
-#include "base/sha256.h"
 
 namespace caisson::image {
-
-using base::Sha256;
 
 // "sha256:" + hex.
 std::string digest_of(std::string_view data);

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "base/sha256.h"
 #include "base/text.h"
 #include "image/digest.h"
 #include "image/limits.h"

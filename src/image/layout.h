@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "base/sha256.h"
 #include "image/digest.h"
 #include "image/oci_json.h"
 #include "os/fd.h"
@@ -55,7 +56,7 @@ class Staging {
       private:
         std::string path_;
         os::Fd fd_;
-        Sha256 hash_;
+        base::Sha256 hash_;
         std::uint64_t size_ = 0;
     };
     Result<Writer> start();

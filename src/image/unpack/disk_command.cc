@@ -8,7 +8,7 @@
 #include <charconv>
 #include <nlohmann/json.hpp>
 
-#include "image/digest.h"
+#include "base/sha256.h"
 #include "image/limits.h"
 #include "image/protocol.h"
 #include "image/unpack/commands.h"
