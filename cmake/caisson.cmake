@@ -18,7 +18,6 @@ if(CAISSON_CCACHE)
   set(CMAKE_CXX_COMPILER_LAUNCHER ${CAISSON_CCACHE})
 endif()
 
-find_package(PkgConfig REQUIRED)
 find_package(Threads REQUIRED)
 find_package(Protobuf REQUIRED)
 find_library(CAISSON_NETTLE libnettle.a REQUIRED)
