@@ -5,6 +5,7 @@
 #include "box/state.h"
 #include "box/strays.h"
 #include "caisson/runtime.h"
+#include "os/host.h"
 
 namespace caisson {
 
@@ -66,9 +67,7 @@ void BoxState::clean_after_shim(const std::string& reason) {
     }
     auto record = runtime->database->find_box(id);
     if (record && record->state != store::BoxState::kStopped && record->state != store::BoxState::kFailed) {
-        using namespace std::chrono;
-        auto now = duration_cast<milliseconds>(system_clock::now().time_since_epoch()).count();
-        static_cast<void>(runtime->database->finish_box(id, store::BoxState::kFailed, 125, reason, now));
+        static_cast<void>(runtime->database->finish_box(id, store::BoxState::kFailed, 125, reason, os::unix_ms()));
     }
 }
 

@@ -1,35 +1,19 @@
 // Record against reality: which boxes of the database still live, and what nobody owns any more.
-#include <chrono>
 #include <set>
 
 #include "base/id.h"
-#include "base/text.h"
+#include "box/owner.h"
 #include "box/state.h"
 #include "box/strays.h"
 #include "os/file.h"
-#include "os/process.h"
+#include "os/host.h"
 
 namespace caisson::internal {
 
-namespace {
-
-bool owner_lives(const store::ProcessIdentity& owner, const std::string& boot_id) {
-    if (owner.boot_id != boot_id) return false;
-    auto start = os::process_start_time(static_cast<pid_t>(owner.pid));
-    return start && static_cast<std::int64_t>(*start) == owner.start_time;
-}
-
-std::int64_t unix_ms() {
-    using namespace std::chrono;
-    return duration_cast<milliseconds>(system_clock::now().time_since_epoch()).count();
-}
-
-}  // namespace
-
 Result<> reconcile(const store::Home& home, store::Database& database) {
-    auto boot_id = std::string(base::trim(CAISSON_TRY(os::read_file("/proc/sys/kernel/random/boot_id", 128))));
+    auto boot_id = CAISSON_TRY(os::boot_id());
     for (const auto& box : CAISSON_TRY(database.live_boxes())) {
-        if (owner_lives(box.owner, boot_id)) continue;
+        if (box::owner_lives(box.owner, boot_id)) continue;
         // The lock is held by the launcher and by the shim. Whoever gets it knows that both are gone.
         std::optional<os::FileLock> lock;
         if (os::exists(home.box(box.id))) {
@@ -44,7 +28,7 @@ Result<> reconcile(const store::Home& home, store::Database& database) {
             CAISSON_TRY(database.remove_box(box.id));
         } else {
             CAISSON_TRY(database.finish_box(box.id, store::BoxState::kFailed, 125,
-                                            rebooted ? "host rebooted" : "supervisor died", unix_ms()));
+                                            rebooted ? "host rebooted" : "supervisor died", os::unix_ms()));
         }
     }
     // Records are written before directories are made, so a directory without a record is a removal cut short.

@@ -3,8 +3,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/text.h"
 #include "box/state.h"
+#include "os/host.h"
 #include "os/user.h"
 
 namespace caisson {
@@ -35,14 +35,7 @@ Result<RuntimeOptions> leave_root(RuntimeOptions options) {
     if (::geteuid() != 0) return options;
     if (options.home.empty())
         options.home = CAISSON_TRY(store::default_home(::getenv("CAISSON_HOME"), ::getenv("HOME"), true));
-    if (options.program_directory.empty()) {
-        char path[4096];
-        ssize_t length = ::readlink("/proc/self/exe", path, sizeof path);
-        if (length > 0) {
-            std::string text(path, static_cast<std::size_t>(length));
-            options.program_directory = text.substr(0, text.rfind('/'));
-        }
-    }
+    if (options.program_directory.empty()) options.program_directory = os::program_directory();
     auto identity = os::service_identity();
     CAISSON_TRY(store::prepare_home_as_root(options.home, identity.user, identity.group));
     const auto libexec = options.program_directory + "/../libexec/caisson/";

@@ -10,9 +10,11 @@
 #include "base/text.h"
 #include "box/convert.h"
 #include "box/engine.h"
+#include "box/owner.h"
 #include "box/plan.h"
 #include "box/state.h"
 #include "jail/jail.h"
+#include "os/host.h"
 #include "os/random.h"
 #include "vmm/machine.h"
 #include "vmm/qcow2.h"
@@ -29,31 +31,10 @@ namespace {
 constexpr std::uint32_t kRestoreDeadlineMs = 20000;
 constexpr std::uint32_t kColdDeadlineMs = 120000;
 
-std::int64_t unix_ms() {
-    using namespace std::chrono;
-    return duration_cast<milliseconds>(system_clock::now().time_since_epoch()).count();
-}
-
 Result<std::string> random_hex(std::size_t bytes) {
     base::Bytes random(bytes);
     CAISSON_TRY(os::fill_random(random));
     return base::to_hex(random);
-}
-
-Result<store::ProcessIdentity> this_process() {
-    store::ProcessIdentity self;
-    self.pid = ::getpid();
-    self.start_time = static_cast<std::int64_t>(CAISSON_TRY(os::process_start_time(::getpid())));
-    self.boot_id = std::string(base::trim(CAISSON_TRY(os::read_file("/proc/sys/kernel/random/boot_id", 128))));
-    return self;
-}
-
-std::string directory_of_program() {
-    char path[4096];
-    ssize_t length = ::readlink("/proc/self/exe", path, sizeof path);
-    if (length <= 0) return {};
-    std::string text(path, static_cast<std::size_t>(length));
-    return text.substr(0, text.rfind('/'));
 }
 
 std::string environment_or(const std::string& chosen, const char* name) {
@@ -65,7 +46,7 @@ std::string environment_or(const std::string& chosen, const char* name) {
 RuntimeOptions complete(RuntimeOptions options) {
     options.assets = environment_or(options.assets, "CAISSON_ASSETS");
     options.accelerator = environment_or(options.accelerator, "CAISSON_ACCEL");
-    if (options.program_directory.empty()) options.program_directory = directory_of_program();
+    if (options.program_directory.empty()) options.program_directory = os::program_directory();
     return options;
 }
 
@@ -143,8 +124,8 @@ Result<std::shared_ptr<BoxState>> create_box(std::shared_ptr<RuntimeState> runti
     record.command = nlohmann::json(std::vector<std::string>(decision.exec.arguments().begin(), decision.exec.arguments().end()))
                          .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
     record.auto_remove = options.auto_remove;
-    record.created_ms = unix_ms();
-    record.owner = CAISSON_TRY(this_process());
+    record.created_ms = os::unix_ms();
+    record.owner = CAISSON_TRY(box::this_process());
     constexpr int kNameTries = 8;
     for (int attempt = 0;; ++attempt) {
         std::uint8_t random[18];

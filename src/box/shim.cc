@@ -12,8 +12,10 @@
 
 #include "base/text.h"
 #include "box/convert.h"
+#include "box/owner.h"
 #include "box/strays.h"
 #include "os/file.h"
+#include "os/host.h"
 #include "os/loop.h"
 #include "os/random.h"
 #include "store/database.h"
@@ -43,10 +45,6 @@ constexpr std::size_t kEntropyBytes = 64;
 constexpr milliseconds kClockTolerance{35};
 constexpr int kMaxClockTries = 20;
 constexpr milliseconds kStrayInterval{150};
-
-std::int64_t unix_ms() {
-    return std::chrono::duration_cast<milliseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
 
 // One box from its launch to its removal. The state only moves forward.
 class Supervisor {
@@ -123,11 +121,7 @@ class Supervisor {
 
         // While the machine comes up: who supervises this box now.
         database_ = CAISSON_TRY(store::Database::open(launch_.database()));
-        store::ProcessIdentity self;
-        self.pid = ::getpid();
-        self.start_time = static_cast<std::int64_t>(CAISSON_TRY(os::process_start_time(::getpid())));
-        self.boot_id = std::string(base::trim(CAISSON_TRY(os::read_file("/proc/sys/kernel/random/boot_id", 128))));
-        CAISSON_TRY(database_->set_box_running(launch_.box_id(), self));
+        CAISSON_TRY(database_->set_box_running(launch_.box_id(), CAISSON_TRY(this_process())));
         return {};
     }
 
@@ -245,7 +239,7 @@ class Supervisor {
                        : failed                                  ? 125
                                                                  : ended_.code();
             recorded = database_->finish_box(launch_.box_id(), failed ? store::BoxState::kFailed : store::BoxState::kStopped,
-                                             code, ended_.reason(), unix_ms());
+                                             code, ended_.reason(), os::unix_ms());
         }
         // The next process that opens the home does what could not be done here.
         if (!recorded) std::fprintf(stderr, "caisson-shim: %s\n", recorded.error().to_string().c_str());

@@ -11,6 +11,7 @@
 #include "base/sha256.h"
 #include "base/text.h"
 #include "os/file.h"
+#include "os/host.h"
 #include "vmm/initramfs.h"
 #include "vmm/machine.h"
 
@@ -46,7 +47,7 @@ Result<> save_profile(const std::string& templates, const HostProfile& profile) 
 }  // namespace
 
 Result<HostProfile> host_profile(const std::string& templates) {
-    auto boot_id = std::string(base::trim(CAISSON_TRY(os::read_file("/proc/sys/kernel/random/boot_id", 128))));
+    auto boot_id = CAISSON_TRY(os::boot_id());
     if (auto text = os::read_file(templates + "/host.json", 1 << 16)) {
         auto document = json::parse(*text, nullptr, false);
         if (document.is_object() && document.value("boot_id", std::string()) == boot_id &&
@@ -98,7 +99,7 @@ std::optional<std::string> find_template(const std::string& templates, const std
 
 Result<std::vector<TemplateInfo>> list_templates(const std::string& templates) {
     std::vector<TemplateInfo> found;
-    auto boot_id = std::string(base::trim(CAISSON_TRY(os::read_file("/proc/sys/kernel/random/boot_id", 128))));
+    auto boot_id = CAISSON_TRY(os::boot_id());
     for (const auto& name : CAISSON_TRY(os::list_directory(templates))) {
         auto text = os::read_file(templates + "/" + name + "/info.json", 1 << 16);
         if (!text) continue;

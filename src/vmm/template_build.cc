@@ -9,6 +9,7 @@
 
 #include "base/text.h"
 #include "os/file.h"
+#include "os/host.h"
 #include "os/loop.h"
 #include "os/random.h"
 #include "vmm/qcow2.h"
@@ -210,7 +211,7 @@ Result<std::string> build_template(const BuildRequest& request, int owner_gone_f
         CAISSON_TRY_CTX(freezer.run(request.deadline, owner_gone_fd), "making the template " + request.shape.to_string());
     }
     for (const char* file : {"/mem", "/state", "/initramfs", "/disk.qcow2"}) CAISSON_TRY(seal_file(work.path() + file));
-    auto boot_id = std::string(base::trim(CAISSON_TRY(os::read_file("/proc/sys/kernel/random/boot_id", 128))));
+    auto boot_id = CAISSON_TRY(os::boot_id());
     nlohmann::json info{{"cpus", request.shape.cpus},
                         {"memory_mib", request.shape.memory_mib},
                         {"image", request.image},

@@ -1,0 +1,13 @@
+// Which process answers for a box: how its record names it, and whether it is still there.
+#pragma once
+
+#include "store/database.h"
+
+namespace caisson::box {
+
+// The calling process, as the record of a box names its owner.
+Result<store::ProcessIdentity> this_process();
+// Whether that very process still lives, not merely one of its number. `boot_id` is that of this boot.
+bool owner_lives(const store::ProcessIdentity& owner, const std::string& boot_id);
+
+}  // namespace caisson::box
