@@ -11,6 +11,18 @@ namespace caisson::jail {
 
 using base::failure;
 
+namespace {
+
+// bwrap --uid alone would leave the *host's* uid 0 to whatever escapes the namespaces.
+void leave_root(os::Command& command) {
+    if (::geteuid() != 0) return;
+    auto identity = os::service_identity();
+    command.user = identity.user;
+    command.group = identity.group;
+}
+
+}  // namespace
+
 Result<std::string> find_bwrap() {
     for (const char* path : {"/usr/bin/bwrap", "/usr/local/bin/bwrap", "/bin/bwrap"})
         if (::access(path, X_OK) == 0) return std::string(path);
@@ -57,12 +69,7 @@ Result<os::Command> command(const Description& description) {
     command.resource_limits.push_back({RLIMIT_CORE, 0});  // a core would hold the guest's memory
     command.new_session = true;
     command.die_with_parent = description.die_with_parent;
-    if (::geteuid() == 0) {
-        // bwrap --uid alone would leave the *host's* uid 0 to whatever escapes the namespaces.
-        auto identity = os::service_identity();
-        command.user = identity.user;
-        command.group = identity.group;
-    }
+    leave_root(command);
     return command;
 }
 
@@ -72,11 +79,7 @@ Result<> preflight() {
     os::Command probe;
     probe.arguments = {bwrap, "--unshare-all", "--ro-bind", "/", "/", "/bin/true"};
     probe.descriptors = {{pipe.second.get(), 2}};
-    if (::geteuid() == 0) {
-        auto identity = os::service_identity();
-        probe.user = identity.user;
-        probe.group = identity.group;
-    }
+    leave_root(probe);
     auto process = CAISSON_TRY(os::spawn(probe));
     pipe.second.reset();
     auto text = CAISSON_TRY(os::read_fd(pipe.first.get(), 1 << 16, "bwrap's messages"));
