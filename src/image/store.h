@@ -53,8 +53,6 @@ struct BaseDisk {
     std::uint64_t virtual_size_bytes = 0;
 };
 
-inline constexpr std::uint64_t kDefaultDiskBytes = 10ULL << 30;
-
 struct Progress {
     std::string step;               // "reading layer 2 of 5"
     std::uint64_t done_bytes = 0;
