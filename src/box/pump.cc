@@ -11,6 +11,7 @@
 
 #include "base/text.h"
 #include "box/convert.h"
+#include "box/shim.h"
 #include "os/loop.h"
 
 namespace caisson::box {
@@ -19,7 +20,6 @@ using base::failure;
 
 namespace {
 
-constexpr std::uint32_t kMainExecution = 1;
 // A pipe that poll(2) calls writable takes this much without blocking (POSIX: PIPE_BUF), so the caller's
 // descriptors can stay blocking, as other processes that share them expect.
 constexpr std::size_t kWriteChunk = 4096;

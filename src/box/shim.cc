@@ -33,7 +33,6 @@ using std::chrono::milliseconds;
 
 namespace {
 
-constexpr std::uint32_t kMainExecution = 1;
 // How long a killed command's last output may take before the machine is ended with it.
 constexpr milliseconds kKillGrace{1000};
 // How long a guest may take to write its file systems back before its machine is ended anyway.
@@ -96,13 +95,7 @@ class Supervisor {
         vm_ = CAISSON_TRY(vmm::start_vm(plan, assets));
         timings_.set_vmm_started(mark());
         agent_ = std::make_unique<wire::Connection>(vm_.agent.get());
-        wire::Marker marker{};
-        CAISSON_TRY(os::fill_random(marker));
-        agent_->begin_session(marker);
-        wire::ToAgent hello;
-        hello.mutable_hello()->set_version_major(wire::kVersionMajor);
-        hello.mutable_hello()->set_version_minor(wire::kVersionMinor);
-        CAISSON_TRY(wire::append_control(agent_->out(), hello));
+        CAISSON_TRY(vmm::greet(*agent_));
 
         signals_ = CAISSON_TRY(os::make_signal_fd({SIGTERM, SIGINT, SIGHUP}));
         CAISSON_TRY(loop_.watch(signals_.get(), EPOLLIN, [this](std::uint32_t) { on_signal(); }));
@@ -116,7 +109,7 @@ class Supervisor {
             Error error;
             error.code = Errc::kGuest;
             error.message = "the guest did not answer within " + std::to_string(launch_.start_deadline_ms() / 1000) + " s";
-            fail(with_console(std::move(error), false), true);
+            fail(explain(std::move(error), false), true);
         });
 
         // While the machine comes up: who supervises this box now.
@@ -134,12 +127,9 @@ class Supervisor {
         fail(std::move(error), false);
     }
 
-    Error with_console(Error error, bool ended) {
+    Error explain(Error error, bool ended) {
         on_console();
-        auto excerpt = console_.excerpt();
-        error.hint = "likely cause: " + console_.likely_cause(ended) +
-                     (excerpt.empty() ? std::string() : "\nthe guest's console ended with:\n" + excerpt);
-        return error;
+        return console_.explain(std::move(error), ended);
     }
 
     // The box cannot go on. Before its command runs this is the launch's error, later the box's outcome.
@@ -280,13 +270,7 @@ class Supervisor {
     }
 
     void on_console() {
-        std::uint8_t buffer[4096];
-        for (;;) {
-            ssize_t got = ::read(vm_.console.get(), buffer, sizeof buffer);
-            if (got == 0) loop_.unwatch(vm_.console.get());
-            if (got <= 0) return;
-            console_.append({buffer, static_cast<std::size_t>(got)});
-        }
+        if (!console_.read_from(vm_.console.get())) loop_.unwatch(vm_.console.get());
     }
 
     void on_vmm_exit() {
@@ -305,7 +289,7 @@ class Supervisor {
             else if (status && status->signalled)
                 error.message = "the virtual machine was killed by signal " + std::to_string(status->code);
             else error.message = "the virtual machine ended unexpectedly";
-            fail(with_console(std::move(error), true), phase_ == Phase::kStarting);
+            fail(explain(std::move(error), true), phase_ == Phase::kStarting);
         }
         if (phase_ == Phase::kSyncing) kill_vmm();
         check_gone();

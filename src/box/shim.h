@@ -2,13 +2,18 @@
 // client by a socket: when that closes, the box ends.
 #pragma once
 
-#include "os/fd.h"
+#include <cstdint>
+
 #include "base/result.h"
+#include "os/fd.h"
 
 namespace caisson::box {
 
 // Serves exactly one request that arrives on `client`; returns when everything of it is gone.
 Result<> serve(os::Fd client);
+
+// The command that a box is started with; its streams have this number between client and shim, and shim and agent.
+inline constexpr std::uint32_t kMainExecution = 1;
 
 // Descriptor numbers that a shim is started with.
 inline constexpr int kShimClientFd = 3;

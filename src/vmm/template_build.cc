@@ -11,7 +11,6 @@
 #include "os/file.h"
 #include "os/host.h"
 #include "os/loop.h"
-#include "os/random.h"
 #include "vmm/qcow2.h"
 #include "vmm/qmp.h"
 #include "vmm/template.h"
@@ -32,13 +31,7 @@ class Freezer {
         : loop_(std::move(loop)), vm_(std::move(vm)), agent_(vm_.agent.get()), request_(request) {}
 
     Result<> run(std::chrono::seconds deadline, int owner_gone_fd) {
-        wire::Marker marker{};
-        CAISSON_TRY(os::fill_random(marker));
-        agent_.begin_session(marker);
-        wire::ToAgent hello;
-        hello.mutable_hello()->set_version_major(wire::kVersionMajor);
-        hello.mutable_hello()->set_version_minor(wire::kVersionMinor);
-        CAISSON_TRY(wire::append_control(agent_.out(), hello));
+        CAISSON_TRY(greet(agent_));
         CAISSON_TRY(agent_.flush());
 
         CAISSON_TRY(loop_.watch(vm_.console.get(), EPOLLIN, [this](std::uint32_t) { on_console(); }));
@@ -68,19 +61,10 @@ class Freezer {
     }
     void explain(Error error, bool ended) {
         on_console();
-        auto excerpt = console_.excerpt();
-        error.hint = "likely cause: " + console_.likely_cause(ended) +
-                     (excerpt.empty() ? std::string() : "\nthe guest's console ended with:\n" + excerpt);
-        finish(base::failure(std::move(error)));
+        finish(base::failure(console_.explain(std::move(error), ended)));
     }
     void on_console() {
-        std::uint8_t buffer[4096];
-        for (;;) {
-            ssize_t got = ::read(vm_.console.get(), buffer, sizeof buffer);
-            if (got == 0) loop_.unwatch(vm_.console.get());
-            if (got <= 0) return;
-            console_.append({buffer, static_cast<std::size_t>(got)});
-        }
+        if (!console_.read_from(vm_.console.get())) loop_.unwatch(vm_.console.get());
     }
     void on_exit() {
         if (frozen_) return finish({});

@@ -1,9 +1,12 @@
 #include "vmm/vm.h"
 
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "base/text.h"
 #include "os/file.h"
+#include "os/random.h"
+#include "wire/control.h"
 
 namespace caisson::vmm {
 
@@ -29,6 +32,32 @@ Result<Vm> start_vm(const MachinePlan& plan, const Assets& assets) {
     CAISSON_TRY(os::set_nonblocking(vm.agent.get(), true));
     CAISSON_TRY(os::set_nonblocking(vm.console.get(), true));
     return vm;
+}
+
+Result<> greet(wire::Connection& agent) {
+    wire::Marker marker{};
+    CAISSON_TRY(os::fill_random(marker));
+    agent.begin_session(marker);
+    wire::ToAgent hello;
+    hello.mutable_hello()->set_version_major(wire::kVersionMajor);
+    hello.mutable_hello()->set_version_minor(wire::kVersionMinor);
+    return wire::append_control(agent.out(), hello);
+}
+
+bool ConsoleTail::read_from(int fd) {
+    std::uint8_t buffer[4096];
+    for (;;) {
+        ssize_t got = ::read(fd, buffer, sizeof buffer);
+        if (got <= 0) return got != 0;
+        append({buffer, static_cast<std::size_t>(got)});
+    }
+}
+
+Error ConsoleTail::explain(Error error, bool process_ended) const {
+    auto lines = excerpt();
+    error.hint = "likely cause: " + likely_cause(process_ended) +
+                 (lines.empty() ? std::string() : "\nthe guest's console ended with:\n" + lines);
+    return error;
 }
 
 void ConsoleTail::append(base::ByteView data) {

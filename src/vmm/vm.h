@@ -7,6 +7,7 @@
 #include "os/fd.h"
 #include "os/process.h"
 #include "vmm/machine.h"
+#include "wire/connection.h"
 
 namespace caisson::vmm {
 
@@ -22,10 +23,17 @@ struct Vm {
 // process is started. Single-threaded callers only: the VMM dies with the calling thread.
 Result<Vm> start_vm(const MachinePlan& plan, const Assets& assets);
 
+// Opens a session with the machine's agent: the preamble with a fresh marker, and the host's Hello, queued in `agent`.
+Result<> greet(wire::Connection& agent);
+
 // Keeps the last bytes of a console and explains a guest that did not answer.
 class ConsoleTail {
   public:
     void append(base::ByteView data);
+    // Takes what a non-blocking console holds by now. false: its end has come.
+    bool read_from(int fd);
+    // The error of a guest that went wrong, with the likely cause and the console's end as its hint.
+    Error explain(Error error, bool process_ended) const;
     const std::string& text() const { return text_; }
     // Last lines fit for a terminal, indented; empty if the guest printed nothing.
     std::string excerpt(std::size_t lines = 12) const;
