@@ -191,10 +191,22 @@ Result<int> run(Context& context, const Arguments& arguments) {
     return outcome.shell_code();
 }
 
+// IMAGE and COMMAND are no options to the parser: everything from IMAGE on is left as it is.
+class UsageOfRun : public CLI::Formatter {
+  public:
+    std::string make_usage(const CLI::App* app, std::string name) const override {
+        auto usage = Formatter::make_usage(app, std::move(name));
+        return usage.insert(usage.find_last_not_of('\n') + 1, " IMAGE [COMMAND...]");
+    }
+};
+
 }  // namespace
 
 void add_run(CLI::App& app, Action& action) {
-    auto* command = app.add_subcommand("run", "Run a command in a new box: caisson run [options] IMAGE [COMMAND...]");
+    auto* command = app.add_subcommand("run", "Run a command in a new box");
+    auto formatter = std::make_shared<UsageOfRun>();
+    formatter->column_width(command->get_formatter()->get_column_width());
+    command->formatter(formatter);
     auto arguments = std::make_shared<Arguments>();
     command->footer(
         "Examples:\n"

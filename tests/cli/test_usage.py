@@ -16,6 +16,10 @@ def test_every_command_has_help_with_examples(command):
     assert "Example" in result.text and f"caisson {command}" in result.text and result.err == b""
 
 
+def test_the_usage_of_run_shows_image_and_command():
+    assert "Usage: caisson run [OPTIONS] IMAGE [COMMAND...]\n" in caisson("run", "--help").ok().text
+
+
 def test_help_names_every_command_and_option():
     top = caisson("--help").ok().text
     for command in {command.split()[0] for command in COMMANDS} | {"version"}:
