@@ -61,7 +61,7 @@ struct BoxOptions {
     std::uint32_t cpu_millis = 1000;
     std::uint64_t memory_bytes = 512ull << 20;
     std::uint64_t disk_bytes = 10ull << 30;
-    std::uint32_t pids_limit = 0;      // 0: the guest's own limit
+    std::uint32_t pids_limit = 0;      // processes and threads of the box; 0: only the guest kernel's own limit
     std::vector<TmpfsOption> tmpfs;
     bool read_only = false;
     bool open_stdin = false;

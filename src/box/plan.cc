@@ -16,6 +16,7 @@ constexpr const char* kDefaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/s
 constexpr std::uint64_t kMinMemoryBytes = 128ull << 20;
 constexpr std::uint64_t kMinDiskBytes = 64ull << 20;
 constexpr std::size_t kMaxName = 64;
+constexpr std::uint32_t kMaxPids = 4 << 20;  // the kernel's PID_MAX_LIMIT: it takes no larger one
 
 bool is_name(std::string_view text, std::string_view extra) {
     if (text.empty() || text.size() > kMaxName) return false;
@@ -82,6 +83,9 @@ Result<> validate(const BoxOptions& options) {
     if (options.disk_bytes < kMinDiskBytes || options.disk_bytes > vmm::kMaxDiskBytes)
         return failure(Errc::kUsage, "--disk-size " + base::format_size(options.disk_bytes) + " is out of range",
                        "give between 64M and 1T");
+    if (options.pids_limit > kMaxPids)
+        return failure(Errc::kUsage, "--pids-limit " + std::to_string(options.pids_limit) + " is too many",
+                       "give at most " + std::to_string(kMaxPids) + ", or 0 for no limit");
     if (options.timeout && options.timeout->count() <= 0) return failure(Errc::kUsage, "--timeout must be more than zero");
     if (options.timeout && options.timeout->count() > 0x7fffffff)
         return failure(Errc::kUsage, "--timeout is longer than 24 days");
@@ -157,7 +161,8 @@ wire::Configure plan_configure(const BoxOptions& options, const std::string& box
     if (shape && (static_cast<std::uint64_t>(shape->memory_mib) << 20) != options.memory_bytes)
         configure.set_memory_limit_bytes(options.memory_bytes);
     if (shape && shape->cpus * 1000 != options.cpu_millis) configure.set_cpu_limit_millis(options.cpu_millis);
-    configure.set_pids_limit(options.pids_limit);
+    // The container's init is ours and shares its cgroup; it does not count.
+    if (options.pids_limit > 0) configure.set_pids_limit(std::min(options.pids_limit + 1, kMaxPids));
     return configure;
 }
 

@@ -362,7 +362,8 @@ Result<std::string> Runtime::plan(const BoxOptions& options) {
     for (const auto& tmpfs : options.tmpfs)
         text += "tmpfs      " + tmpfs.path + (tmpfs.size_bytes > 0 ? " " + base::format_size(tmpfs.size_bytes) : "") + "\n";
     text += "limits     cpus " + std::to_string(options.cpu_millis) + "/1000, memory " +
-            base::format_size(options.memory_bytes) + "\n";
+            base::format_size(options.memory_bytes) +
+            (options.pids_limit > 0 ? ", processes " + std::to_string(options.pids_limit) : "") + "\n";
     text += "network    none\n";
     text += jail::describe(jail_plan);
     words.clear();

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <limits>
 
 #include "base/text.h"
 #include "cli/command.h"
@@ -25,7 +26,7 @@ struct Arguments {
     std::vector<std::string> environment;
     std::vector<std::string> environment_files;
     std::vector<std::string> tmpfs;
-    std::string name, hostname, working_directory, user, cpus = "1", memory = "512M", disk_size = "10G", timeout;
+    std::string name, hostname, working_directory, user, cpus = "1", memory = "512M", disk_size = "10G", pids_limit = "0", timeout;
     std::string entrypoint, network = "none", platform;
     bool has_entrypoint = false;
     bool remove = false, interactive = false, terminal = false, read_only = false, cold = false;
@@ -97,6 +98,17 @@ Result<std::uint32_t> parse_cpus(const std::string& text) {
     return static_cast<std::uint32_t>(std::lround(cpus * 1000));
 }
 
+// 0 and -1 mean no limit, as in Docker and podman.
+Result<std::uint32_t> parse_pids_limit(const std::string& text) {
+    std::int64_t pids = 0;
+    auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), pids);
+    if (text.empty() || error != std::errc{} || end != text.data() + text.size() || pids < -1 ||
+        pids > std::numeric_limits<std::uint32_t>::max())
+        return failure(Errc::kUsage, "--pids-limit '" + base::printable(text, 64) + "' is not a number of processes",
+                       "write for example 100; 0 or -1 for no limit");
+    return static_cast<std::uint32_t>(std::max<std::int64_t>(pids, 0));
+}
+
 Result<BoxOptions> box_options(const Arguments& arguments) {
     BoxOptions options;
     if (arguments.image_and_command.empty())
@@ -120,6 +132,7 @@ Result<BoxOptions> box_options(const Arguments& arguments) {
     options.memory_bytes = CAISSON_TRY_CTX(base::parse_size(arguments.memory), "--memory");
     options.disk_bytes = CAISSON_TRY_CTX(base::parse_size(arguments.disk_size), "--disk-size");
     if (options.disk_bytes % 4096 != 0) options.disk_bytes = (options.disk_bytes / 4096 + 1) * 4096;
+    options.pids_limit = CAISSON_TRY(parse_pids_limit(arguments.pids_limit));
     if (!arguments.timeout.empty())
         options.timeout = CAISSON_TRY_CTX(base::parse_duration(arguments.timeout), "--timeout");
     options.read_only = arguments.read_only;
@@ -233,6 +246,8 @@ void add_run(CLI::App& app, Action& action) {
     command->add_option("--cpus", arguments->cpus, "CPUs, fractions allowed")->type_name("N")->capture_default_str();
     command->add_option("-m,--memory", arguments->memory, "Memory")->type_name("SIZE")->capture_default_str();
     command->add_option("--disk-size", arguments->disk_size, "Size of the root disk (sparse)")->type_name("SIZE")->capture_default_str();
+    command->add_option("--pids-limit", arguments->pids_limit, "Most processes and threads; 0 or -1: no limit")
+        ->type_name("N")->capture_default_str();
     command->add_option("--tmpfs", arguments->tmpfs, "Mount a tmpfs: PATH[:size=64M,mode=1777,exec]")
         ->type_name("PATH")->allow_extra_args(false)->take_all();
     command->add_flag("--read-only", arguments->read_only, "Make the root disk read-only inside the box");

@@ -102,6 +102,20 @@ def test_options_reach_the_box(tmp_path):
     assert int(found["sizes"].splitlines()[1]) < 16 << 20
 
 
+@pytest.mark.parametrize("how", [[], ["--cold"]])
+def test_processes_are_limited(how):
+    # As in Docker the command itself counts, and nothing of caisson's does.
+    assert run(*how, "--pids-limit", "1", BASE, "echo", "alone").ok().text == "alone\n"
+    script_text = "import os\ntry:\n while True:\n  n = os.fork()\n  if n == 0: os.execlp('sleep', 'sleep', '60')\n  print('one more', flush=True)\nexcept OSError as e: print(e.strerror)"
+    limited = run(*how, "--pids-limit", "10", BASE, "python3", "-c", script_text).ok()
+    assert limited.lines == ["one more"] * 9 + ["Resource temporarily unavailable"]
+
+
+def test_processes_are_not_limited_by_default():
+    for option in ([], ["--pids-limit", "0"], ["--pids-limit", "-1"]):
+        assert run(*option, BASE, "cat", "/sys/fs/cgroup/pids.max").ok().text == "max\n"
+
+
 def test_the_image_s_configuration(tiny):
     default = run(TINY).ok()
     assert default.text == "entrypoint blue cmd\n", "entrypoint and cmd of the image, with its environment"

@@ -26,7 +26,7 @@ def test_help_names_every_command_and_option():
         assert re.search(rf"^  {command}\b", top, flags=re.M), command
     options = caisson("run", "--help").ok().text
     for option in ("--rm", "--name", "--hostname", "-i", "-e", "--env-file", "-w", "-u", "--entrypoint", "--cpus", "--memory",
-                   "--disk-size", "--tmpfs", "--read-only", "--timeout", "--timings", "--dry-run", "--cold", "-q", "--net"):
+                   "--disk-size", "--pids-limit", "--tmpfs", "--read-only", "--timeout", "--timings", "--dry-run", "--cold", "-q", "--net"):
         assert option in options, option
     assert re.fullmatch(r"caisson \d+\.\d+\.\d+\n", caisson("version").ok().text)
     assert caisson("--version").ok().text == caisson("version").text
@@ -49,6 +49,10 @@ def test_help_names_every_command_and_option():
     (["run", "--memory", "900G", BASE, "true"], "emory"),
     (["run", "--disk-size", "1M", BASE, "true"], "64M"),
     (["run", "--disk-size", "9000T", BASE, "true"], "--disk-size"),
+    (["run", "--pids-limit", "-2", BASE, "true"], "--pids-limit"),
+    (["run", "--pids-limit", "many", BASE, "true"], "--pids-limit"),
+    (["run", "--pids-limit", "4194305", BASE, "true"], "4194304"),
+    (["run", "--pids-limit", "99999999999", BASE, "true"], "--pids-limit"),
     (["run", "--timeout", "soon", BASE, "true"], "30s"),
     (["run", "--timeout", "0", BASE, "true"], "--timeout"),
     (["run", "--timeout", "99d", BASE, "true"], "--timeout"),
