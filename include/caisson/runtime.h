@@ -54,7 +54,7 @@ struct BoxOptions {
     std::vector<std::string> command;  // empty: the image's
     std::optional<std::string> entrypoint;  // replaces the image's; empty string: none
     std::string name;                  // empty: drawn
-    std::string hostname;              // empty: the first 12 characters of the id
+    std::string hostname;              // empty: the last 12 characters of the id
     std::vector<std::pair<std::string, std::string>> environment;  // over the image's
     std::string working_directory;     // empty: the image's
     std::string user;                  // empty: the image's

@@ -128,10 +128,21 @@ Result<wire::Exec> plan_exec(const BoxOptions& options, const image::Config& con
     return exec;
 }
 
+std::string hostname_of(const BoxOptions& options, const std::string& box_id) {
+    // The last characters of a ULID are random; the first are the time, which boxes started together share.
+    return options.hostname.empty() ? box_id.substr(box_id.size() - 12) : options.hostname;
+}
+
+void add_hostname(wire::Exec& exec, const std::string& hostname) {
+    const auto& environment = exec.environment();
+    bool has_one = std::any_of(environment.begin(), environment.end(),
+                               [](const auto& variable) { return base::starts_with(variable, "HOSTNAME="); });
+    if (!has_one) exec.add_environment("HOSTNAME=" + hostname);
+}
+
 wire::Configure plan_configure(const BoxOptions& options, const std::string& box_id, const std::string& machine_id) {
     wire::Configure configure;
-    // The last characters of a ULID are random; the first are the time, which boxes started together share.
-    std::string hostname = options.hostname.empty() ? box_id.substr(box_id.size() - 12) : options.hostname;
+    const auto hostname = hostname_of(options, box_id);
     configure.set_hostname(hostname);
     configure.set_machine_id(machine_id);
     auto* root = configure.mutable_root();

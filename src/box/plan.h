@@ -14,6 +14,12 @@ Result<> validate(const BoxOptions& options);
 // kUsage if nothing is left to run.
 Result<wire::Exec> plan_exec(const BoxOptions& options, const image::Config& config);
 
+// What the box is called inside: as asked, else by its id.
+std::string hostname_of(const BoxOptions& options, const std::string& box_id);
+
+// HOSTNAME, as Docker sets it: unless the image or the user does.
+void add_hostname(wire::Exec& exec, const std::string& hostname);
+
 // Hostname, files, limits, mounts. Entropy and time are filled in by the shim when the guest answers.
 wire::Configure plan_configure(const BoxOptions& options, const std::string& box_id, const std::string& machine_id);
 

@@ -6,7 +6,10 @@
 namespace caisson::box {
 namespace {
 
+using testing::Contains;
 using testing::HasSubstr;
+using testing::Not;
+using testing::StartsWith;
 
 constexpr const char* kBoxId = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
 
@@ -25,6 +28,27 @@ TEST(Plan, TheKernelsLargestProcessLimitIsTheLargest) {
     ASSERT_FALSE(refused);
     EXPECT_EQ(refused.error().code, Errc::kUsage);
     EXPECT_THAT(refused.error().to_string(), HasSubstr("--pids-limit 4194305"));
+}
+
+std::vector<std::string> environment(const BoxOptions& options, const image::Config& config) {
+    auto exec = plan_exec(options, config).value();
+    add_hostname(exec, hostname_of(options, kBoxId));
+    return {exec.environment().begin(), exec.environment().end()};
+}
+
+TEST(Plan, HostnameIsAVariableToo) {
+    EXPECT_THAT(environment({.command = {"c"}}, {}), Contains("HOSTNAME=RRFFQ69G5FAV"));
+    EXPECT_THAT(environment({.command = {"c"}, .hostname = "here"}, {}), Contains("HOSTNAME=here"));
+    EXPECT_EQ(plan_configure({}, kBoxId, "m").hostname(), "RRFFQ69G5FAV");
+}
+
+TEST(Plan, ImageAndUserMaySetHostnameThemselves) {
+    auto by_image = environment({.command = {"c"}}, {.env = {"HOSTNAME=image"}});
+    EXPECT_THAT(by_image, Contains(StartsWith("HOSTNAME=")).Times(1));
+    EXPECT_THAT(by_image, Contains("HOSTNAME=image"));
+    auto by_user = environment({.command = {"c"}, .environment = {{"HOSTNAME", ""}}}, {.env = {"HOSTNAME=image"}});
+    EXPECT_THAT(by_user, Contains("HOSTNAME="));
+    EXPECT_THAT(by_user, Not(Contains("HOSTNAME=image")));
 }
 
 }  // namespace

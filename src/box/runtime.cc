@@ -185,6 +185,7 @@ wire::ToShim launch_request(const RuntimeState& runtime, const BoxState& box, co
     launch->set_disk_bytes(options.disk_bytes);
     *launch->mutable_configure() = box::plan_configure(options, box.id, machine_id);
     *launch->mutable_exec() = decision.exec;
+    box::add_hostname(*launch->mutable_exec(), box::hostname_of(options, box.id));
     launch->set_start_deadline_ms(template_directory.empty() ? kColdDeadlineMs : kRestoreDeadlineMs);
     if (options.timeout) launch->set_timeout_ms(static_cast<std::uint32_t>(options.timeout->count()));
     return request;
@@ -344,7 +345,7 @@ Result<std::string> Runtime::plan(const BoxOptions& options) {
     machine.disk = vmm::Disk{box_directory + "/disk.qcow2",
                              base_disk.value_or("(root disk of " + decision.image.name + ", not made yet)"),
                              options.disk_bytes};
-    auto configure = box::plan_configure(options, std::string(26, '0'), "drawn at the start");
+    box::add_hostname(decision.exec, options.hostname.empty() ? "(the end of ID)" : options.hostname);
     auto jail_plan = vmm::vmm_jail(machine, decision.engine.assets);
     jail_plan.descriptors = {{0, 1}, {0, 2}, {0, machine.qmp_fd}, {0, machine.agent_fd}, {0, machine.console_fd}};
 

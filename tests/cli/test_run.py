@@ -43,6 +43,7 @@ P
     assert variables["HOME"] == "/root"
     assert set(variables) <= {"PATH", "HOME", "HOSTNAME", "PWD", "OLDPWD", "SHLVL", "_"}, "nothing of the host's"
     assert re.fullmatch(r"[0-9A-Za-z]{12}", found["hostname"])
+    assert variables["HOSTNAME"] == found["hostname"]
     assert found["etc"].splitlines()[0] == found["hostname"] and "127.0.0.1\tlocalhost" in found["etc"]
     assert found["hostname"] in found["etc"].splitlines()[-1]
     assert found["net"] == "lo"
@@ -86,7 +87,7 @@ def test_options_reach_the_box(tmp_path):
     for line in ("GIVEN=1", "TAKEN=caller", "BOTH=option", "SPACED=in front", "FROM_FILE=file ", "TAKEN_BY_FILE=caller too",
                  "EMPTY=", "EQUALS=a=b", "SPACES=a b  c"):
         assert line in variables, line
-    assert "NEWLINE=a\nb" in found["env"]
+    assert "NEWLINE=a\nb" in found["env"] and "HOSTNAME=box-7.example" in variables
     assert not any(line.startswith(("UNSET", "BOTH=file")) for line in variables)
     assert found["pwd"].splitlines() == ["/made/for/me", "0:0:755"]
     assert found["hostname"].splitlines() == ["box-7.example"] * 2
