@@ -186,6 +186,7 @@ wire::ToShim launch_request(const RuntimeState& runtime, const BoxState& box, co
     *launch->mutable_configure() = box::plan_configure(options, box.id, machine_id);
     *launch->mutable_exec() = decision.exec;
     box::add_hostname(*launch->mutable_exec(), box::hostname_of(options, box.id));
+    launch->set_engine(box.engine);
     launch->set_start_deadline_ms(template_directory.empty() ? kColdDeadlineMs : kRestoreDeadlineMs);
     if (options.timeout) launch->set_timeout_ms(static_cast<std::uint32_t>(options.timeout->count()));
     return request;

@@ -49,6 +49,7 @@ Result<> Supervisor::run() {
 }
 
 Result<> Supervisor::start() {
+    std::fprintf(stderr, "caisson-shim: %s\n", launch_.engine().c_str());
     vmm::MachinePlan plan;
     plan.start = launch_.template_directory().empty() ? vmm::MachinePlan::Start::kCold
                                                       : vmm::MachinePlan::Start::kRestore;

@@ -25,6 +25,11 @@ def test_without_rm_a_box_is_kept_until_it_is_removed(kept_boxes):
     assert box["id"] in box_ids() and (HOME / "boxes" / box["id"] / "disk.qcow2").exists()
     drawn = next(name for name in boxes if name != "kept-1")
     assert "-" in drawn, "a name that people can say"
+    plan = caisson("run", "--dry-run", BASE, "true").ok().lines
+    engine = next(line.split(maxsplit=1)[1] for line in plan if line.startswith("engine "))
+    assert "TCG" in engine or "KVM" in engine
+    log = (HOME / "boxes" / box["id"] / "shim.log").read_text().splitlines()
+    assert log == ["caisson-shim: " + engine], "what runs the guest, and why; nothing else went wrong"
     text = caisson("ls").ok().text
     assert "kept-1" in text and "stopped" in text and drawn in text
     taken = caisson("run", "--rm", "--name", "kept-1", BASE, "true")
