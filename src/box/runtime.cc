@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "base/id.h"
 #include "base/text.h"
@@ -111,7 +112,8 @@ box::TemplateImage template_image(const image::Image& image, const std::string& 
 
 // Records the box and makes its directory, lock and overlay. Undoes itself on failure.
 Result<std::shared_ptr<BoxState>> create_box(std::shared_ptr<RuntimeState> runtime, const BoxOptions& options,
-                                             const Decision& decision, const std::string& template_directory) {
+                                             const Decision& decision, const std::string& template_directory,
+                                             const std::string& base_disk) {
     auto box = std::make_shared<BoxState>();
     box->runtime = runtime;
     box->auto_remove = options.auto_remove;
@@ -124,6 +126,7 @@ Result<std::shared_ptr<BoxState>> create_box(std::shared_ptr<RuntimeState> runti
     record.command = nlohmann::json(std::vector<std::string>(decision.exec.arguments().begin(), decision.exec.arguments().end()))
                          .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
     record.auto_remove = options.auto_remove;
+    record.base_disk = base_disk;
     record.created_ms = os::unix_ms();
     record.owner = CAISSON_TRY(box::this_process());
     constexpr int kNameTries = 8;
@@ -303,7 +306,7 @@ Result<Box> Runtime::run(const BoxOptions& options) {
     auto machine_id = CAISSON_TRY(random_hex(16));
 
     for (int attempt = 0;; ++attempt) {
-        auto box = CAISSON_TRY(create_box(state_, options, decision, template_directory));
+        auto box = CAISSON_TRY(create_box(state_, options, decision, template_directory, base_disk));
         auto started = [&]() -> Result<> {
             box->shim = CAISSON_TRY(box::ShimClient::start(state_->shim_program(), box->lock->fd().get(),
                                                            state_->home.box(box->id) + "/shim.log"));
@@ -441,11 +444,17 @@ Result<std::vector<std::string>> Runtime::remove_image(const std::string& refere
     std::scoped_lock guard(state_->database_mutex);
     auto image = CAISSON_TRY(state_->images->find(reference));
     // Boxes keep only an overlay: without its base disk such a box is lost.
-    for (const auto& box : CAISSON_TRY(state_->database->boxes()))
+    std::set<std::string> disks;
+    for (const auto& box : CAISSON_TRY(state_->database->boxes())) {
         if (box.image_digest == image.manifest_digest)
             return failure(Errc::kInUse, "image " + image.name + " is used by box " + box.name,
                            "remove the box first: caisson rm " + box.name);
-    return CAISSON_TRY(state_->images->remove(reference, {})).names;
+        // Its image may have lost its name to a newer one.
+        disks.insert(box.base_disk);
+    }
+    image::RemoveOptions in_use;
+    in_use.disk_in_use = [&](const std::string& path) { return disks.contains(path); };
+    return CAISSON_TRY(state_->images->remove(reference, in_use)).names;
 }
 
 namespace {

@@ -14,10 +14,11 @@ using base::failure;
 
 namespace {
 
-constexpr int kSchemaVersion = 1;
 constexpr int kBusyTimeoutMs = 15000;
 
-constexpr const char* kSchema = R"(
+// What takes a database from each version to the next, beginning with an empty one. Never changed, only added to.
+constexpr const char* kMigrations[] = {
+    R"(
 CREATE TABLE boxes(
   id TEXT PRIMARY KEY,
   name TEXT NOT NULL UNIQUE,
@@ -35,11 +36,16 @@ CREATE TABLE boxes(
   reason TEXT NOT NULL DEFAULT ''
 ) STRICT;
 PRAGMA user_version = 1;
-)";
+)",
+    R"(
+ALTER TABLE boxes ADD COLUMN base_disk TEXT NOT NULL DEFAULT '';
+PRAGMA user_version = 2;
+)"};
+constexpr std::int64_t kSchemaVersion = std::size(kMigrations);
 
 constexpr const char* kColumns =
     "id,name,image,image_digest,command,state,auto_remove,created_ms,finished_ms,owner_pid,owner_start,owner_boot,"
-    "exit_code,reason";
+    "exit_code,reason,base_disk";
 
 base::Failure sqlite_failure(sqlite3* handle, const std::string& doing) {
     int code = sqlite3_extended_errcode(handle);
@@ -145,6 +151,7 @@ Result<BoxRecord> read_record(const Statement& row) {
     record.owner = {row.number(9), row.number(10), row.text(11)};
     if (!row.is_null(12)) record.exit_code = static_cast<int>(row.number(12));
     record.reason = row.text(13);
+    record.base_disk = row.text(14);
     return record;
 }
 
@@ -191,7 +198,8 @@ Result<Database> Database::open(const std::string& path) {
         CAISSON_TRY(connection->execute("BEGIN IMMEDIATE", "making the database"));
         auto migrated = [&]() -> Result<> {
             // Somebody else may have been first while we waited for the lock.
-            if (CAISSON_TRY(version_of()) == 0) CAISSON_TRY(connection->execute(kSchema, "making the database"));
+            for (auto next = CAISSON_TRY(version_of()); next < kSchemaVersion; ++next)
+                CAISSON_TRY(connection->execute(kMigrations[next], "making the database"));
             return connection->execute("COMMIT", "making the database");
         }();
         if (!migrated) {
@@ -204,7 +212,7 @@ Result<Database> Database::open(const std::string& path) {
 
 Result<> Database::insert_box(const BoxRecord& record) {
     auto statement = CAISSON_TRY(Statement::prepare(
-        connection_->handle, std::string("INSERT INTO boxes(") + kColumns + ") VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?)"));
+        connection_->handle, std::string("INSERT INTO boxes(") + kColumns + ") VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"));
     statement.bind(record.id);
     statement.bind(record.name);
     statement.bind(record.image);
@@ -220,6 +228,7 @@ Result<> Database::insert_box(const BoxRecord& record) {
     if (record.exit_code) statement.bind(std::int64_t{*record.exit_code});
     else statement.bind_null();
     statement.bind(record.reason);
+    statement.bind(record.base_disk);
     auto inserted = statement.step("recording box " + record.name);
     if (!inserted) {
         if (sqlite3_extended_errcode(connection_->handle) == SQLITE_CONSTRAINT_UNIQUE) {

@@ -1,4 +1,4 @@
-// The database: the only file that includes sqlite3.h is database.cc. One connection per Database; not shared between
+// The database: beside its test, the only file that includes sqlite3.h is database.cc. One connection per Database; not shared between
 // threads. Every method is one transaction and durable when it returns (WAL, synchronous=FULL).
 #pragma once
 
@@ -36,6 +36,7 @@ struct BoxRecord {
     ProcessIdentity owner;         // who makes it, later its shim
     std::optional<int> exit_code;  // as a shell sees it
     std::string reason;            // why it ended, for people
+    std::string base_disk;         // path of what its overlay lies over; empty in records of old homes
 };
 
 class Database {

@@ -1,4 +1,5 @@
 #include <gtest/gtest.h>
+#include <sqlite3.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -13,6 +14,13 @@ class StoreTest : public testing::Test {
   protected:
     os::TemporaryDirectory directory_ = os::TemporaryDirectory::create("/tmp", "caisson-store-test-").value();
     std::string path(const std::string& name) { return directory_.path() + "/" + name; }
+    // What another version of caisson might have done to the database.
+    void execute(const std::string& sql) {
+        sqlite3* handle = nullptr;
+        ASSERT_EQ(sqlite3_open(path("db").c_str(), &handle), SQLITE_OK);
+        EXPECT_EQ(sqlite3_exec(handle, sql.c_str(), nullptr, nullptr, nullptr), SQLITE_OK) << sqlite3_errmsg(handle);
+        sqlite3_close(handle);
+    }
     static BoxRecord record(const std::string& id, const std::string& name) {
         BoxRecord box;
         box.id = id;
@@ -20,6 +28,7 @@ class StoreTest : public testing::Test {
         box.image = "caisson/base:latest";
         box.command = "[\"true\"]";
         box.owner = {42, 4242, "boot"};
+        box.base_disk = "/home/disks/d.ext4";
         return box;
     }
 };
@@ -31,6 +40,7 @@ TEST_F(StoreTest, ABoxIsFoundByNameIdAndUniquePrefix) {
     EXPECT_EQ(database.find_box("one")->id, "01abc");
     EXPECT_EQ(database.find_box("01abd")->name, "two");
     EXPECT_EQ(database.find_box("01abc")->owner.start_time, 4242);
+    EXPECT_EQ(database.find_box("01abc")->base_disk, "/home/disks/d.ext4");
     EXPECT_EQ(database.find_box("01ab").error().code, Errc::kUsage);
     EXPECT_EQ(database.find_box("three").error().code, Errc::kNotFound);
     EXPECT_EQ(database.find_box("").error().code, Errc::kNotFound);
@@ -63,13 +73,23 @@ TEST_F(StoreTest, StatesAreKeptAcrossConnections) {
 
 TEST_F(StoreTest, AHomeFromTheFutureIsRefusedPolitely) {
     { ASSERT_TRUE(Database::open(path("db")).has_value()); }
-    // user_version is the big-endian number at offset 60 of the file (SQLite file format); the WAL is folded in first.
-    ASSERT_EQ(std::system(("sqlite3 " + path("db") + " 'PRAGMA user_version=99' 2>/dev/null || "
-                           "python3 -c \"import sqlite3;c=sqlite3.connect('" + path("db") +
-                           "');c.execute('PRAGMA user_version=99')\"").c_str()), 0);
+    execute("PRAGMA user_version=99");
     auto opened = Database::open(path("db"));
     ASSERT_FALSE(opened.has_value());
     EXPECT_EQ(opened.error().code, Errc::kUnsupported);
+}
+
+TEST_F(StoreTest, AHomeOfTheFirstVersionKeepsItsBoxes) {
+    {
+        auto database = Database::open(path("db")).value();
+        ASSERT_TRUE(database.insert_box(record("01abc", "one")).has_value());
+    }
+    execute("ALTER TABLE boxes DROP COLUMN base_disk; PRAGMA user_version=1");
+    auto box = Database::open(path("db")).value().find_box("one");
+    ASSERT_TRUE(box.has_value()) << box.error().to_string();
+    EXPECT_EQ(box->owner.start_time, 4242);
+    EXPECT_EQ(box->base_disk, "");
+    EXPECT_TRUE(Database::open(path("db")).value().insert_box(record("01abd", "two")).has_value());
 }
 
 TEST_F(StoreTest, AFileThatIsNoDatabaseIsCorrupt) {

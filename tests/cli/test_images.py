@@ -116,6 +116,29 @@ def test_an_image_in_use_stays(sources, loaded, kept_boxes):
     caisson("image", "rm", "load/used").ok()
 
 
+@pytest.mark.keeps
+def test_the_disk_of_a_kept_box_outlives_its_image(loaded, kept_boxes):
+    with tarfile.open(TINY_ARCHIVE) as archive:
+        manifest = json.load(archive.extractfile("index.json"))["manifests"][0]["digest"][7:]
+        layer = json.load(archive.extractfile("blobs/sha256/" + manifest))["layers"][0]["digest"][7:]
+        rootfs = io.BytesIO(archive.extractfile("blobs/sha256/" + layer).read())
+    with tarfile.open(fileobj=rootfs, mode="a") as tar:
+        tar.addfile(tarfile.TarInfo("a-disk-of-its-own"))
+    disks = lambda: set((HOME / "disks").glob("*.ext4"))
+    before = disks()
+    caisson("image", "import", "--name", "moved/name", "-", input=rootfs.getvalue()).ok()
+    assert caisson("run", "--name", "keeper", "moved/name", "true").code == 0
+    disk, = disks() - before
+    # The name moves to another image, and then goes: no image has these layers any more, but a box does.
+    caisson("image", "load", "--name", "moved/name", TINY_ARCHIVE).ok()
+    caisson("image", "rm", "moved/name").ok()
+    assert disk in disks()
+    caisson("rm", "keeper").ok()
+    caisson("image", "load", "--name", "moved/name", TINY_ARCHIVE).ok()
+    caisson("image", "rm", "moved/name").ok()
+    assert disk not in disks()
+
+
 @pytest.mark.parametrize("content", [b"", b"not an archive", b"\0" * 10240, os.urandom(5000)])
 def test_what_is_no_image_is_refused(content):
     before = names(), blobs()
