@@ -115,7 +115,7 @@ Result<> become(const UserIdentity& user) {
         for (int fd = 0; fd <= 2; ++fd) {
             struct stat info {};
             if (::fstat(fd, &info) == 0 && (S_ISFIFO(info.st_mode) || ::isatty(fd) == 1))
-                static_cast<void>(::fchown(fd, user.uid, static_cast<gid_t>(-1)));
+                static_cast<void>(!::fchown(fd, user.uid, static_cast<gid_t>(-1)));
         }
     }
     if (::setgroups(user.groups.size(), user.groups.data()) != 0) return failure_errno("cannot set groups");

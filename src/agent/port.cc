@@ -44,6 +44,7 @@ void Port::readable() {
             return;
         }
         take(static_cast<std::size_t>(got));
+        if (broken_) return;
     }
 }
 
@@ -63,10 +64,14 @@ void Port::take(std::size_t count) {
         else
             handled = base::failure(std::move(frame).error());
         if (handled) continue;
-        // Either a new session's preamble, or nonsense; the difference shows in what follows.
+        // Either a new session's preamble, or nonsense.
         base::Bytes rest(decoder_.unread().begin(), decoder_.unread().end());
-        if (rest.size() < wire::kMagic.size() || !std::equal(wire::kMagic.begin(), wire::kMagic.end(), rest.begin()))
-            log_failure("dropped the session: " + handled.error().to_string());
+        if (rest.size() < wire::kMagic.size() || !std::equal(wire::kMagic.begin(), wire::kMagic.end(), rest.begin())) {
+            loop_.unwatch(fd_.get());
+            broken_ = true;
+            handlers_.session_broken(handled.error());
+            return;
+        }
         end_session(rest);
     }
 }
@@ -115,7 +120,7 @@ std::size_t Port::write_some(ByteView bytes) {
 }
 
 void Port::send(const wire::FromAgent& message) {
-    if (seeker_) return;
+    if (seeker_ || broken_) return;
     if (auto sent = wire::append_control(out_, message); !sent) log_failure(sent.error().to_string());
 }
 

@@ -14,14 +14,16 @@
 
 namespace caisson::agent {
 
-// Whatever is wrong with the incoming bytes, the port forgets the session and looks for the preamble of the next one.
-// A host that goes away and comes back, or a template that is restored, looks exactly like that.
+// A host that goes away, or a template that is restored by another one, ends the session: the port forgets it and looks
+// for the preamble of the next. Bytes that are neither frames nor a preamble break it for good, since no host would come
+// back after that.
 class Port {
   public:
     struct Handlers {
         std::function<void()> session_began;  // the preamble has been answered
         std::function<Result<>(const wire::FrameView&)> frame;  // an error ends the session
         std::function<void()> session_ended;  // may come without session_began before it
+        std::function<void(const Error&)> session_broken;  // the host sent nonsense; nothing follows
         std::function<void()> drained;        // backlog() has fallen below kLowWater
     };
     static constexpr std::size_t kHighWater = 256 * 1024;
@@ -58,6 +60,7 @@ class Port {
     base::Bytes out_;
     std::size_t sent_ = 0;
     bool above_low_water_ = false;
+    bool broken_ = false;
     os::Loop::Clock::time_point read_at_;
 };
 

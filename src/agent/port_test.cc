@@ -22,10 +22,12 @@ class PortTest : public testing::Test {
         port_ = std::make_unique<Port>(std::move(pair.first), loop_,
                                        Port::Handlers{.session_began = [this] { ++began_; },
                                                       .frame = [this](const wire::FrameView& frame) -> Result<> {
+                                                          if (refuse_) return base::failure(Errc::kProtocol, "no");
                                                           payloads_.emplace_back(base::as_text(frame.payload));
                                                           return {};
                                                       },
                                                       .session_ended = [this] { ++ended_; },
+                                                      .session_broken = [this](const Error&) { ++broken_; },
                                                       .drained = [this] { ++drained_; }});
         ASSERT_TRUE(port_->start().has_value());
     }
@@ -60,8 +62,10 @@ class PortTest : public testing::Test {
     std::unique_ptr<Port> port_;
     int began_ = 0;
     int ended_ = 0;
+    int broken_ = 0;
     int drained_ = 0;
     std::vector<std::string> payloads_;
+    bool refuse_ = false;
 };
 
 TEST_F(PortTest, AnswersThePreambleWithTheSameMarker) {
@@ -103,16 +107,23 @@ TEST_F(PortTest, ASecondPreambleBeginsANewSession) {
     EXPECT_EQ(host_received(), preamble(2));
 }
 
-TEST_F(PortTest, NonsenseEndsTheSessionUntilThePreambleOfAnother) {
+TEST_F(PortTest, NonsenseBreaksTheSessionForGood) {
     host_sends(preamble(1));
     host_received();
     host_sends(Bytes(100, 0xff));
-    EXPECT_EQ(ended_, 1);
-    host_sends(data("ignored"));
-    host_sends(preamble(3));
-    host_sends(data("heard"));
-    EXPECT_EQ(payloads_, std::vector<std::string>{"heard"});
-    EXPECT_EQ(host_received(), preamble(3));
+    EXPECT_EQ(broken_, 1);
+    EXPECT_EQ(ended_, 0);
+    ASSERT_GT(::send(host_.get(), preamble(3).data(), wire::kPreambleBytes, 0), 0);
+    ASSERT_TRUE(loop_.step(std::chrono::milliseconds(10)).has_value());
+    EXPECT_TRUE(host_received().empty());
+    EXPECT_EQ(broken_, 1);
+}
+
+TEST_F(PortTest, AFrameThatIsRefusedBreaksTheSession) {
+    refuse_ = true;
+    host_sends(preamble(1));
+    host_sends(data("refused"));
+    EXPECT_EQ(broken_, 1);
 }
 
 TEST_F(PortTest, NothingIsSentWithoutASession) {

@@ -22,6 +22,7 @@ Session::Session(BootedGuest guest, os::Loop& loop)
             {.session_began = [] {},
              .frame = [this](const wire::FrameView& view) { return frame(view); },
              .session_ended = [this] { ended(); },
+             .session_broken = [this](const Error& error) { broken(error); },
              .drained =
                  [this] {
                      for (auto& [id, execution] : executions_) execution->port_drained();
@@ -42,6 +43,14 @@ void Session::ended() {
     greeted_ = false;
     executions_.clear();
     finished_.clear();
+}
+
+// Only a host that is not ours does this. The box's data is saved as far as that goes, and the machine ends, which the
+// host sees; the console says why.
+void Session::broken(const Error& error) {
+    log_failure("the host broke the protocol: " + error.to_string());
+    stopping_ = true;
+    end_container(true);
 }
 
 Execution* Session::find(std::uint32_t id) {
@@ -198,15 +207,17 @@ void Session::kill_container() {
     container_->kill();
 }
 
+void Session::end_container(bool sync) {
+    if (!container_) return;
+    container_->kill();
+    seat_.reset();
+    executions_.clear();
+    if (auto done = sync ? container_->unmount(kUnmountDeadline) : Result<>(); !done) log_failure(done.error().to_string());
+}
+
 void Session::shutdown(const wire::Shutdown& shutdown) {
     stopping_ = true;
-    if (container_) {
-        container_->kill();
-        seat_.reset();
-        executions_.clear();
-        if (auto done = shutdown.sync() ? container_->unmount(kUnmountDeadline) : Result<>(); !done)
-            log_failure(done.error().to_string());
-    }
+    end_container(shutdown.sync());
     wire::FromAgent answer;
     answer.mutable_shut_down();
     port_.send(answer);

@@ -35,7 +35,9 @@ class Session {
     void signal(const wire::Signal& signal);
     void shutdown(const wire::Shutdown& shutdown);
     void ended();
+    void broken(const Error& error);
     void kill_container();
+    void end_container(bool sync);
 
     Execution* find(std::uint32_t id);
     void refuse(std::uint32_t id, const std::string& text, int error_number = 0);

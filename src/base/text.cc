@@ -164,6 +164,10 @@ std::string printable(std::string_view bytes, std::size_t max_bytes) {
         // C0, DEL and C1 (U+0080..U+009F, which terminals obey as well) must not reach a terminal.
         bool control = first < 0x20 || first == 0x7F ||
                        (length == 2 && first == 0xC2 && static_cast<unsigned char>(bytes[1]) < 0xA0);
+        // U+2028 to U+202E and U+2066 to U+2069 break lines or turn the direction of writing: a line would read otherwise.
+        auto byte = [&](std::size_t at) { return static_cast<unsigned char>(bytes[at]); };
+        control = control || (length == 3 && first == 0xE2 && byte(1) == 0x80 && byte(2) >= 0xA8 && byte(2) <= 0xAE) ||
+                  (length == 3 && first == 0xE2 && byte(1) == 0x81 && byte(2) >= 0xA6 && byte(2) <= 0xA9);
         if (length == 0 || control) {
             if (length == 0) length = 1;
             for (std::size_t i = 0; i < length; ++i) {

@@ -45,6 +45,8 @@ TEST(Text, PrintableDisarmsControlBytesAndBrokenUtf8) {
     EXPECT_EQ(printable("\x1b[31m"), "\\x1b[31m");
     EXPECT_EQ(printable("\xff"), "\\xff");
     EXPECT_EQ(printable("\xc2\x9b"), "\\xc2\\x9b");
+    EXPECT_EQ(printable("\u202e\u2066"), "\\xe2\\x80\\xae\\xe2\\x81\\xa6") << "they turn the direction of writing";
+    EXPECT_EQ(printable("\u2013\u206a"), "\u2013\u206a");
     EXPECT_EQ(printable("abcdef", 3), "abc...");
 }
 

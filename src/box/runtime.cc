@@ -31,6 +31,8 @@ namespace {
 // Until a restored guest answers; a loaded host needs seconds, an idle one a twentieth.
 constexpr std::uint32_t kRestoreDeadlineMs = 20000;
 constexpr std::uint32_t kColdDeadlineMs = 120000;
+// Of one word of a plan.
+constexpr std::size_t kMostShownBytes = 16 * 1024;
 
 Result<std::string> random_hex(std::size_t bytes) {
     base::Bytes random(bytes);
@@ -353,19 +355,21 @@ Result<std::string> Runtime::plan(const BoxOptions& options) {
     auto jail_plan = vmm::vmm_jail(machine, decision.engine.assets);
     jail_plan.descriptors = {{0, 1}, {0, 2}, {0, machine.qmp_fd}, {0, machine.agent_fd}, {0, machine.console_fd}};
 
+    // Much of it comes from the image, and this is what one looks at before one trusts it.
+    auto shown = [](const std::string& word) { return base::printable(base::shell_quote(word), kMostShownBytes); };
     std::string text = "engine     " + decision.engine.describe() + "\n";
     text += "image      " + decision.image.name + " (" + decision.image.manifest_digest + ")\n";
     text += "shape      " + decision.shape.to_string() + (options.cold ? ", cold boot" : ", template " + key) +
             (!options.cold && !vmm::find_template(state_->home.templates(), key) ? " (to be made)" : "") + "\n";
     std::vector<std::string> words;
-    for (const auto& word : decision.exec.arguments()) words.push_back(base::shell_quote(word));
+    for (const auto& word : decision.exec.arguments()) words.push_back(shown(word));
     text += "command    " + base::join(words, " ") + "\n";
-    text += "directory  " + decision.exec.working_directory() + "\n";
-    text += "user       " + (decision.exec.user().empty() ? std::string("root (the default)") : decision.exec.user()) + "\n";
-    for (const auto& variable : decision.exec.environment()) text += "env        " + base::shell_quote(variable) + "\n";
+    text += "directory  " + shown(decision.exec.working_directory()) + "\n";
+    text += "user       " + (decision.exec.user().empty() ? std::string("root (the default)") : shown(decision.exec.user())) + "\n";
+    for (const auto& variable : decision.exec.environment()) text += "env        " + shown(variable) + "\n";
     text += "root       " + base::format_size(options.disk_bytes) + (options.read_only ? ", read-only" : ", read-write") + "\n";
     for (const auto& tmpfs : options.tmpfs)
-        text += "tmpfs      " + tmpfs.path + (tmpfs.size_bytes > 0 ? " " + base::format_size(tmpfs.size_bytes) : "") + "\n";
+        text += "tmpfs      " + shown(tmpfs.path) + (tmpfs.size_bytes > 0 ? " " + base::format_size(tmpfs.size_bytes) : "") + "\n";
     text += "limits     cpus " + std::to_string(options.cpu_millis) + "/1000, memory " +
             base::format_size(options.memory_bytes) +
             (options.pids_limit > 0 ? ", processes " + std::to_string(options.pids_limit) : "") + "\n";
@@ -373,7 +377,7 @@ Result<std::string> Runtime::plan(const BoxOptions& options) {
     text += jail::describe(jail_plan);
     words.clear();
     for (const auto& word : jail::bwrap_arguments(jail_plan, CAISSON_TRY(jail::find_bwrap())))
-        words.push_back(base::shell_quote(word));
+        words.push_back(shown(word));
     text += "command line of the jailed VMM\n  " + base::join(words, " ") + "\n";
     return text;
 }

@@ -24,6 +24,10 @@ namespace {
 
 // How long a guest may take to write its file systems back before its machine is ended anyway.
 constexpr milliseconds kSyncGrace{30000};
+// The same when the box is stopped against its command's will.
+constexpr milliseconds kForcedSyncGrace{5000};
+// How long after its agent a virtual machine may take to end: its own last words say more than the agent's silence.
+constexpr milliseconds kAgentGoneGrace{500};
 constexpr milliseconds kVmmExitGrace{5000};
 constexpr milliseconds kDiskFullRetry{1000};
 constexpr milliseconds kStrayInterval{150};
@@ -95,7 +99,27 @@ void Supervisor::guard(const Result<>& result, Peer peer) {
     if (peer == Peer::kClient) return client_gone();
     Error error = result.error();
     if (error.code == Errc::kProtocol) error.message = "the guest broke the protocol: " + error.message;
+    stop_listening_to_agent();
     fail(error, false);
+}
+
+// A guest that broke the rules once is not listened to any more.
+void Supervisor::stop_listening_to_agent() {
+    if (agent_closed_) return;
+    agent_closed_ = true;
+    loop_.unwatch(vm_.agent.get());
+}
+
+void Supervisor::on_agent_closed() {
+    stop_listening_to_agent();
+    if (phase_ == Phase::kSyncing) return kill_vmm();
+    if (phase_ >= Phase::kEnding) return;
+    loop_.after(kAgentGoneGrace, [this] {
+        Error error;
+        error.code = Errc::kGuest;
+        error.message = "the guest's agent closed its channel";
+        fail(explain(std::move(error), false), false);
+    });
 }
 
 Error Supervisor::explain(Error error, bool ended) {
@@ -105,6 +129,7 @@ Error Supervisor::explain(Error error, bool ended) {
 
 // The box cannot go on. Before its command runs this is the launch's error, later the box's outcome.
 void Supervisor::fail(const Error& error, bool no_answer) {
+    if (phase_ == Phase::kSyncing) return kill_vmm();
     if (phase_ >= Phase::kEnding) return;
     if (phase_ == Phase::kRunning) {
         std::string reason = error.to_string();
@@ -120,6 +145,8 @@ void Supervisor::fail(const Error& error, bool no_answer) {
 
 // Decides how the box ended (the first cause wins) and begins to take it down.
 void Supervisor::end(wire::Ended::Kind kind, int code, std::string reason) {
+    // Whoever asks again does not want to wait for the guest.
+    if (phase_ == Phase::kSyncing) return kill_vmm();
     if (phase_ >= Phase::kEnding) return;
     phase_ = Phase::kEnding;
     loop_.cancel(start_timer_);
@@ -127,17 +154,18 @@ void Supervisor::end(wire::Ended::Kind kind, int code, std::string reason) {
     ended_.set_kind(kind);
     ended_.set_code(code);
     ended_.set_reason(std::move(reason));
+    const bool forced = kind == wire::Ended::TIMED_OUT || stop_asked_;
     bool guest_alive = kind != wire::Ended::FAILED && vm_.process.running();
-    if (!launch_.auto_remove() && guest_alive && !agent_closed_) return sync_guest();
+    if (!launch_.auto_remove() && guest_alive && !agent_closed_) return sync_guest(forced ? kForcedSyncGrace : kSyncGrace);
     kill_vmm();
 }
 
-void Supervisor::sync_guest() {
+void Supervisor::sync_guest(milliseconds grace) {
     phase_ = Phase::kSyncing;
     wire::ToAgent message;
     message.mutable_shutdown()->set_sync(true);
     if (!wire::append_control(agent_->out(), message) || !flush_agent()) return kill_vmm();
-    loop_.after(kSyncGrace, [this] { kill_vmm(); });
+    loop_.after(grace, [this] { kill_vmm(); });
 }
 
 void Supervisor::kill_vmm() {
@@ -180,8 +208,9 @@ void Supervisor::finish() {
         while (client_.queued_bytes() > 0) {
             if (!client_.flush()) break;
             if (client_.queued_bytes() == 0) break;
-            struct pollfd writable {client_fd_.get(), POLLOUT, 0};
-            ::poll(&writable, 1, -1);
+            struct pollfd wanted[] = {{client_fd_.get(), POLLOUT, 0}, {signals_.get(), POLLIN, 0}};
+            ::poll(wanted, 2, -1);
+            if (wanted[1].revents != 0) break;  // told to stop: everything is recorded, only the client is left
         }
     }
     loop_.stop();
@@ -210,6 +239,7 @@ void Supervisor::client_gone() {
     if (client_closed_) return;
     client_closed_ = true;
     loop_.unwatch(client_fd_.get());
+    stop_asked_ = true;
     end(wire::Ended::SIGNALLED, SIGKILL, "the process that started the box went away");
 }
 
@@ -218,6 +248,7 @@ void Supervisor::on_signal() {
         std::uint32_t number;
         std::uint8_t rest[124];
     } info{};
+    stop_asked_ = true;
     while (::read(signals_.get(), &info, sizeof info) == static_cast<ssize_t>(sizeof info))
         end(wire::Ended::SIGNALLED, static_cast<int>(info.number), "the box's supervisor was told to stop");
 }

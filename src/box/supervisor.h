@@ -5,11 +5,12 @@
 #pragma once
 
 #include <chrono>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
 
+#include "box/shim.h"
+#include "box/stream_rules.h"
 #include "os/loop.h"
 #include "store/database.h"
 #include "vmm/qmp.h"
@@ -43,7 +44,7 @@ class Supervisor {
     Error explain(Error error, bool ended);
     void fail(const Error& error, bool no_answer);
     void end(wire::Ended::Kind kind, int code, std::string reason);
-    void sync_guest();
+    void sync_guest(std::chrono::milliseconds grace);
     void kill_vmm();
     void remove_what_the_vmm_does_not_need();
     void check_gone();
@@ -51,6 +52,8 @@ class Supervisor {
     void record_end();
     void client_gone();
     void on_signal();
+    void stop_listening_to_agent();
+    void on_agent_closed();
     void on_console();
     void on_vmm_exit();
     void watch_for_strays();
@@ -82,7 +85,7 @@ class Supervisor {
     vmm::QmpParser qmp_;
     vmm::ConsoleTail console_;
     std::optional<store::Database> database_;
-    std::map<std::uint32_t, wire::SendWindow> guest_windows_;  // what the guest may still send
+    StreamRules streams_{kMainExecution};
     Phase phase_ = Phase::kStarting;
     os::Loop::TimerId start_timer_ = 0;
     os::Loop::TimerId timeout_timer_ = 0;
@@ -95,6 +98,7 @@ class Supervisor {
     int clock_tries_ = 0;
     bool command_sent_ = false;
     bool timed_out_ = false;
+    bool stop_asked_ = false;  // by the client, a signal, or the client's end
     bool client_closed_ = false;
     bool agent_closed_ = false;
     bool vmm_exited_ = false;

@@ -21,6 +21,12 @@ constexpr std::size_t kEntropyBytes = 64;
 // The guest's clock is to be within 50 ms of the host's.
 constexpr milliseconds kClockTolerance{35};
 constexpr int kMaxClockTries = 20;
+// The guest is not listened to while the client leaves this much untaken. Far above what its credit allows an honest
+// guest, so that only the frames that cost no credit ever reach it.
+constexpr std::size_t kMaxClientQueue = 1 << 20;
+// More than this is never on its way to a guest that takes what it asked for: a command and one window of input, in
+// frames of one byte.
+constexpr std::size_t kMaxAgentQueue = 8 << 20;
 
 std::int64_t realtime_nanoseconds() {
     struct timespec now {};
@@ -40,7 +46,8 @@ Result<> Supervisor::append_message(const wire::FromShim& message) {
 Result<> Supervisor::flush_agent() {
     if (agent_closed_) return {};
     CAISSON_TRY(agent_->flush());
-    return loop_.modify(vm_.agent.get(), agent_->wanted_events(true));
+    const bool listen = client_closed_ || client_.queued_bytes() < kMaxClientQueue;
+    return loop_.modify(vm_.agent.get(), agent_->wanted_events(listen));
 }
 
 Result<> Supervisor::flush_client() {
@@ -51,41 +58,38 @@ Result<> Supervisor::flush_client() {
 
 Result<> Supervisor::on_agent() {
     if (agent_closed_) return {};
-    if (!CAISSON_TRY(agent_->fill())) {
-        loop_.unwatch(vm_.agent.get());
-        agent_closed_ = true;
-    }
+    const bool open = CAISSON_TRY(agent_->fill());
     while (auto frame = CAISSON_TRY(agent_->next())) {
         if (frame->type == wire::FrameType::kControl) CAISSON_TRY(on_agent_message(frame->payload));
         else CAISSON_TRY(pass_to_client(*frame));
     }
     if (auto flushed = flush_client(); !flushed) client_gone();
+    if (!open) {
+        on_agent_closed();
+        return {};
+    }
     return flush_agent();
 }
 
 // Output and credit of the one execution; anything else is a guest that makes things up.
 Result<> Supervisor::pass_to_client(const wire::FrameView& frame) {
-    if (wire::execution_of(frame.stream) != kMainExecution)
-        return failure(Errc::kProtocol, "it wrote to a stream that does not exist");
-    auto channel = wire::channel_of(frame.stream);
-    const bool output = channel == wire::Channel::kStdout || channel == wire::Channel::kStderr;
-    if (frame.type == wire::FrameType::kCredit) {
-        if (channel != wire::Channel::kStdin) return failure(Errc::kProtocol, "it granted credit on its own output");
-    } else if (!output) {
-        return failure(Errc::kProtocol, "it wrote to an input stream");
-    }
-    if (frame.type == wire::FrameType::kData) {
-        auto& window = guest_windows_[frame.stream];
-        if (frame.payload.size() > window.available())
-            return failure(Errc::kProtocol, "it sent more than it had credit for");
-        window.consume(static_cast<std::uint32_t>(frame.payload.size()));
-    }
+    if (phase_ == Phase::kGone) return {};  // nobody waits for it any more
+    if (phase_ < Phase::kRunning) return failure(Errc::kProtocol, "it used a stream before the command ran");
+    CAISSON_TRY(streams_.from_guest(frame));
+    if (frame.type == wire::FrameType::kCredit && agent_->queued_bytes() > kMaxAgentQueue)
+        return failure(Errc::kProtocol, "it asks for input that it does not take");
     if (!client_closed_) wire::append_frame(client_.out(), frame.stream, frame.type, frame.payload);
     return {};
 }
 
 Result<> Supervisor::on_agent_message(base::ByteView payload) {
     auto message = CAISSON_TRY(wire::parse_from_agent(payload));
+    if (phase_ >= Phase::kEnding) {
+        // Everything is on the VMM's side now; `quit` makes it flush its own caches and leave. All else comes too late.
+        if (message.has_shut_down() && phase_ == Phase::kSyncing)
+            static_cast<void>(os::write_all(vm_.qmp.get(), vmm::qmp_command("quit")));
+        return {};
+    }
     if (message.has_hello()) return on_hello(message.hello());
     if (message.has_clock_set()) return on_clock_set();
     if (message.has_configured()) {
@@ -106,7 +110,8 @@ Result<> Supervisor::on_agent_message(base::ByteView payload) {
         fail(error, false);
         return {};
     }
-    if (message.has_started() && phase_ == Phase::kConfiguring) {
+    const bool starting = phase_ == Phase::kConfiguring && command_sent_;
+    if (message.has_started() && starting && message.started().id() == kMainExecution) {
         phase_ = Phase::kRunning;
         loop_.cancel(start_timer_);
         timings_.set_command_started(mark());
@@ -117,7 +122,7 @@ Result<> Supervisor::on_agent_message(base::ByteView payload) {
             timeout_timer_ = loop_.after(milliseconds(launch_.timeout_ms()), [this] { on_timeout(); });
         return {};
     }
-    if (message.has_start_failed() && phase_ == Phase::kConfiguring) {
+    if (message.has_start_failed() && starting && message.start_failed().id() == kMainExecution) {
         start_failed_ = message.start_failed();
         start_failed_->set_message(base::printable(start_failed_->message(), 1000));
         end(wire::Ended::EXITED, start_failed_->kind() == wire::StartFailed::NOT_FOUND ? 127 : 126,
@@ -132,12 +137,7 @@ Result<> Supervisor::on_agent_message(base::ByteView payload) {
         else end(exited.signalled() ? wire::Ended::SIGNALLED : wire::Ended::EXITED, exited.code(), reason);
         return {};
     }
-    if (message.has_shut_down() && phase_ == Phase::kSyncing) {
-        // Everything is on the VMM's side now; `quit` makes it flush its own caches and leave.
-        static_cast<void>(os::write_all(vm_.qmp.get(), vmm::qmp_command("quit")));
-        return {};
-    }
-    return {};
+    return failure(Errc::kProtocol, "it answered what was not asked");
 }
 
 Result<> Supervisor::on_hello(const wire::Hello& hello) {
@@ -194,6 +194,7 @@ void Supervisor::on_timeout() {
     static_cast<void>(wire::append_control(agent_->out(), message));
     static_cast<void>(flush_agent());
     loop_.after(kKillGrace, [this] {
+        if (phase_ >= Phase::kEnding) return;
         end(wire::Ended::TIMED_OUT, 0, "the command did not end in time and was killed with its box");
     });
 }
@@ -214,21 +215,22 @@ Result<> Supervisor::on_client() {
         client_gone();
         return {};
     }
-    if (auto flushed = flush_agent(); !flushed) fail(flushed.error(), false);
     // Also when the client merely took some output: what is left goes on, and the loop stops waiting when it is gone.
-    return flush_client();
+    // Then there may be room for more of the guest's.
+    CAISSON_TRY(flush_client());
+    if (auto flushed = flush_agent(); !flushed) fail(flushed.error(), false);
+    return {};
 }
 
 Result<> Supervisor::pass_to_agent(const wire::FrameView& frame) {
-    if (wire::execution_of(frame.stream) != kMainExecution)
-        return failure(Errc::kProtocol, "the client wrote to a stream that does not exist");
-    if (frame.type == wire::FrameType::kCredit) CAISSON_TRY(guest_windows_[frame.stream].add(wire::credit_of(frame)));
+    CAISSON_TRY_CTX(streams_.from_client(frame), "the client");
     if (!agent_closed_) wire::append_frame(agent_->out(), frame.stream, frame.type, frame.payload);
     return {};
 }
 
 Result<> Supervisor::on_client_message(const wire::ToShim& message) {
     if (message.has_stop()) {
+        stop_asked_ = true;
         end(wire::Ended::SIGNALLED, message.stop().signal() > 0 ? message.stop().signal() : SIGKILL,
             "the box was stopped");
         return {};
@@ -243,7 +245,8 @@ Result<> Supervisor::on_client_message(const wire::ToShim& message) {
     } else {
         return failure(Errc::kProtocol, "the client sent an unexpected message");
     }
-    if (phase_ == Phase::kRunning) return wire::append_control(agent_->out(), to_agent);
+    // A guest that does not take its messages gets no more of them.
+    if (phase_ == Phase::kRunning && agent_->queued_bytes() <= kMaxAgentQueue) return wire::append_control(agent_->out(), to_agent);
     return {};
 }
 

@@ -20,7 +20,7 @@ void clear_progress() {
 void draw_progress(const Progress& progress) {
     clear_progress();
     if (progress.step.empty()) return;
-    std::string line = progress.step;
+    std::string line = base::printable(progress.step);
     if (progress.done > 0) {
         line += "  " + base::format_size(progress.done);
         if (progress.total > 0) line += " of " + base::format_size(progress.total);

@@ -19,8 +19,8 @@ using nlohmann::json;
 namespace {
 
 void print(const json& document) {
-    // Names from images may hold any bytes; JSON may not.
-    std::printf("%s\n", document.dump(2, ' ', false, json::error_handler_t::replace).c_str());
+    // Names from images may hold any bytes; JSON may not. Beyond ASCII everything is escaped: terminals obey some of it.
+    std::printf("%s\n", document.dump(2, ' ', true, json::error_handler_t::replace).c_str());
 }
 
 Result<int> list_boxes(Context& context, const std::string& format) {

@@ -24,7 +24,7 @@ using base::failure_errno;
 namespace {
 
 // Raised whenever the same layers would give another file system, so that old disks are built anew.
-constexpr const char* kDiskFormat = "caisson-ext4-1";
+constexpr const char* kDiskFormat = "caisson-ext4-2";
 constexpr const char* kDiskSuffix = ".ext4";
 constexpr const char* kUnfinishedSuffix = ".tmp";
 constexpr const char* kLockSuffix = ".lock";
@@ -50,7 +50,9 @@ bool is_complete(const std::string& path, std::uint64_t virtual_size_bytes) {
 
 std::string disk_identity(const Image& image) {
     std::string text = kDiskFormat;
-    for (const auto& layer : image.layers) text += "\n" + layer.diff_id;
+    // By what we have hashed ourselves: a diff_id is the image's own claim, which only the jailed unpacker checks. One
+    // that was taken over by a hostile image must not be able to make the disk of another image.
+    for (const auto& layer : image.layers) text += "\n" + layer.digest + " " + layer.diff_id;
     return base::sha256_hex(base::as_bytes(text));
 }
 
@@ -107,7 +109,8 @@ Result<BaseDisk> Store::base_disk(const Image& image, std::uint64_t virtual_size
     job.output = output.get();
     auto built = [&]() -> Result<> {
         static_cast<void>(CAISSON_TRY(run_unpacker(options_, job, "building the disk of " + base::printable(image.name, 300))));
-        // caisson-unpack may have been taken over: what it could have left is a file of another size, nothing else.
+        // caisson-unpack may have been taken over by these very layers: then the disk holds what it likes, as the layers
+        // could have anyway, for boxes of an image with exactly these layers. Its size it cannot choose.
         if (!is_complete(unfinished, virtual_size_bytes))
             return failure(Errc::kIo, "the unpacker left a disk of the wrong size");
         if (::fchmod(output.get(), 0444) != 0) return failure_errno("cannot set the mode of " + unfinished);

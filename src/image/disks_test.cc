@@ -42,6 +42,14 @@ TEST_F(StoreTest, ImagesOfTheSameLayersShareADisk) {
     EXPECT_TRUE(os::exists(disk->path));
 }
 
+TEST_F(StoreTest, ADiskBelongsToTheBytesOfItsLayersNotToWhatAnImageSaysOfThem) {
+    auto honest = import("one");
+    auto hostile = honest;
+    hostile.layers[0].digest = digest_of("something else");
+    EXPECT_EQ(hostile.layers[0].diff_id, honest.layers[0].diff_id);
+    EXPECT_NE(disk_identity(hostile), disk_identity(honest));
+}
+
 TEST_F(StoreTest, ManyAskForADiskOneBuildsIt) {
     auto image = import("one");
     int before = spawned_;

@@ -70,7 +70,11 @@ Result<Image> Store::import_rootfs(os::Fd tar, const ImportOptions& options) {
     auto source = CAISSON_TRY(os::open_file(layer.path, O_RDONLY));
     UnpackJob job{.subcommand = "scan", .request = request, .inputs = {source.get()}};
     auto scanned = CAISSON_TRY(run_unpacker(options_, job, "the root file system's archive"));
-    std::string diff_id = scanned.value("diff_id", std::string());
+    // Said by a process that may have been taken over: any JSON.
+    auto found = scanned.find("diff_id");
+    if (found == scanned.end() || !found->is_string())
+        return failure(Errc::kIo, "the unpacker did not say what the root file system's archive holds");
+    std::string diff_id = found->get<std::string>();
     CAISSON_TRY(digest_hex(diff_id));
 
     Config config = options.config;

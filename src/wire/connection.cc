@@ -34,6 +34,7 @@ Result<bool> Connection::fill() {
     // A few rounds at the most, so that one busy peer does not starve the loop's other descriptors.
     for (int round = 0; round < 2; ++round) {
         auto space = decoder_.prepare();
+        if (space.empty()) return true;  // full of frames that next() has to take out first
         ssize_t got = ::recv(fd_, space.data(), space.size(), MSG_DONTWAIT);
         if (got < 0 && errno == EINTR) continue;
         if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return true;

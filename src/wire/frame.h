@@ -57,7 +57,7 @@ inline constexpr std::size_t kMaxFeedBytes = 64 * 1024;
 // Memory: about 64 KiB, more only while a larger control frame is arriving, never beyond kMaxControlBytes + 64 KiB.
 class Decoder {
   public:
-    // At least one writable byte; valid until the next call of prepare(), feed() or reset().
+    // Where to write; empty while whole frames fill the buffer. Valid until the next call of prepare(), feed() or reset().
     std::span<std::uint8_t> prepare();
     // `count` bytes of the last prepare() were filled.
     void commit(std::size_t count);

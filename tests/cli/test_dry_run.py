@@ -28,6 +28,14 @@ def test_it_makes_no_template_and_no_disk():
     assert json.loads(caisson("ls", "--format", "json").out) == []
 
 
+def test_nothing_that_a_terminal_obeys_is_shown():
+    """What one looks at before one trusts an image shows the image's own words."""
+    hostile = "\x1b]52;c;cm0gLXJm\x07\x1b[2J\u009b31m\u202e"
+    plan = run("--dry-run", "-e", "X=" + hostile, "-w", "/" + hostile, "-u", "u" + hostile, BASE, "sh", hostile).ok().text
+    assert plan.count("]52;c;") == 4
+    assert not [c for c in plan if (c < " " and c != "\n") or "\x7f" <= c <= "\x9f" or c == "\u202e"]
+
+
 def test_cold_is_shown():
     plan = run("--dry-run", "--cold", BASE, "true").ok().text
     assert "cold" in plan and "-kernel" in plan and "-incoming" not in plan

@@ -39,6 +39,22 @@ rule("base_disk_read_only", "the base disk is mounted read-only", ["attack_vmm_j
 rule("vmm_seccomp", "the VMM filters its system calls", PROGRAM,
      "vm cli/test_isolation.py -k test_the_vmm_has_no_privileges", r"Seccomp|'0' == '2'")
 
+# What passes between guest and client.
+rule("relay_input_credit", "the guest asks only for input that it took", ["box_test"],
+     "tests/box_test --gtest_filter=StreamRulesTest.*", r"TheGuestGrantsCreditOnlyForInputThatItGot")
+rule("relay_output_credit", "the guest sends only what the client has room for", PROGRAM + ["attack_hostile_vmm"],
+     "vm attack/guest/test_hostile_guest.py -k writes_without_credit", r"writes_without_credit")
+rule("relay_one_end", "a stream ends once", ["box_test"],
+     "tests/box_test --gtest_filter=StreamRulesTest.*", r"AnOutputEndsOnce")
+rule("relay_stream_after_start", "streams begin when the command runs", PROGRAM + ["attack_hostile_vmm"],
+     "vm attack/guest/test_hostile_guest.py -k writes_before_it_started", r"writes_before_it_started")
+
+# Images.
+rule("disk_by_bytes", "an image cannot make the root disk of another one", ["image_test"],
+     "tests/image_test --gtest_filter=*ADiskBelongsToTheBytes*", r"ADiskBelongsToTheBytes")
+rule("plan_printable", "a plan holds nothing that a terminal obeys", PROGRAM,
+     "vm cli/test_dry_run.py -k test_nothing_that_a_terminal_obeys", r"test_nothing_that_a_terminal_obeys")
+
 # The container in the guest.
 rule("guest_devices", "the container opens only the usual devices", PROGRAM,
      "vm attack/guest/test_guest.py -k test_it_fails", r"read_the_disk")
