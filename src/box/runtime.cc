@@ -81,10 +81,24 @@ Result<Decision> decide(const RuntimeState& runtime, const BoxOptions& options) 
     return decision;
 }
 
-Result<std::string> ensure_base_disk(RuntimeState& runtime, const Decision& decision) {
-    auto cached = CAISSON_TRY(runtime.images->cached_base_disk(decision.image, decision.base_disk_bytes));
+// The base disk if it is there. An image that is too large for the usual one has one of the box's own size.
+Result<std::optional<std::string>> cached_base_disk(const RuntimeState& runtime, Decision& decision,
+                                                    std::uint64_t disk_bytes) {
+    auto usual = CAISSON_TRY(runtime.images->cached_base_disk(decision.image, decision.base_disk_bytes));
+    if (usual || disk_bytes == decision.base_disk_bytes) return usual;
+    auto large = CAISSON_TRY(runtime.images->cached_base_disk(decision.image, disk_bytes));
+    if (large) decision.base_disk_bytes = disk_bytes;
+    return large;
+}
+
+Result<std::string> ensure_base_disk(RuntimeState& runtime, Decision& decision, std::uint64_t disk_bytes) {
+    auto cached = CAISSON_TRY(cached_base_disk(runtime, decision, disk_bytes));
     if (cached) return *cached;
     auto disk = runtime.images->base_disk(decision.image, decision.base_disk_bytes, image_progress(runtime));
+    if (!disk && disk.error().code == Errc::kLimit && disk_bytes > decision.base_disk_bytes) {
+        decision.base_disk_bytes = disk_bytes;
+        disk = runtime.images->base_disk(decision.image, disk_bytes, image_progress(runtime));
+    }
     runtime.progress("");
     if (!disk) return base::failure(std::move(disk.error()).with_context("making the root disk of " + decision.image.name));
     return disk->path;
@@ -300,7 +314,7 @@ Result<Runtime> Runtime::open(RuntimeOptions options) {
 Result<Box> Runtime::run(const BoxOptions& options) {
     auto decision = CAISSON_TRY(decide(*state_, options));
     CAISSON_TRY(jail::find_bwrap());
-    auto base_disk = CAISSON_TRY(ensure_base_disk(*state_, decision));
+    auto base_disk = CAISSON_TRY(ensure_base_disk(*state_, decision, options.disk_bytes));
     auto frozen = template_image(decision.image, base_disk, decision.base_disk_bytes);
     std::string template_directory;
     if (!options.cold)
@@ -336,7 +350,7 @@ Result<Box> Runtime::run(const BoxOptions& options) {
 
 Result<std::string> Runtime::plan(const BoxOptions& options) {
     auto decision = CAISSON_TRY(decide(*state_, options));
-    auto base_disk = CAISSON_TRY(state_->images->cached_base_disk(decision.image, decision.base_disk_bytes));
+    auto base_disk = CAISSON_TRY(cached_base_disk(*state_, decision, options.disk_bytes));
     std::string key = "(none yet)";
     if (base_disk)
         key = CAISSON_TRY(vmm::template_key(decision.shape, decision.engine.choice.accelerator, decision.engine.assets,
@@ -481,7 +495,7 @@ Result<TemplateInfo> Runtime::build_template(const TemplateShape& shape) {
     options.cpu_millis = shape.cpu_millis;
     options.memory_bytes = shape.memory_bytes;
     auto decision = CAISSON_TRY(decide(*state_, options));
-    auto base_disk = CAISSON_TRY(ensure_base_disk(*state_, decision));
+    auto base_disk = CAISSON_TRY(ensure_base_disk(*state_, decision, options.disk_bytes));
     auto made = CAISSON_TRY(box::ensure_template(*state_, decision.engine, decision.shape,
                                                  template_image(decision.image, base_disk, decision.base_disk_bytes)));
     for (const auto& info : CAISSON_TRY(vmm::list_templates(state_->home.templates())))

@@ -3,6 +3,7 @@ import gzip
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import tarfile
@@ -137,6 +138,14 @@ def test_the_disk_of_a_kept_box_outlives_its_image(loaded, kept_boxes):
     caisson("image", "load", "--name", "moved/name", TINY_ARCHIVE).ok()
     caisson("image", "rm", "moved/name").ok()
     assert disk not in disks()
+
+
+def test_a_disk_that_is_too_small_is_refused_with_the_size_that_is_enough():
+    refused = run("--disk-size", "64M", BASE, "true")
+    assert refused.code == 125 and "does not fit into a disk of 64.0 MiB" in refused.said, refused
+    size = re.search(r"--disk-size (\d+M)", refused.said)
+    assert size, refused
+    assert run("--disk-size", size[1], BASE, "echo", "enough").ok().text == "enough\n"
 
 
 @pytest.mark.parametrize("content", [b"", b"not an archive", b"\0" * 10240, os.urandom(5000)])

@@ -11,9 +11,8 @@
 #include "base/sha256.h"
 #include "image/limits.h"
 #include "image/protocol.h"
+#include "image/unpack/build_disk.h"
 #include "image/unpack/commands.h"
-#include "image/unpack/ext4_image.h"
-#include "image/unpack/merge.h"
 #include "image/unpack/status.h"
 
 namespace caisson::image::unpack {
@@ -22,9 +21,6 @@ using base::failure;
 using base::failure_errno;
 
 namespace {
-
-constexpr std::uint32_t kLeastBytesPerInode = 1024;
-constexpr std::uint32_t kFreeInodes = 1024;  // at least so many files can be made in the guest
 
 struct Request {
     std::vector<LayerSource> layers;
@@ -78,26 +74,10 @@ Result<nlohmann::json> build(Request& request) {
                                                       : "tables",
                         done, request.total_bytes);
     };
-    for (;;) {
-        if (::ftruncate(request.disk.fd, 0) != 0) return failure_errno("cannot empty the disk");
-        auto image = CAISSON_TRY(Ext4Image::create(request.disk));
-        auto merged = CAISSON_TRY(merge(request.layers, *image, request.limits, progress));
-        // Inode tables have their place before the contents, so an image of very many small files starts over.
-        if (merged.tree.visible_count() + kFreeInodes > image->free_inodes()) {
-            if (request.disk.bytes_per_inode / 2 < kLeastBytesPerInode)
-                return failure(Errc::kLimit, "the image has too many files (" +
-                                                 std::to_string(merged.tree.visible_count()) + ") for a disk of " +
-                                                 std::to_string(request.disk.virtual_size_bytes) + " bytes",
-                               "ask for a larger disk");
-            request.disk.bytes_per_inode /= 2;
-            continue;
-        }
-        CAISSON_TRY(image->finish(merged.tree));
-        if (::fsync(request.disk.fd) != 0) return failure_errno("cannot sync the disk");
-        return nlohmann::json{{"entries", merged.tree.visible_count()},
-                              {"unpacked_bytes", merged.unpacked_bytes},
-                              {"bytes_per_inode", request.disk.bytes_per_inode}};
-    }
+    auto built = CAISSON_TRY(build_disk(request.layers, request.disk, request.limits, progress));
+    return nlohmann::json{{"entries", built.entries},
+                          {"unpacked_bytes", built.unpacked_bytes},
+                          {"bytes_per_inode", built.bytes_per_inode}};
 }
 
 }  // namespace

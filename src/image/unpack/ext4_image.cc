@@ -21,8 +21,6 @@ static_assert(std::endian::native == std::endian::little, "on-disk structures ar
 using base::failure;
 using base::failure_errno;
 
-base::Failure ext4_failure(const std::string& what, long code, std::uint64_t virtual_size_bytes);
-
 namespace {
 
 // Everything that caisson makes has this age; the real times are those of the image's files.
@@ -34,17 +32,16 @@ std::uint32_t journal_blocks(std::uint64_t disk_bytes) {
     return (4 << 20) / kBlockBytes;
 }
 
-base::Failure full(std::uint64_t virtual_size_bytes) {
-    return failure(Errc::kLimit,
-                   "the image does not fit into a disk of " + base::format_size(virtual_size_bytes),
-                   "ask for a larger disk");
-}
-
 }  // namespace
 
-base::Failure ext4_failure(const std::string& what, long code, std::uint64_t virtual_size_bytes) {
+base::Failure Ext4Image::too_small() {
+    full_ = true;
+    return failure(Errc::kLimit, "the image does not fit into a disk of " + base::format_size(options_.virtual_size_bytes));
+}
+
+base::Failure Ext4Image::failed(const std::string& what, long code) {
     // Codes below the com_err tables are errno values.
-    if (code == EXT2_ET_BLOCK_ALLOC_FAIL || code == EXT2_ET_INODE_ALLOC_FAIL) return full(virtual_size_bytes);
+    if (code == EXT2_ET_BLOCK_ALLOC_FAIL || code == EXT2_ET_INODE_ALLOC_FAIL) return too_small();
     if (code > 0 && code < 4096) return failure_errno(what, static_cast<int>(code));
     return failure(Errc::kIo, what + ": " + ::error_message(code));
 }
@@ -52,7 +49,7 @@ base::Failure ext4_failure(const std::string& what, long code, std::uint64_t vir
 #define EXT4_TRY(call, what)                                                             \
     do {                                                                                 \
         errcode_t ext4_code_ = (call);                                                   \
-        if (ext4_code_ != 0) return ext4_failure(what, ext4_code_, options_.virtual_size_bytes); \
+        if (ext4_code_ != 0) return failed(what, ext4_code_);                            \
     } while (false)
 
 Result<std::unique_ptr<Ext4Image>> Ext4Image::create(const Options& options) {
@@ -143,7 +140,7 @@ Result<> Ext4Image::allocate(std::uint32_t logical, std::uint32_t count) {
         errcode_t code = cursor_ > last ? ENOENT
                                         : ::ext2fs_find_first_zero_block_bitmap2(fs_->block_map, cursor_, last, &start);
         if (code == ENOENT) {
-            if (wrapped) return full(options_.virtual_size_bytes);
+            if (wrapped) return too_small();
             wrapped = true;
             cursor_ = fs_->super->s_first_data_block;
             continue;
@@ -221,6 +218,7 @@ Result<> Ext4Image::end() {
 }
 
 std::uint32_t Ext4Image::free_inodes() const { return fs_->super->s_free_inodes_count; }
+std::uint64_t Ext4Image::free_blocks() const { return ext2fs_free_blocks_count(fs_->super); }
 
 Result<> Ext4Image::close() {
     CAISSON_TRY(writer_.flush());

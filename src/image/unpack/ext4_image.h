@@ -44,6 +44,9 @@ class Ext4Image final : public ContentSink {
 
     // How many files the file system can still take: compare with the tree before finish().
     std::uint32_t free_inodes() const;
+    std::uint64_t free_blocks() const;
+    // Whether something failed because the disk is too small for the image.
+    bool full() const { return full_; }
     // Everything but the contents; the image is complete and closed after it, but not synced.
     Result<> finish(const Tree& tree);
 
@@ -59,6 +62,9 @@ class Ext4Image final : public ContentSink {
     };
     explicit Ext4Image(const Options& options) : options_(options), writer_(options.fd), inode_writer_(options.fd) {}
     Result<> format();
+    base::Failure too_small();
+    // The error of a call of libext2fs.
+    base::Failure failed(const std::string& what, long code);
     // Appends blocks [logical, logical + count) to extents_, contiguous wherever the disk allows it.
     Result<> allocate(std::uint32_t logical, std::uint32_t count);
     Result<> release_dead_contents(const Tree& tree);
@@ -78,6 +84,7 @@ class Ext4Image final : public ContentSink {
     BlockWriter inode_writer_;
     struct_ext2_filsys* fs_ = nullptr;
     std::uint64_t cursor_ = 0;
+    bool full_ = false;
     std::vector<Extent> extents_;
     std::vector<Content> contents_;
     // The content being written.

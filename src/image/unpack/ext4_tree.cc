@@ -17,12 +17,10 @@ namespace caisson::image::unpack {
 
 using base::failure;
 
-base::Failure ext4_failure(const std::string& what, long code, std::uint64_t virtual_size_bytes);
-
 #define EXT4_TRY(call, what)                                                             \
     do {                                                                                 \
         errcode_t ext4_code_ = (call);                                                   \
-        if (ext4_code_ != 0) return ext4_failure(what, ext4_code_, options_.virtual_size_bytes); \
+        if (ext4_code_ != 0) return failed(what, ext4_code_);                            \
     } while (false)
 
 namespace {
