@@ -37,6 +37,10 @@ run: packages-build packages-run build assets prepare ## set everything up and r
 test: packages-build packages-run packages-test build build-tests assets prepare ## build and run all tests
 	@ctest --preset release --output-on-failure
 
+.PHONY: test-nested
+test-nested: packages-build packages-run packages-nested build assets ## prove the KVM path in an emulated machine (2 to 10 minutes)
+	@tests/nested/run
+
 .PHONY: test-two-sided
 test-two-sided: packages-build packages-run packages-test build assets prepare ## take each security rule away and demand that a test notices
 	@tests/two_sided/run
@@ -83,8 +87,8 @@ clean: ## remove what builds made; keep assets
 	@rm -rf build/{release,dev,asan,tsan,fuzz,tidy}
 
 # The steps of set-up; each is quick and silent when there is nothing to do.
-.PHONY: packages-build packages-run packages-test packages-develop packages-bench
-packages-build packages-run packages-test packages-develop packages-bench: packages-%:
+.PHONY: packages-build packages-run packages-test packages-develop packages-bench packages-nested
+packages-build packages-run packages-test packages-develop packages-bench packages-nested: packages-%:
 	@tools/setup/packages --for $*
 
 .PHONY: assets

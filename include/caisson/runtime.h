@@ -38,6 +38,7 @@ struct RuntimeOptions {
     std::string accelerator;  // "", "tcg" or "kvm"; empty: $CAISSON_ACCEL, else what works
     std::string program_directory;  // where caisson's helper programs are sought (../libexec/caisson from here);
                                     // empty: the directory of the running program
+    int kvm_fd = -1;  // /dev/kvm, open for reading and writing as long as the Runtime lives; -1: opened when it is needed
     ProgressCallback on_progress;
     std::function<void(const std::string&)> on_notice;  // one line for a person, e.g. "template was rebuilt"
 };
@@ -226,7 +227,8 @@ class Runtime {
 
 // For programs started as root, before they make threads or open a Runtime: makes the home, gives it to the service
 // user (the user "caisson", else uid 61777), and turns this process into that user for good. Returns `options` with
-// the home filled in. Does nothing for ordinary users. What only root may read must be opened before.
+// the home filled in and /dev/kvm opened, for that user may not. Does nothing for ordinary users. What only root may read
+// must be opened before.
 Result<RuntimeOptions> leave_root(RuntimeOptions options);
 
 std::string_view version();

@@ -1,13 +1,16 @@
 #include "box/engine.h"
 
+#include <fcntl.h>
+
 #include "box/convert.h"
 
 namespace caisson::box {
 
 namespace {
-// Generous: a loaded two-core host without hardware virtualisation needs a few seconds, KVM less than one.
+// Generous: a loaded two-core host without hardware virtualisation needs a few seconds, KVM less than one; KVM inside
+// an emulated machine, as in tests/nested, ten and more.
 constexpr std::uint32_t kBootDeadlineMs = 120000;
-constexpr std::uint32_t kKvmBootDeadlineMs = 20000;
+constexpr std::uint32_t kKvmBootDeadlineMs = 60000;
 }  // namespace
 
 std::string Engine::describe() const {
@@ -19,8 +22,16 @@ Result<Engine> choose_engine(const internal::RuntimeState& runtime) {
     engine.assets = CAISSON_TRY(runtime.assets());
     engine.host = CAISSON_TRY(vmm::host_profile(runtime.home.templates()));
     engine.choice = CAISSON_TRY(
-        vmm::choose_accelerator(vmm::gather_host_facts(runtime.options.accelerator, engine.host.kvm_failed)));
+        vmm::choose_accelerator(vmm::gather_host_facts(runtime.options.accelerator, engine.host.kvm_failed, runtime.options.kvm_fd)));
     return engine;
+}
+
+Result<os::Fd> open_kvm(const internal::RuntimeState& runtime, vmm::Accelerator accelerator) {
+    if (accelerator != vmm::Accelerator::kKvm) return os::Fd();
+    if (runtime.options.kvm_fd < 0) return os::open_file("/dev/kvm", O_RDWR);
+    int copy = ::fcntl(runtime.options.kvm_fd, F_DUPFD_CLOEXEC, 3);
+    if (copy < 0) return base::failure_errno("cannot keep /dev/kvm open");
+    return os::Fd(copy);
 }
 
 Result<Template> ensure_template(const internal::RuntimeState& runtime, Engine& engine, vmm::Shape shape,
@@ -33,7 +44,8 @@ Result<Template> ensure_template(const internal::RuntimeState& runtime, Engine& 
     }
 
     runtime.progress("making the template of " + image.name + " for " + shape.to_string() + " (once per host boot)");
-    auto shim = CAISSON_TRY(ShimClient::start(runtime.shim_program(), -1, runtime.home.templates() + "/shim.log"));
+    auto kvm = CAISSON_TRY(open_kvm(runtime, accelerator));
+    auto shim = CAISSON_TRY(ShimClient::start(runtime.shim_program(), {.kvm = kvm.get()}, runtime.home.templates() + "/shim.log"));
     wire::ToShim request;
     auto* build = request.mutable_build_template();
     to_message(engine.assets, *build->mutable_assets());
@@ -64,7 +76,7 @@ Result<Template> ensure_template(const internal::RuntimeState& runtime, Engine& 
         runtime.notice("no guest starts under KVM here (" + error.to_string() + "); using software emulation");
         CAISSON_TRY(vmm::remember_kvm_failure(runtime.home.templates(), engine.host));
         engine.host.kvm_failed = true;
-        engine.choice = CAISSON_TRY(vmm::choose_accelerator(vmm::gather_host_facts("", true)));
+        engine.choice = CAISSON_TRY(vmm::choose_accelerator(vmm::gather_host_facts("", true, runtime.options.kvm_fd)));
         return ensure_template(runtime, engine, shape, image);
     }
     return base::failure(std::move(error));

@@ -26,6 +26,8 @@ struct TemplateImage {
     std::uint64_t disk_bytes = 0;
     std::vector<std::string> warm;  // programs that its boxes are likely to start
 };
+// /dev/kvm for a shim, open; none under software emulation.
+Result<os::Fd> open_kvm(const internal::RuntimeState& runtime, vmm::Accelerator accelerator);
 // The template of `image` on `shape`, made if it is missing. If KVM was chosen and no guest boots under it, this is
 // remembered for this boot of the host, told to the user, and `engine` changes to software emulation.
 Result<Template> ensure_template(const internal::RuntimeState& runtime, Engine& engine, vmm::Shape shape,

@@ -42,6 +42,9 @@ Result<RuntimeOptions> leave_root(RuntimeOptions options) {
     os::Fd programs[std::size(kPrograms)];
     for (std::size_t i = 0; i < std::size(kPrograms); ++i)
         programs[i] = CAISSON_TRY(os::open_file(libexec + kPrograms[i], O_RDONLY));
+    // Left open for the life of the process; it leads to new machines and to nothing that exists.
+    if (options.kvm_fd < 0)
+        if (auto kvm = os::open_file("/dev/kvm", O_RDWR)) options.kvm_fd = kvm->release();
     CAISSON_TRY(os::drop_to(identity));
     if (::chdir("/") != 0) return base::failure_errno("cannot leave the working directory");
 

@@ -324,7 +324,9 @@ Result<Box> Runtime::run(const BoxOptions& options) {
     for (int attempt = 0;; ++attempt) {
         auto box = CAISSON_TRY(create_box(state_, options, decision, template_directory, base_disk));
         auto started = [&]() -> Result<> {
-            box->shim = CAISSON_TRY(box::ShimClient::start(state_->shim_program(), box->lock->fd().get(),
+            auto kvm = CAISSON_TRY(box::open_kvm(*state_, decision.engine.choice.accelerator));
+            box->shim = CAISSON_TRY(box::ShimClient::start(state_->shim_program(),
+                                                           {.lock = box->lock->fd().get(), .kvm = kvm.get()},
                                                            state_->home.box(box->id) + "/shim.log"));
             return box->shim->send(
                 launch_request(*state_, *box, options, decision, template_directory, base_disk, machine_id));

@@ -39,6 +39,7 @@ void build(os::Fd client, const wire::BuildTemplate& request) {
     build.shape = shape_from(request.shape());
     build.accelerator = accelerator_from(request.shape());
     build.tsc_khz = request.shape().tsc_khz();
+    build.kvm_fd = kShimKvmFd;
     build.base_disk_path = request.base_disk_path();
     build.disk_bytes = request.disk_bytes();
     build.warm.assign(request.warm().begin(), request.warm().end());

@@ -18,5 +18,6 @@ inline constexpr std::uint32_t kMainExecution = 1;
 // Descriptor numbers that a shim is started with.
 inline constexpr int kShimClientFd = 3;
 inline constexpr int kShimLockFd = 4;  // the box's lock, held as long as the shim lives
+inline constexpr int kShimKvmFd = 5;   // /dev/kvm, for the machine
 
 }  // namespace caisson::box

@@ -11,12 +11,14 @@ namespace caisson::box {
 
 using base::failure;
 
-Result<std::unique_ptr<ShimClient>> ShimClient::start(const std::string& program, int lock_fd, const std::string& log_path) {
+Result<std::unique_ptr<ShimClient>> ShimClient::start(const std::string& program, Inherited inherited,
+                                                      const std::string& log_path) {
     auto sockets = CAISSON_TRY(os::make_socketpair(SOCK_STREAM));
     os::Command command;
     command.arguments = {program};
     command.descriptors = {{sockets.second.get(), kShimClientFd}};
-    if (lock_fd >= 0) command.descriptors.push_back({lock_fd, kShimLockFd});
+    if (inherited.lock >= 0) command.descriptors.push_back({inherited.lock, kShimLockFd});
+    if (inherited.kvm >= 0) command.descriptors.push_back({inherited.kvm, kShimKvmFd});
     os::Fd log;
     if (!log_path.empty()) {
         log = CAISSON_TRY(os::open_file(log_path, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW, 0600));

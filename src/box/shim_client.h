@@ -14,8 +14,14 @@ namespace caisson::box {
 
 class ShimClient {
   public:
-    // `program` is caisson-shim. `lock_fd` (-1: none) is handed on; `log_path` (empty: none) takes its last words.
-    static Result<std::unique_ptr<ShimClient>> start(const std::string& program, int lock_fd, const std::string& log_path);
+    // What a shim gets besides its socket; they stay the caller's. -1: none.
+    struct Inherited {
+        int lock = -1;  // the box's
+        int kvm = -1;   // /dev/kvm, for a machine that runs under it
+    };
+    // `program` is caisson-shim. `log_path` (empty: none) takes its last words.
+    static Result<std::unique_ptr<ShimClient>> start(const std::string& program, Inherited inherited,
+                                                     const std::string& log_path);
     // Queues and sends; blocks until the socket took it.
     Result<> send(const wire::ToShim& message);
     // The next control message; blocks. nullopt: the shim is gone. Only for the time before a command runs: a stream

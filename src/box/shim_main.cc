@@ -19,6 +19,7 @@ int main() {
         return 2;
     }
     ::fcntl(caisson::box::kShimLockFd, F_SETFD, FD_CLOEXEC);  // absent while a template is made
+    ::fcntl(caisson::box::kShimKvmFd, F_SETFD, FD_CLOEXEC);   // absent under software emulation
     auto served = caisson::box::serve(caisson::os::Fd(caisson::box::kShimClientFd));
     if (!served) {
         std::fprintf(stderr, "caisson-shim: %s\n", served.error().to_string().c_str());

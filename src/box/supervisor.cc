@@ -60,6 +60,7 @@ Result<> Supervisor::start() {
     plan.shape = shape_from(launch_.shape());
     plan.accelerator = accelerator_from(launch_.shape());
     plan.tsc_khz = launch_.shape().tsc_khz();
+    plan.kvm_source_fd = kShimKvmFd;
     plan.template_directory = launch_.template_directory();
     plan.disk = vmm::Disk{launch_.overlay_path(), launch_.base_disk_path(), launch_.disk_bytes()};
     auto assets = from_message(launch_.assets());

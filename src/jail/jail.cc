@@ -47,7 +47,6 @@ std::vector<std::string> bwrap_arguments(const Description& description, const s
             case Mount::Kind::kReadOnly: add({"--ro-bind", mount.source, mount.target}); break;
             case Mount::Kind::kReadWrite: add({"--bind", mount.source, mount.target}); break;
             case Mount::Kind::kTmpfs: add({"--tmpfs", mount.target}); break;
-            case Mount::Kind::kDevice: add({"--dev-bind", mount.source, mount.target}); break;
         }
     }
     // bwrap makes an empty root itself; nothing may be added to it afterwards.
@@ -110,7 +109,6 @@ std::string describe(const Description& description) {
     for (const auto& mount : description.mounts) {
         const char* kind = mount.kind == Mount::Kind::kReadOnly    ? "read-only "
                            : mount.kind == Mount::Kind::kReadWrite ? "read-write"
-                           : mount.kind == Mount::Kind::kDevice    ? "device    "
                                                                    : "tmpfs     ";
         text += std::string("  ") + kind + "   " + mount.target +
                 (mount.source.empty() ? "" : "  from " + mount.source) + "\n";

@@ -14,7 +14,7 @@
 namespace caisson::jail {
 
 struct Mount {
-    enum class Kind { kReadOnly, kReadWrite, kTmpfs, kDevice };  // kDevice: one device node, usable
+    enum class Kind { kReadOnly, kReadWrite, kTmpfs };
     Kind kind = Kind::kReadOnly;
     std::string source;  // host path; unused for kTmpfs
     std::string target;  // absolute path inside

@@ -15,13 +15,13 @@ namespace caisson::vmm {
 
 using base::failure;
 
-HostFacts gather_host_facts(const std::string& forced, bool kvm_failed_here) {
+HostFacts gather_host_facts(const std::string& forced, bool kvm_failed_here, int kvm_fd) {
     HostFacts facts;
     facts.forced = forced;
     facts.kvm_failed_here = kvm_failed_here;
     facts.kvm_exists = os::exists("/dev/kvm");
     if (!facts.kvm_exists) return facts;
-    facts.kvm_opens = os::open_file("/dev/kvm", O_RDWR).has_value();
+    facts.kvm_opens = kvm_fd >= 0 || os::open_file("/dev/kvm", O_RDWR).has_value();
     auto cpuinfo = os::read_file("/proc/cpuinfo", 4 << 20);
     if (!cpuinfo) return facts;
     auto flags = cpuinfo->find("\nflags");

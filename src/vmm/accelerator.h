@@ -19,12 +19,13 @@ struct AcceleratorChoice {
 struct HostFacts {
     bool cpu_flag = false;       // vmx or svm in /proc/cpuinfo
     bool kvm_exists = false;     // /dev/kvm
-    bool kvm_opens = false;      // by us, read-write
+    bool kvm_opens = false;      // by us, read-write, now or before we left root
     bool kvm_failed_here = false;  // a template did not boot under KVM since the host booted
     std::string forced;          // CAISSON_ACCEL: "", "tcg" or "kvm"
 };
 
-HostFacts gather_host_facts(const std::string& forced, bool kvm_failed_here);
+// `kvm_fd`: /dev/kvm if it is open already, else -1.
+HostFacts gather_host_facts(const std::string& forced, bool kvm_failed_here, int kvm_fd);
 // kUsage: `forced` is unknown. kHostMissing: KVM was asked for by name and cannot be had (never replaced silently).
 Result<AcceleratorChoice> choose_accelerator(const HostFacts& facts);
 

@@ -37,7 +37,10 @@ std::vector<std::string> qemu_arguments(const MachinePlan& plan) {
     const std::string memory = number(plan.shape.memory_mib) + "M";
     std::vector<std::string> arguments{kQemuPath, "-M", "microvm,isa-serial=on,memory-backend=mem"};
     auto add = [&](std::initializer_list<std::string> words) { arguments.insert(arguments.end(), words); };
-    if (plan.accelerator == Accelerator::kKvm) add({"-accel", "kvm", "-cpu", "host"});
+    // The device comes as a descriptor: whoever may start a box need not be able to open it, and the jail needs no /dev.
+    if (plan.accelerator == Accelerator::kKvm)
+        add({"-add-fd", "fd=" + number(static_cast<std::uint64_t>(plan.kvm_fd)) + ",set=1", "-accel",
+             "kvm,device=/dev/fdset/1", "-cpu", "host"});
     // rep movsb is slow under TCG; without these two flags the guest copies twice as fast.
     else add({"-accel", "tcg,thread=multi", "-cpu", "max,-erms,-fsrm"});
     add({"-m", memory, "-smp", number(plan.shape.cpus), "-nodefaults", "-no-user-config", "-display", "none",
@@ -101,10 +104,6 @@ jail::Description vmm_jail(const MachinePlan& plan, const Assets& assets) {
     // Template memory and state are reached only as read-only paths, never as descriptors: a descriptor could be
     // reopened for writing through /proc by the same user.
     description.mounts.push_back({building ? Kind::kReadWrite : Kind::kReadOnly, plan.template_directory, kTemplateInJail});
-    if (plan.accelerator == Accelerator::kKvm) {
-        description.mounts.push_back({Kind::kTmpfs, "", "/dev"});
-        description.mounts.push_back({Kind::kDevice, "/dev/kvm", "/dev/kvm"});
-    }
     if (plan.start != MachinePlan::Start::kRestore) {
         description.mounts.push_back({Kind::kTmpfs, "", "/run"});
         description.mounts.push_back({Kind::kReadOnly, assets.kernel, kKernelInJail});

@@ -41,6 +41,9 @@ struct MachinePlan {
     int qmp_fd = 3;
     int agent_fd = 4;
     int console_fd = 5;
+    int kvm_fd = 6;
+    // The starter's own descriptor of /dev/kvm, for machines under KVM.
+    int kvm_source_fd = -1;
 };
 
 std::string kernel_command_line(const MachinePlan& plan);

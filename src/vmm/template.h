@@ -69,6 +69,7 @@ struct BuildRequest {
     std::string key;
     Shape shape;
     Accelerator accelerator = Accelerator::kTcg;
+    int kvm_fd = -1;  // of /dev/kvm, open; under KVM only
     std::uint64_t tsc_khz = 0;
     std::string base_disk_path;
     std::uint64_t disk_bytes = 0;    // virtual size of the base disk

@@ -186,6 +186,7 @@ Result<std::string> build_template(const BuildRequest& request, int owner_gone_f
     plan.shape = request.shape;
     plan.accelerator = request.accelerator;
     plan.tsc_khz = request.tsc_khz;
+    plan.kvm_source_fd = request.kvm_fd;
     plan.template_directory = work.path();
     plan.disk = Disk{work.path() + "/disk.qcow2", request.base_disk_path, request.disk_bytes};
     CAISSON_TRY(create_overlay(plan.disk->overlay_path, request.disk_bytes));

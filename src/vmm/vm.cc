@@ -22,6 +22,7 @@ Result<Vm> start_vm(const MachinePlan& plan, const Assets& assets) {
                                {qmp.second.get(), plan.qmp_fd},
                                {agent.second.get(), plan.agent_fd},
                                {console.second.get(), plan.console_fd}};
+    if (plan.accelerator == Accelerator::kKvm) description.descriptors.push_back({plan.kvm_source_fd, plan.kvm_fd});
     auto command = CAISSON_TRY(jail::command(description));
     Vm vm;
     vm.process = CAISSON_TRY_CTX(os::spawn(command), "starting the virtual machine");

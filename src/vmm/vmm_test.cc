@@ -89,6 +89,14 @@ TEST(Machine, RestoreCommandLineIsTheGoldenOne) {
               "chardev=qmp,mode=control -incoming defer");
 }
 
+TEST(Machine, KvmComesAsADescriptor) {
+    auto plan = restore_plan();
+    plan.accelerator = Accelerator::kKvm;
+    auto line = base::join(qemu_arguments(plan), " ");
+    EXPECT_NE(line.find("-add-fd fd=6,set=1 -accel kvm,device=/dev/fdset/1 -cpu host"), std::string::npos) << line;
+    for (const auto& mount : vmm_jail(plan, {}).mounts) EXPECT_NE(mount.target, "/dev");
+}
+
 TEST(Machine, TheGuestKeepsItsDefences) {
     MachinePlan plan;
     plan.start = MachinePlan::Start::kTemplate;
