@@ -281,6 +281,7 @@ Result<> Container::configure(const wire::Configure& configure, wire::Configured
         if (!usual_given[i]) unwanted.push_back(kUsualFiles[i]);
     for (std::size_t i = 0; i < more.size(); ++i) more[i].tree = &stage_.slots[std::size(kUsualFiles) + i].tree;
 
+    image_covered_ = !wanted.empty() || !more.empty();
     bool read_only = configure.root().read_only();
     if (grown == 0 && wanted.empty() && more.empty() && unwanted.empty() && !read_only) return {};
     // Nothing of the image's has been executed yet, so nobody can change a path under the agent's hands.

@@ -50,6 +50,8 @@ class Container {
     // Ends every process of the container; returns at once. Nothing can be forked into it afterwards.
     void kill();
     bool killed() const { return killed_; }
+    // Whether configure() mounted anything over the image that was not there before.
+    bool image_covered() const { return image_covered_; }
     // Waits for the init to be gone and lets go of the container's mounts: nothing of the root disk is left unwritten.
     Result<> unmount(std::chrono::milliseconds deadline);
 
@@ -60,6 +62,7 @@ class Container {
     Stage& stage_;
     std::string disk_;  // the kernel's name of the root device
     bool killed_ = false;
+    bool image_covered_ = false;
 };
 
 inline constexpr std::size_t kMaxWarmBytes = 64 << 20;

@@ -81,21 +81,21 @@ Result<std::unique_ptr<Seat>> Seat::create(const Container& container) {
 Seat::~Seat() { dispose(child_); }
 
 Result<std::unique_ptr<Execution>> Execution::start(const wire::Exec& exec, Surroundings surroundings,
-                                                    std::unique_ptr<Seat> seat) {
+                                                    std::unique_ptr<Seat> seat, const std::string& order) {
     if (exec.arguments_size() == 0) return failure(Errc::kUsage, "a command without arguments");
     for (const auto& text : exec.arguments())
         if (text.find('\0') != std::string::npos) return failure(Errc::kUsage, "an argument with a null byte");
     for (const auto& text : exec.environment())
         if (text.find('\0') != std::string::npos) return failure(Errc::kUsage, "an environment entry with a null byte");
     std::unique_ptr<Execution> self(new Execution(exec.id(), exec.main(), std::move(surroundings)));
-    if (!seat || exec.terminal() || !self->sit_down(exec, *seat)) CAISSON_TRY(self->fork_and_launch(exec));
+    if (!seat || exec.terminal() || !self->sit_down(exec, *seat, order)) CAISSON_TRY(self->fork_and_launch(exec));
     CAISSON_TRY(self->watch_child());
     self->update_watches();
     return self;
 }
 
-bool Execution::sit_down(const wire::Exec& exec, Seat& seat) {
-    if (!os::write_all(seat.order_.get(), exec.SerializeAsString())) return false;  // it is gone
+bool Execution::sit_down(const wire::Exec& exec, Seat& seat, const std::string& order) {
+    if (!os::write_all(seat.order_.get(), order)) return false;  // it is gone
     seat.order_.reset();
     child_ = std::exchange(seat.child_, Child());
     report_ = std::move(seat.report_);

@@ -58,8 +58,9 @@ class Execution {
     };
     // Forks, or uses the seat if that is possible; the rest follows from the loop (Started or StartFailed, output,
     // Exited).
+    // `order` is for the seat, see launch_order().
     static Result<std::unique_ptr<Execution>> start(const wire::Exec& exec, Surroundings surroundings,
-                                                    std::unique_ptr<Seat> seat);
+                                                    std::unique_ptr<Seat> seat, const std::string& order);
     ~Execution();
     Execution(const Execution&) = delete;
     Execution& operator=(const Execution&) = delete;
@@ -95,7 +96,7 @@ class Execution {
     };
 
     Execution(std::uint32_t id, bool main, Surroundings surroundings);
-    bool sit_down(const wire::Exec& exec, Seat& seat);
+    bool sit_down(const wire::Exec& exec, Seat& seat, const std::string& order);
     Result<> fork_and_launch(const wire::Exec& exec);
     Result<> open_streams(const wire::Exec& exec, os::Fd (&child_ends)[3]);
     Result<> watch_child();

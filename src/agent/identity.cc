@@ -1,6 +1,5 @@
 #include "agent/identity.h"
 
-#include <fcntl.h>
 #include <linux/random.h>
 #include <sys/ioctl.h>
 #include <time.h>
@@ -9,9 +8,7 @@
 #include <cstring>
 #include <vector>
 
-#include "agent/paths.h"
 #include "base/text.h"
-#include "os/file.h"
 
 namespace caisson::agent {
 
@@ -20,10 +17,9 @@ using base::failure_errno;
 
 namespace {
 
-Result<> reseed(std::string& entropy) {
+Result<> reseed(std::string& entropy, const os::Fd& device) {
     if (entropy.size() < kMinEntropyBytes || entropy.size() > kMaxEntropyBytes)
         return failure(Errc::kUsage, "the host sent " + std::to_string(entropy.size()) + " bytes of entropy");
-    auto device = CAISSON_TRY(os::open_file(std::string(kDevices) + "/urandom", O_RDWR));
     // struct rand_pool_info ends in a flexible array.
     std::vector<int> buffer(2 + (entropy.size() + sizeof(int) - 1) / sizeof(int));
     buffer[0] = static_cast<int>(entropy.size() * 8);
@@ -50,8 +46,8 @@ Result<> set_clock(std::int64_t nanoseconds, std::chrono::steady_clock::time_poi
     return {};
 }
 
-Result<> take_identity(wire::Configure& configure, std::chrono::steady_clock::time_point received) {
-    CAISSON_TRY(reseed(*configure.mutable_entropy()));
+Result<> take_identity(wire::Configure& configure, const os::Fd& random, std::chrono::steady_clock::time_point received) {
+    CAISSON_TRY(reseed(*configure.mutable_entropy(), random));
     CAISSON_TRY(set_clock(configure.realtime_nanoseconds(), received));
     const auto& name = configure.hostname();
     if (name.empty() || name.size() > 64) return failure(Errc::kUsage, "the host name must have 1 to 64 characters");

@@ -33,6 +33,9 @@ namespace {
 constexpr int kReport = 3;
 constexpr int kOrder = 4;
 constexpr int kNull = 5;
+// The first byte of an order.
+constexpr char kAsRead = '.';
+constexpr char kReadAgain = 'r';
 
 void put_le32(std::string& out, std::uint32_t value) {
     std::uint8_t bytes[4];
@@ -101,6 +104,10 @@ Result<> enter_directory(const std::string& wanted, bool create) {
             return failure_errno("cannot enter the working directory " + base::printable(path, 256));
         return {};
     };
+    if (path == "/") {  // every process of the agent's is there
+        if (::chdir("/") != 0) return failure_errno("cannot enter the root directory");
+        return {};
+    }
     auto entered = enter();
     if (!entered && entered.error().sys_errno == ENOENT && create) {
         CAISSON_TRY(os::make_directories(path, 0755));
@@ -109,7 +116,7 @@ Result<> enter_directory(const std::string& wanted, bool create) {
     return entered;
 }
 
-Result<> become(const UserIdentity& user) {
+Result<> become(const UserIdentity& user, bool limited) {
     // A pipe opened again as /dev/stdout must work for this user, as a terminal's name must.
     if (user.uid != 0) {
         for (int fd = 0; fd <= 2; ++fd) {
@@ -118,12 +125,15 @@ Result<> become(const UserIdentity& user) {
                 static_cast<void>(!::fchown(fd, user.uid, static_cast<gid_t>(-1)));
         }
     }
-    if (::setgroups(user.groups.size(), user.groups.data()) != 0) return failure_errno("cannot set groups");
-    if (::setresgid(user.gid, user.gid, user.gid) != 0) return failure_errno("cannot set the group id");
-    if (::setresuid(user.uid, user.uid, user.uid) != 0) return failure_errno("cannot set the user id");
+    // The agent itself is root, without further groups; what stays the same is not set again, since each kind of system
+    // call costs a restored guest its translation.
+    if (!user.groups.empty() && ::setgroups(user.groups.size(), user.groups.data()) != 0)
+        return failure_errno("cannot set groups");
+    if (user.gid != 0 && ::setresgid(user.gid, user.gid, user.gid) != 0) return failure_errno("cannot set the group id");
+    if (user.uid != 0 && ::setresuid(user.uid, user.uid, user.uid) != 0) return failure_errno("cannot set the user id");
     // Root keeps Docker's set; anyone else has lost all with setresuid(2), and set-user-id programs gain it again
     // within the bounding set, which the agent has limited for good.
-    if (user.uid == 0 && !set_capabilities(default_capabilities())) return failure_errno("cannot limit capabilities");
+    if (user.uid == 0 && !limited && !set_capabilities(default_capabilities())) return failure_errno("cannot limit capabilities");
     return {};
 }
 
@@ -192,19 +202,23 @@ void report_pid(int report) {
     static_cast<void>(os::write_all(report, started));
 }
 
-// Everything behind joining the container.
-[[noreturn]] void become_command(const wire::Exec& exec) {
-    auto passwd = read_user_file("/etc/passwd");
-    if (!passwd) fail(StartFailed::UNKNOWN_USER, passwd.error());
-    auto group = read_user_file("/etc/group");
-    if (!group) fail(StartFailed::UNKNOWN_USER, group.error());
-    auto user = resolve_user(exec.user(), *passwd, *group);
+// What the image says of users and groups.
+struct Accounts {
+    Result<std::string> passwd, group;
+};
+Accounts read_accounts() { return {read_user_file("/etc/passwd"), read_user_file("/etc/group")}; }
+
+// Everything behind joining the container. `limited`: this process has the capabilities of a command already.
+[[noreturn]] void become_command(const wire::Exec& exec, const Accounts& accounts, bool limited) {
+    if (!accounts.passwd) fail(StartFailed::UNKNOWN_USER, accounts.passwd.error());
+    if (!accounts.group) fail(StartFailed::UNKNOWN_USER, accounts.group.error());
+    auto user = resolve_user(exec.user(), *accounts.passwd, *accounts.group);
     if (!user) fail(StartFailed::UNKNOWN_USER, user.error());
 
     auto entered = enter_directory(exec.working_directory(), exec.create_working_directory());
     bool retry = !entered && (entered.error().sys_errno == EACCES || entered.error().sys_errno == EPERM);
     if (!entered && !retry) fail(StartFailed::BAD_WORKING_DIRECTORY, entered.error());
-    if (auto became = become(*user); !became) fail(StartFailed::OTHER, became.error());
+    if (auto became = become(*user, limited); !became) fail(StartFailed::OTHER, became.error());
     // A volume may let in its user and not root.
     if (retry) {
         entered = enter_directory(exec.working_directory(), false);
@@ -226,20 +240,33 @@ void launch(const LaunchPlan& plan, const wire::Exec& exec) {
         ::dup2(plan.report, kReport);
         fail(StartFailed::OTHER, joined.error());
     }
-    become_command(exec);
+    become_command(exec, read_accounts(), false);
+}
+
+std::string launch_order(base::ByteView message, bool image_covered) {
+    std::string order(1, image_covered ? kReadAgain : kAsRead);
+    order += base::as_text(message);
+    return order;
 }
 
 void launch_later(const LaunchPlan& plan) {
     if (!join_container(plan)) ::_exit(1);
+    // A command of root's keeps these, any other needs them until it is that user.
+    if (!set_capabilities(default_capabilities())) ::_exit(1);
+    auto accounts = read_accounts();
     settle_memory();
     report_pid(kReport);
-    auto order = os::read_fd(kOrder, wire::kMaxControlBytes, "the order pipe");
-    wire::Exec exec;
-    if (!order || order->empty() || !exec.ParseFromString(*order)) ::_exit(1);
+    auto order = os::read_fd(kOrder, wire::kMaxControlBytes + 1, "the order pipe");
+    wire::ToAgent message;
+    if (!order || order->empty() || !message.ParseFromArray(order->data() + 1, static_cast<int>(order->size() - 1)) ||
+        !message.has_exec())
+        ::_exit(1);
+    if ((*order)[0] == kReadAgain) accounts = read_accounts();
+    const auto& exec = message.exec();
     if (!exec.stdin_open() && ::dup2(kNull, 0) < 0) fail(StartFailed::OTHER, errno, "cannot connect the standard streams");
     ::close(kOrder);
     ::close(kNull);
-    become_command(exec);
+    become_command(exec, accounts, true);
 }
 
 }  // namespace caisson::agent

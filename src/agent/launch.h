@@ -31,9 +31,12 @@ inline constexpr std::size_t kMaxReportBytes = 2048;
 
 // Both run in the child and never return.
 [[noreturn]] void launch(const LaunchPlan& plan, const wire::Exec& exec);
-// Joins the container at once, reports its id, and reads only then which command it is to become: a serialised
-// wire::Exec from the pipe `order`, up to its end. Without one it just ends.
+// Joins the container at once, gives up what no command may have, reads who the image's users are, reports its id, and
+// reads only then which command it is to become: an order from the pipe `order`, up to its end. Without one it just ends.
 [[noreturn]] void launch_later(const LaunchPlan& plan);
+// An order: `message` is a serialised wire::ToAgent that holds an Exec. `image_covered`: something was mounted over the
+// image since the process sat down, so its users are to be read again.
+std::string launch_order(base::ByteView message, bool image_covered);
 
 // Which kind of failure an exec's errno is: 127 for what is not there, 126 for what cannot be executed.
 wire::StartFailed::Kind exec_failure_kind(int error_number);

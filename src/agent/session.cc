@@ -3,6 +3,7 @@
 #include <signal.h>
 
 #include "agent/identity.h"
+#include "agent/launch.h"
 #include "agent/log.h"
 #include "wire/control.h"
 
@@ -61,7 +62,7 @@ Execution* Session::find(std::uint32_t id) {
 Result<> Session::frame(const wire::FrameView& view) {
     if (view.type == wire::FrameType::kControl) {
         auto parsed = CAISSON_TRY(wire::parse_to_agent(view.payload));
-        return message(parsed);
+        return message(parsed, view.payload);
     }
     // Frames for an execution that has just ended are late, not wrong.
     auto* execution = find(wire::execution_of(view.stream));
@@ -69,14 +70,14 @@ Result<> Session::frame(const wire::FrameView& view) {
     return view.type == wire::FrameType::kCredit ? execution->credit(view) : execution->data(view);
 }
 
-Result<> Session::message(wire::ToAgent& message) {
+Result<> Session::message(wire::ToAgent& message, base::ByteView payload) {
     if (message.message_case() != wire::ToAgent::kHello && !greeted_)
         return failure(Errc::kProtocol, "the host did not say hello first");
     switch (message.message_case()) {
         case wire::ToAgent::kHello: hello(message.hello()); break;
         case wire::ToAgent::kPrepare: prepare(message.prepare()); break;
         case wire::ToAgent::kConfigure: configure(*message.mutable_configure()); break;
-        case wire::ToAgent::kExec: exec(message.exec()); break;
+        case wire::ToAgent::kExec: exec(message.exec(), payload); break;
         case wire::ToAgent::kSignal: signal(message.signal()); break;
         case wire::ToAgent::kResize:
             if (auto* execution = find(message.resize().id()))
@@ -143,7 +144,7 @@ void Session::configure(wire::Configure& configure) {
     auto configured = [&]() -> Result<> {
         if (configured_ || broken_) return failure(Errc::kUsage, "this guest was configured before");
         broken_ = true;
-        CAISSON_TRY(take_identity(configure, port_.read_at()));
+        CAISSON_TRY(take_identity(configure, stage_.random, port_.read_at()));
         timings.set_identity_microseconds(microseconds_since(start));
         auto part = os::Loop::Clock::now();
         if (!container_) {
@@ -171,20 +172,21 @@ void Session::refuse(std::uint32_t id, const std::string& text, int error_number
     port_.send(answer);
 }
 
-void Session::exec(const wire::Exec& exec) {
+void Session::exec(const wire::Exec& exec, base::ByteView payload) {
     if (exec.id() == 0 || exec.id() > wire::kMaxExecutionId || find(exec.id()) != nullptr)
         return refuse(exec.id(), "execution " + std::to_string(exec.id()) + " cannot be a new one");
     if (!configured_) return refuse(exec.id(), "the box has not been configured");
     if (container_->killed()) return refuse(exec.id(), "the box's main command has ended");
     if (executions_.size() >= kMaxExecutions)
         return refuse(exec.id(), "more than " + std::to_string(kMaxExecutions) + " commands at once");
+    const std::string seat_order = seat_ ? launch_order(payload, container_->image_covered()) : std::string();
     auto execution = Execution::start(exec, {.loop = &loop_,
                                              .port = &port_,
                                              .container = container_.get(),
                                              .cgroup = &stage_.cgroup,
                                              .main_ended = [this] { kill_container(); },
                                              .finished = [this](std::uint32_t id) { finished_.push_back(id); }},
-                                      std::move(seat_));
+                                      std::move(seat_), seat_order);
     if (!execution) return refuse(exec.id(), execution.error().to_string(), execution.error().sys_errno);
     executions_[exec.id()] = std::move(*execution);
 }

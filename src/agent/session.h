@@ -27,11 +27,12 @@ class Session {
 
   private:
     Result<> frame(const wire::FrameView& frame);
-    Result<> message(wire::ToAgent& message);
+    Result<> message(wire::ToAgent& message, base::ByteView payload);
     void hello(const wire::Hello& hello);
     void prepare(const wire::Prepare& prepare);
     void configure(wire::Configure& configure);
-    void exec(const wire::Exec& exec);
+    // `payload`: the message as it came.
+    void exec(const wire::Exec& exec, base::ByteView payload);
     void signal(const wire::Signal& signal);
     void shutdown(const wire::Shutdown& shutdown);
     void ended();

@@ -67,11 +67,12 @@ Result<Stage> Stage::create() {
     auto container = CAISSON_TRY(own_mount_namespace());
     auto terminals = CAISSON_TRY(os::open_file(std::string(kStagedDev) + "/pts", O_PATH | O_DIRECTORY));
     auto null = CAISSON_TRY(os::open_file(std::string(kStagedDev) + "/null", O_RDONLY));
+    auto random = CAISSON_TRY(os::open_file(std::string(kDevices) + "/urandom", O_RDWR));
     for (const char* path : {kGuest, kStagedFiles})
         if (::umount2(path, MNT_DETACH) != 0) return failure_errno("cannot leave the guest's file systems");
     if (::setns(guest.get(), CLONE_NEWNS) != 0) return failure_errno("cannot return to the guest's mount namespace");
     return Stage{std::move(cgroup), std::move(guest), std::move(container), std::move(terminals),
-                 std::move(null), std::move(slots), fixed_container_mounts()};
+                 std::move(null), std::move(random), std::move(slots), fixed_container_mounts()};
 }
 
 }  // namespace caisson::agent

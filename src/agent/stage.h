@@ -23,6 +23,7 @@ struct Stage {
     os::Fd container_mounts;  // the container's: the initial file system, /stage/dev and /stage/sys, and nothing else
     os::Fd terminals;         // directory of the container's devpts
     os::Fd null;              // the container's /dev/null, whatever it does to that name later
+    os::Fd random;            // the random generator, to be reseeded
     std::vector<FileSlot> slots;
     MountPlan plan;           // fixed_container_mounts()
 

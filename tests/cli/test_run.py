@@ -246,3 +246,9 @@ def test_usual_commands_are_in_memory_when_a_box_starts():
     warm, also, other = (float(line) for line in done.lines)
     assert (warm, also) == (1, 1)
     assert other < 1, "a command that nobody named is in memory as well: this test shows nothing"
+
+
+def test_a_user_of_a_mounted_passwd_is_found(tiny):
+    """The first command's process has read the image's users before the box was configured; a mount over /etc counts."""
+    assert run("--tmpfs", "/etc", "-u", "alice", "--entrypoint", "", tiny, "id").code == 126
+    assert run("-u", "alice", "--entrypoint", "", tiny, "id", "-u").ok().text == "1000\n"

@@ -33,9 +33,12 @@ class Session:
         end = time.monotonic() + timeout
         while text not in self.seen:
             assert select.select([self.master], [], [], max(0, end - time.monotonic()))[0], (text, self.seen)
-            self.seen += os.read(self.master, 65536)
+            self.read()
         found, self.seen = self.seen.split(text, 1)
         return found.decode()
+
+    def read(self):
+        self.seen += os.read(self.master, 65536)
 
     def type(self, text):
         os.write(self.master, text.encode())
@@ -46,12 +49,18 @@ class Session:
     def resize(self, rows, columns):
         resize(self.master, rows, columns)
 
-    def end(self):
+    def end(self, timeout=30):
         """The exit code, and what was left to read."""
-        _, status = os.waitpid(self.pid, 0)
+        deadline = time.monotonic() + timeout
+        ended = 0
+        while ended == 0:
+            assert time.monotonic() < deadline, ("caisson does not end", self.seen)
+            if select.select([self.master], [], [], 0.05)[0]:
+                self.read()
+            ended, status = os.waitpid(self.pid, os.WNOHANG)
         self.pid = None
         while select.select([self.master], [], [], 0.2)[0]:
-            self.seen += os.read(self.master, 65536)
+            self.read()
         return os.waitstatus_to_exitcode(status), self.seen.decode()
 
     def close(self):
@@ -126,7 +135,7 @@ def test_control_c_ends_a_child_of_a_shell():
         session.type("\x1a")
         session.wait_for("Stopped")
         session.wait_for("prompt> ")
-        session.type("kill -9 %1; wait; exit 4\r")
+        session.type("exec sh -c 'exit 4'\r")  # plain exit would mind the stopped job
         assert session.end()[0] == 4
 
 
