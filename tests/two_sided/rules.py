@@ -42,11 +42,11 @@ rule("vmm_seccomp", "the VMM filters its system calls", PROGRAM,
 # What passes between guest and client.
 rule("relay_input_credit", "the guest asks only for input that it took", ["box_test"],
      "tests/box_test --gtest_filter=StreamRulesTest.*", r"TheGuestGrantsCreditOnlyForInputThatItGot")
-rule("relay_output_credit", "the guest sends only what the client has room for", PROGRAM + ["attack_hostile_vmm"],
+rule("relay_output_credit", "the guest sends only what the client has room for", PROGRAM + ["attack_hostile_guest"],
      "vm attack/guest/test_hostile_guest.py -k writes_without_credit", r"writes_without_credit")
 rule("relay_one_end", "a stream ends once", ["box_test"],
      "tests/box_test --gtest_filter=StreamRulesTest.*", r"AnOutputEndsOnce")
-rule("relay_stream_after_start", "streams begin when the command runs", PROGRAM + ["attack_hostile_vmm"],
+rule("relay_stream_after_start", "streams begin when the command runs", PROGRAM + ["attack_hostile_guest"],
      "vm attack/guest/test_hostile_guest.py -k writes_before_it_started", r"writes_before_it_started")
 
 # Images.

@@ -9,7 +9,7 @@ import time
 import pytest
 from boxes import ASSETS, BASE, WORK, Started, at_best, caisson, environment
 
-HOSTILE = pathlib.Path(os.environ["CAISSON_HOSTILE_VMM"])
+HOSTILE = pathlib.Path(os.environ["CAISSON_HOSTILE_GUEST"])
 MOST_MEMORY_MIB = 48
 
 
