@@ -1,30 +1,50 @@
 #include "box/strays.h"
 
 #include <signal.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/text.h"
+#include "jail/jail.h"
 #include "os/file.h"
 
 namespace caisson::box {
 
 namespace {
 
-bool was_given(const std::string& process, const std::string& directory) {
-    // "<dir>/" so that one box's name cannot be the beginning of another's.
-    const std::string below = directory + "/";
+// Told by status, which everybody may read: a process that may not be dumped has its /proc entry owned by root.
+bool is_ours(const std::string& process) {
+    auto status = os::read_file(process + "/status", 1 << 16);
+    if (!status) return false;
+    auto at = status->find("\nUid:\t");
+    return at != std::string::npos && base::starts_with(status->substr(at + 6), std::to_string(::geteuid()) + "\t");
+}
+
+// bubblewrap that was cut short before it made any mount, told by its arguments. It must be bubblewrap, not a program
+// that only mentions it: somebody's editor or grep.
+bool is_unfinished_jail(const std::string& process, const std::string& below) {
+    auto bwrap = jail::find_bwrap();
+    char program[4096];
+    ssize_t length = ::readlink((process + "/exe").c_str(), program, sizeof program);
+    if (!bwrap || length <= 0 || std::string_view(program, static_cast<std::size_t>(length)) != *bwrap) return false;
     auto command = os::read_file(process + "/cmdline", 1 << 20);
-    if (command && command->find("bwrap") != std::string::npos && command->find(below) != std::string::npos) return true;
-    auto mounts = os::read_file(process + "/mountinfo", 1 << 20);
-    // A bind mount shows its source relative to the file system that the home is on: compare the box's own part.
-    auto boxes = directory.rfind("/boxes/");
-    if (!mounts || boxes == std::string::npos) return false;
-    return mounts->find(below.substr(boxes) + "disk.qcow2 ") != std::string::npos;
+    return command && command->find(below) != std::string::npos;
 }
 
 }  // namespace
+
+bool shows_overlay(std::string_view mountinfo, const std::string& box_directory) {
+    // A bind mount shows its source relative to the file system that the home is on: compare the box's own part.
+    auto boxes = box_directory.rfind("/boxes/");
+    if (boxes == std::string::npos) return false;
+    const std::string overlay = box_directory.substr(boxes) + "/disk.qcow2";
+    for (auto at = mountinfo.find(overlay); at != std::string_view::npos; at = mountinfo.find(overlay, at + 1)) {
+        auto rest = mountinfo.substr(at + overlay.size());
+        // A box that is removed loses its directory before its processes.
+        if (base::starts_with(rest, " ") || base::starts_with(rest, "//deleted ")) return true;
+    }
+    return false;
+}
 
 int kill_strays(const std::string& box_directory) {
     int found = 0;
@@ -35,9 +55,10 @@ int kill_strays(const std::string& box_directory) {
         if (!pid || static_cast<pid_t>(*pid) == ::getpid()) continue;
         const std::string process = "/proc/" + name;
         os::Fd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, static_cast<pid_t>(*pid), 0)));
-        struct stat info {};
-        if (!pidfd || ::stat(process.c_str(), &info) != 0 || info.st_uid != ::geteuid()) continue;
-        if (!was_given(process, box_directory)) continue;
+        if (!pidfd || !is_ours(process)) continue;
+        auto mounts = os::read_file(process + "/mountinfo", 1 << 20);
+        // "<dir>/" so that one box's name cannot be the beginning of another's.
+        if (!(mounts && shows_overlay(*mounts, box_directory)) && !is_unfinished_jail(process, box_directory + "/")) continue;
         ::syscall(SYS_pidfd_send_signal, pidfd.get(), SIGKILL, nullptr, 0);
         ++found;
     }

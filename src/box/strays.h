@@ -1,12 +1,16 @@
-// Processes of a box that lost their owner in a moment in which they were not tied to it yet.
+// Processes of a box that lost their owner: its supervisor was killed, so nobody holds what ends them (jail::Init).
 #pragma once
 
 #include <string>
+#include <string_view>
 
 namespace caisson::box {
 
-// SIGKILL to every process of this user that was given files below `box_directory` (by its command line or its
-// mounts), but not to the caller. Returns how many were found. Source: proc(5).
+// SIGKILL to every process of this user that has the box's overlay among its mounts, and to every bubblewrap that was
+// cut short while it made the box's jail; not to the caller. Returns how many were found. Source: proc(5).
 int kill_strays(const std::string& box_directory);
+
+// Is the overlay of the box in `box_directory` in this /proc/PID/mountinfo, also after it was deleted?
+bool shows_overlay(std::string_view mountinfo, const std::string& box_directory);
 
 }  // namespace caisson::box

@@ -30,7 +30,6 @@ constexpr milliseconds kForcedSyncGrace{5000};
 constexpr milliseconds kAgentGoneGrace{500};
 constexpr milliseconds kVmmExitGrace{5000};
 constexpr milliseconds kDiskFullRetry{1000};
-constexpr milliseconds kStrayInterval{150};
 
 }  // namespace
 
@@ -43,6 +42,7 @@ Result<> Supervisor::run() {
     auto begun = start();
     if (!begun) {
         fail(begun.error(), false);
+        vm_.init = jail::Init();
         vm_.process = os::Process();
         kill_strays(launch_.box_directory());
         finish();
@@ -172,9 +172,14 @@ void Supervisor::sync_guest(milliseconds grace) {
 void Supervisor::kill_vmm() {
     if (phase_ == Phase::kGone) return;
     phase_ = Phase::kGone;
+    vm_.init.kill();
     static_cast<void>(vm_.process.send_signal(SIGKILL));
+    if (vm_.init.known())
+        static_cast<void>(loop_.watch(vm_.init.pidfd().get(), EPOLLIN, [this](std::uint32_t) {
+            loop_.unwatch(vm_.init.pidfd().get());
+            check_gone();
+        }));
     remove_what_the_vmm_does_not_need();
-    // bwrap is reaped at once; QEMU behind it is gone when its end of the control socket closes.
     loop_.after(kVmmExitGrace, [this] { finish(); });
     check_gone();
 }
@@ -184,7 +189,10 @@ void Supervisor::remove_what_the_vmm_does_not_need() {
 }
 
 void Supervisor::check_gone() {
-    if (phase_ == Phase::kGone && vmm_exited_ && qmp_closed_) finish();
+    if (phase_ != Phase::kGone || !vmm_exited_ || !vm_.init.gone()) return;
+    // bwrap was killed before it could say what it had started: that is found by the box's files it was given.
+    if (!vm_.init.known()) kill_strays(launch_.box_directory());
+    finish();
 }
 
 // Everything is gone: record it, tell the client, leave.
@@ -278,17 +286,6 @@ void Supervisor::on_vmm_exit() {
     }
     if (phase_ == Phase::kSyncing) kill_vmm();
     check_gone();
-    if (!finished_) watch_for_strays();
-}
-
-// bwrap ties its inner process to the outer one only after a moment. Should the outer one be killed in that
-// moment, the inner one, and then the VMM, would go on: they are found by the box's files that they were given.
-void Supervisor::watch_for_strays() {
-    loop_.after(kStrayInterval, [this] {
-        if (finished_ || phase_ != Phase::kGone) return;
-        kill_strays(launch_.box_directory());
-        watch_for_strays();
-    });
 }
 
 Result<> Supervisor::on_qmp() {
@@ -298,8 +295,6 @@ Result<> Supervisor::on_qmp() {
         if (got < 0) break;
         if (got == 0) {
             loop_.unwatch(vm_.qmp.get());
-            qmp_closed_ = true;
-            check_gone();
             break;
         }
         CAISSON_TRY(qmp_.feed({buffer, static_cast<std::size_t>(got)}));

@@ -56,7 +56,6 @@ class Supervisor {
     void on_agent_closed();
     void on_console();
     void on_vmm_exit();
-    void watch_for_strays();
     Result<> on_qmp();
 
     // ---- what passes between client and guest ----
@@ -102,7 +101,6 @@ class Supervisor {
     bool client_closed_ = false;
     bool agent_closed_ = false;
     bool vmm_exited_ = false;
-    bool qmp_closed_ = false;
     bool finished_ = false;
 };
 

@@ -148,6 +148,7 @@ Result<> Supervisor::on_hello(const wire::Hello& hello) {
                                             std::to_string(wire::kVersionMajor));
     phase_ = Phase::kConfiguring;
     timings_.set_agent_answered(mark());
+    vm_.init.learn();  // before the guest gets anything that may be hostile
     if (launch_.disk_bytes() != vmm::kDefaultDiskBytes)
         CAISSON_TRY(os::write_all(vm_.qmp.get(), vmm::qmp_block_resize("d0", launch_.disk_bytes())));
     wire::ToAgent configure;

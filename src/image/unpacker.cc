@@ -29,6 +29,9 @@ constexpr std::size_t kDataBytes = 1 << 20;
 // Above what the limits of image/limits.h add up to; a decoder's dictionary is the rest.
 [[maybe_unused]] constexpr unsigned long long kUnpackerMemoryBytes = 4ULL << 30;
 
+// Hours of honest work on a slow machine; the end of one that is taken over and has lost its caller.
+constexpr unsigned long long kUnpackerCpuSeconds = 4 * 3600;
+
 // What a message may claim to be; everything else from there is an I/O error.
 Errc errc_from_name(const std::string& name) {
     for (Errc code : {Errc::kCorrupt, Errc::kLimit, Errc::kNoSpace, Errc::kUnsupported, Errc::kPermission, Errc::kInternal})
@@ -94,14 +97,15 @@ class Conversation {
     std::string buffer_;
 };
 
-// In a jail that shows it nothing but its own (static) program, unless the store's owner starts it otherwise.
-Result<os::Process> start(const Store::Options& options, const std::string& subcommand,
+// In a jail that shows it nothing but its own (static) program, unless the store's owner starts it otherwise. Destroying
+// it ends the unpacker and whatever it may have started.
+Result<jail::Jailed> start(const Store::Options& options, const std::string& subcommand,
                           std::vector<os::Command::Descriptor> descriptors) {
     if (options.spawn) {
         os::Command command;
         command.arguments = {options.unpack_program, subcommand};
         command.descriptors = std::move(descriptors);
-        return options.spawn(command);
+        return jail::Jailed{CAISSON_TRY(options.spawn(command)), {}};
     }
     jail::Description description;
     description.name = "unpacker";
@@ -116,8 +120,10 @@ Result<os::Process> start(const Store::Options& options, const std::string& subc
     description.descriptors = std::move(descriptors);
     // Its life hangs on its standard input instead: an embedding program may run this on a short-lived thread.
     description.die_with_parent = false;
-    auto command = CAISSON_TRY(jail::command(description));
-    return os::spawn(command);
+    description.resource_limits.push_back({RLIMIT_CPU, kUnpackerCpuSeconds});
+    auto jailed = CAISSON_TRY(jail::start(description));
+    jailed.init.learn();  // it has read nothing yet
+    return jailed;
 }
 
 }  // namespace
@@ -140,7 +146,7 @@ Result<json> run_unpacker(const Store::Options& options, const UnpackJob& job, c
         descriptors.push_back({job.output, kOutputFd});
     for (std::size_t i = 0; i < job.inputs.size(); ++i)
         descriptors.push_back({job.inputs[i], kFirstInputFd + static_cast<int>(i)});
-    auto process = CAISSON_TRY(start(options, job.subcommand, std::move(descriptors)));
+    auto unpacker = CAISSON_TRY(start(options, job.subcommand, std::move(descriptors)));
     request.second.reset();
     status.second.reset();
     data.second.reset();
@@ -178,7 +184,7 @@ Result<json> run_unpacker(const Store::Options& options, const UnpackJob& job, c
             if (got > 0) CAISSON_TRY_CTX(conversation.take({text, static_cast<std::size_t>(got)}), what);
         }
     }
-    auto ended = CAISSON_TRY(process.wait());
+    auto ended = CAISSON_TRY(unpacker.process.wait());
     bool died = ended.signalled || !conversation.answer || (ended.code != 0 && conversation.answer->has_value());
     if (died)
         return failure(Errc::kIo, what + ": the unpacker ended unexpectedly (" +

@@ -1,7 +1,16 @@
 #include "jail/jail.h"
 
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <optional>
+#include <string_view>
 
 #include "base/text.h"
 #include "os/file.h"
@@ -21,6 +30,21 @@ void leave_root(os::Command& command) {
     command.group = identity.group;
 }
 
+// What bubblewrap may say about the jail it made, and it says less than 400 bytes.
+constexpr std::size_t kMaxInfoBytes = 4096;
+
+// From bwrap --info-fd: {"child-pid": 4711, ...}, the number as bubblewrap sees it. nullopt: it is not there.
+std::optional<pid_t> parse_child_pid(std::string_view said) {
+    constexpr std::string_view kKey = "\"child-pid\":";
+    auto at = said.find(kKey);
+    if (at == std::string_view::npos) return std::nullopt;
+    auto rest = base::trim(said.substr(at + kKey.size()));
+    auto pid = base::parse_u64(rest.substr(0, rest.find_first_not_of("0123456789")));
+    constexpr std::uint64_t kMaxPid = 1 << 22;  // PID_MAX_LIMIT
+    if (!pid || *pid < 2 || *pid > kMaxPid) return std::nullopt;
+    return static_cast<pid_t>(*pid);
+}
+
 }  // namespace
 
 Result<std::string> find_bwrap() {
@@ -38,6 +62,7 @@ std::vector<std::string> bwrap_arguments(const Description& description, const s
                                        "--cap-drop", "ALL",      "--clearenv"};
     auto add = [&](std::initializer_list<std::string> words) { arguments.insert(arguments.end(), words); };
     if (description.die_with_parent) add({"--die-with-parent"});
+    if (description.info_fd >= 0) add({"--info-fd", std::to_string(description.info_fd)});
     if (description.root.empty()) add({"--tmpfs", "/"});
     else add({"--ro-bind", description.root, "/"});
     if (description.proc) add({"--proc", "/proc"});
@@ -70,6 +95,71 @@ Result<os::Command> command(const Description& description) {
     command.die_with_parent = description.die_with_parent;
     leave_root(command);
     return command;
+}
+
+Init::Init(Init&& other) noexcept
+    : bwrap_(other.bwrap_), info_(std::move(other.info_)), pidfd_(std::move(other.pidfd_)) {}
+
+Init& Init::operator=(Init&& other) noexcept {
+    if (this != &other) {
+        Init old(std::move(*this));
+        bwrap_ = other.bwrap_;
+        info_ = std::move(other.info_);
+        pidfd_ = std::move(other.pidfd_);
+    }
+    return *this;
+}
+
+Init::~Init() {
+    kill();
+    if (!pidfd_) return;
+    struct pollfd ended {pidfd_.get(), POLLIN, 0};
+    while (::poll(&ended, 1, static_cast<int>(kEndPatience.count())) < 0 && errno == EINTR) {}
+}
+
+void Init::learn() {
+    if (!info_) return;
+    const auto end = std::chrono::steady_clock::now() + kInfoPatience;
+    // Closed only after the last word: bubblewrap would take a reader that left for an error.
+    auto info = std::move(info_);
+    std::string said;
+    while (said.find('}') == std::string::npos) {
+        auto left = std::chrono::ceil<std::chrono::milliseconds>(end - std::chrono::steady_clock::now()).count();
+        struct pollfd readable {info.get(), POLLIN, 0};
+        int ready = ::poll(&readable, 1, static_cast<int>(std::max<long long>(0, left)));
+        if (ready < 0 && errno == EINTR) continue;
+        if (ready <= 0) break;
+        char buffer[1024];
+        ssize_t got = ::read(info.get(), buffer, sizeof buffer);
+        if (got <= 0 || said.size() > kMaxInfoBytes) break;
+        said.append(buffer, static_cast<std::size_t>(got));
+    }
+    auto pid = parse_child_pid(said);
+    if (!pid) return;
+    if (auto pidfd = os::open_child_of(bwrap_, *pid)) pidfd_ = std::move(*pidfd);
+}
+
+void Init::kill() {
+    learn();
+    if (pidfd_) ::syscall(SYS_pidfd_send_signal, pidfd_.get(), SIGKILL, nullptr, 0);
+}
+
+bool Init::gone() const {
+    if (!pidfd_) return true;
+    struct pollfd ended {pidfd_.get(), POLLIN, 0};
+    return ::poll(&ended, 1, 0) > 0;
+}
+
+Result<Jailed> start(const Description& description) {
+    auto info = CAISSON_TRY(os::make_pipe());
+    auto asked = description;
+    asked.info_fd = STDERR_FILENO + 1;
+    for (const auto& descriptor : asked.descriptors) asked.info_fd = std::max(asked.info_fd, descriptor.target + 1);
+    asked.descriptors.push_back({info.second.get(), asked.info_fd});
+    Jailed jailed;
+    jailed.process = CAISSON_TRY(os::spawn(CAISSON_TRY(command(asked))));
+    jailed.init = Init(jailed.process.pid(), std::move(info.first));
+    return jailed;
 }
 
 Result<> preflight() {

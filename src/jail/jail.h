@@ -5,6 +5,7 @@
 // no capability. All namespaces (user, mount, PID, IPC, UTS, cgroup, network) are always the jail's own.
 #pragma once
 
+#include <chrono>
 #include <string>
 #include <vector>
 
@@ -33,6 +34,8 @@ struct Description {
     // The jail dies when the process that spawned it does. Only single-threaded programs of ours may set this:
     // the kernel sends the signal when the spawning *thread* ends.
     bool die_with_parent = true;
+    // Descriptor on which bubblewrap says which process is the jail's first (-1: not asked). start() sets it.
+    int info_fd = -1;
 };
 
 // bubblewrap's path on this host; kHostMissing with the command that installs it.
@@ -43,6 +46,50 @@ std::vector<std::string> bwrap_arguments(const Description& description, const s
 
 // The command to os::spawn(). Errors: kHostMissing (no bwrap).
 Result<os::Command> command(const Description& description);
+
+// The first process of a jail's process namespace. Its end is the end of everything in the jail: the kernel kills what
+// is left there and no process can resist (pid_namespaces(7)). Killing bubblewrap's outer process is not enough, for
+// what is behind it dies by a parent-death signal only, which every process may switch off.
+//
+// Which process it is, bubblewrap says through a pipe before anything else runs in the jail. It must be learnt while
+// bubblewrap lives, so before the jailed program is given anything hostile to read; no start has to wait for it.
+// The destructor kills, and waits until all is gone.
+class Init {
+  public:
+    Init() = default;
+    // `bwrap` is the outer process, `info` the pipe's reading end.
+    Init(pid_t bwrap, os::Fd info) : bwrap_(bwrap), info_(std::move(info)) {}
+    Init(Init&& other) noexcept;
+    Init& operator=(Init&& other) noexcept;
+    ~Init();
+
+    // Waits until bubblewrap has said it, which is a few milliseconds after its start; does nothing after that.
+    void learn();
+    // Kills everything in the jail, and does not wait for its end.
+    void kill();
+    // Open if the process is known; readable when the whole jail is gone.
+    const os::Fd& pidfd() const { return pidfd_; }
+    // If it is known: nothing of the jail runs any more. Else true.
+    bool gone() const;
+    // bubblewrap said which one it is, and it was still bubblewrap's child. If bubblewrap was killed before that, what
+    // it had started has to be found in another way.
+    bool known() const { return static_cast<bool>(pidfd_); }
+
+  private:
+    static constexpr std::chrono::milliseconds kInfoPatience{2000};
+    static constexpr std::chrono::milliseconds kEndPatience{5000};
+    pid_t bwrap_ = -1;
+    os::Fd info_;
+    os::Fd pidfd_;
+};
+
+// A process in its jail. Destroying it ends both: members are destroyed last to first.
+struct Jailed {
+    os::Process process;  // bubblewrap's outer process; ends with the jailed program, and as that ended
+    Init init;
+};
+// Starts `description`. Errors: kHostMissing (no bwrap), those of os::spawn().
+Result<Jailed> start(const Description& description);
 
 // Can this process make the namespaces that a jail needs? Errors: kHostMissing, naming what refuses and the fix.
 Result<> preflight();

@@ -1,6 +1,8 @@
 #include "jail/jail.h"
 
 #include <gtest/gtest.h>
+#include <poll.h>
+#include <signal.h>
 
 #include "base/text.h"
 #include "os/file.h"
@@ -24,6 +26,13 @@ TEST(Jail, RendersTheGoldenCommandLine) {
               "--uid 1000 --gid 1000 --hostname caisson-jail --new-session --cap-drop ALL --clearenv --die-with-parent "
               "--ro-bind /assets/vmm / --ro-bind /home/t /template --bind /home/b /box --setenv PATH /usr/bin "
               "--chdir / -- /usr/bin/qemu -M microvm");
+}
+
+TEST(Jail, AsksBubblewrapForItsFirstProcessOnlyWhereThatIsRead) {
+    auto description = example();
+    EXPECT_EQ(base::join(bwrap_arguments(description, "bwrap"), " ").find("--info-fd"), std::string::npos);
+    description.info_fd = 7;
+    EXPECT_NE(base::join(bwrap_arguments(description, "bwrap"), " ").find("--info-fd 7 "), std::string::npos);
 }
 
 TEST(Jail, WithoutARootTheJailIsEmptyAndReadOnly) {
@@ -58,6 +67,76 @@ class JailUserns : public testing::Test {
         return text;
     }
 };
+
+// A jail that its owner's death does not end, with processes that hold the writing end of a pipe.
+Jailed start_lasting_jail(const os::FdPair& pipe, const std::string& script) {
+    Description description;
+    description.name = "test";
+    description.root = "/";
+    description.proc = true;
+    description.minimal_dev = true;
+    description.environment = {"PATH=/usr/bin:/bin"};
+    description.arguments = {"/bin/sh", "-c", script};
+    description.descriptors = {{pipe.second.get(), 1}};
+    description.die_with_parent = false;
+    return start(description).value();
+}
+
+bool ends_within(const os::Fd& pipe, std::chrono::milliseconds limit) {
+    const auto end = std::chrono::steady_clock::now() + limit;
+    for (;;) {
+        auto left = std::chrono::duration_cast<std::chrono::milliseconds>(end - std::chrono::steady_clock::now()).count();
+        struct pollfd readable {pipe.get(), POLLIN, 0};
+        if (left <= 0 || ::poll(&readable, 1, static_cast<int>(left)) <= 0) return false;
+        char byte = 0;
+        if (::read(pipe.get(), &byte, 1) == 0) return true;
+    }
+}
+
+void expect_line(const os::Fd& pipe) {
+    char byte = 0;
+    while (byte != '\n') ASSERT_EQ(::read(pipe.get(), &byte, 1), 1);
+}
+
+TEST_F(JailUserns, DestroyingItEndsWhatOutlivesBubblewrap) {
+    auto pipe = os::make_pipe().value();
+    {
+        auto jailed = start_lasting_jail(pipe, "trap '' HUP TERM; (sleep 100 &); echo ready; sleep 100; :");
+        pipe.second.reset();
+        expect_line(pipe.first);
+        jailed.init.learn();
+        EXPECT_TRUE(jailed.init.known());
+        EXPECT_FALSE(jailed.init.gone());
+        ASSERT_TRUE(jailed.process.send_signal(SIGKILL).has_value());
+        ASSERT_TRUE(jailed.process.wait().has_value());
+        EXPECT_FALSE(ends_within(pipe.first, std::chrono::milliseconds(100))) << "the jail ended by itself";
+    }
+    EXPECT_TRUE(ends_within(pipe.first, std::chrono::seconds(2)));
+}
+
+TEST_F(JailUserns, KillingItIsPossibleRightAfterItsStart) {
+    for (int attempt = 0; attempt < 10; ++attempt) {
+        auto pipe = os::make_pipe().value();
+        auto jailed = start_lasting_jail(pipe, "sleep 100; :");
+        pipe.second.reset();
+        jailed.init.kill();
+        EXPECT_TRUE(jailed.init.known());
+        EXPECT_TRUE(ends_within(pipe.first, std::chrono::seconds(2)));
+        auto ended = jailed.process.wait(std::chrono::seconds(2));
+        EXPECT_TRUE(ended.has_value()) << ended.error().to_string();
+        EXPECT_TRUE(jailed.init.gone());
+    }
+}
+
+TEST_F(JailUserns, BubblewrapKilledBeforeItSaidAnythingIsNotWaitedFor) {
+    auto pipe = os::make_pipe().value();
+    auto jailed = start_lasting_jail(pipe, "sleep 100; :");
+    ASSERT_TRUE(jailed.process.send_signal(SIGKILL).has_value());
+    auto began = std::chrono::steady_clock::now();
+    jailed.init.kill();
+    EXPECT_LT(std::chrono::steady_clock::now() - began, std::chrono::seconds(1));
+    EXPECT_TRUE(jailed.init.known() || jailed.init.gone());
+}
 
 TEST_F(JailUserns, HasNoCapabilityAndNoNewPrivileges) {
     auto status = run("cat /proc/self/status");

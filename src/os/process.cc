@@ -242,13 +242,31 @@ Result<Process> spawn(const Command& command) {
     }
 }
 
-Result<unsigned long long> process_start_time(pid_t pid) {
+namespace {
+// The fields of /proc/PID/stat from the third, the state, on.
+Result<std::vector<std::string>> stat_fields(pid_t pid) {
     auto text = CAISSON_TRY(read_file("/proc/" + std::to_string(pid) + "/stat", 4096));
     // The second field is the program's name in parentheses and may hold anything, so count from the last ')'.
     auto close = text.rfind(')');
     if (close == std::string::npos) return failure(Errc::kIo, "unexpected content of /proc/PID/stat");
     auto fields = base::split(std::string_view(text).substr(close + 2), ' ');
     if (fields.size() < 20) return failure(Errc::kIo, "unexpected content of /proc/PID/stat");
+    return fields;
+}
+}  // namespace
+
+Result<Fd> open_child_of(pid_t parent, pid_t pid) {
+    // Opened first and looked at then: what was looked at cannot be another process any more.
+    Fd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+    if (!pidfd) return failure(Errc::kNotFound, "there is no process " + std::to_string(pid));
+    auto fields = CAISSON_TRY(stat_fields(pid));
+    if (fields[1] != std::to_string(parent))
+        return failure(Errc::kNotFound, "process " + std::to_string(pid) + " is no child of " + std::to_string(parent));
+    return pidfd;
+}
+
+Result<unsigned long long> process_start_time(pid_t pid) {
+    auto fields = CAISSON_TRY(stat_fields(pid));
     // A zombie that nobody has reaped yet is as dead as one that is gone.
     if (fields[0] == "Z" || fields[0] == "X") return failure(Errc::kNotFound, "the process has ended");
     return base::parse_u64(fields[19]);

@@ -70,6 +70,10 @@ class Process {
 // Safe in multi-threaded callers: the child makes only async-signal-safe calls.
 Result<Process> spawn(const Command& command);
 
+// A pidfd of `pid`, if that is a child of `parent` (which must not be reaped meanwhile, or its number could be another's).
+// kNotFound: there is no such process, or it is somebody else's child by now.
+Result<Fd> open_child_of(pid_t parent, pid_t pid);
+
 // Start time of a process in clock ticks since boot (/proc/PID/stat, field 22): tells a reused pid from the original.
 // kNotFound if there is no such process, or only its zombie.
 Result<unsigned long long> process_start_time(pid_t pid);

@@ -85,6 +85,7 @@ class Freezer {
                 if (message.has_hello()) {
                     if (message.hello().version_major() != wire::kVersionMajor)
                         return failure(Errc::kProtocol, "the guest agent speaks another protocol version");
+                    vm_.init.learn();  // before the guest reads anything of the image
                     CAISSON_TRY(send_prepare());
                 }
                 if (message.has_configure_failed())

@@ -23,9 +23,10 @@ Result<Vm> start_vm(const MachinePlan& plan, const Assets& assets) {
                                {agent.second.get(), plan.agent_fd},
                                {console.second.get(), plan.console_fd}};
     if (plan.accelerator == Accelerator::kKvm) description.descriptors.push_back({plan.kvm_source_fd, plan.kvm_fd});
-    auto command = CAISSON_TRY(jail::command(description));
+    auto jailed = CAISSON_TRY_CTX(jail::start(description), "starting the virtual machine");
     Vm vm;
-    vm.process = CAISSON_TRY_CTX(os::spawn(command), "starting the virtual machine");
+    vm.process = std::move(jailed.process);
+    vm.init = std::move(jailed.init);
     vm.qmp = std::move(qmp.first);
     vm.agent = std::move(agent.first);
     vm.console = std::move(console.first);

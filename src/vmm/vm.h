@@ -11,9 +11,11 @@
 
 namespace caisson::vmm {
 
-// Owner of one VMM process; destroying it ends the machine. The three sockets are non-blocking.
+// Owner of one VMM process; destroying it ends the machine and everything else in its jail. The three sockets are
+// non-blocking.
 struct Vm {
-    os::Process process;
+    os::Process process;  // bubblewrap's outer process, see jail::Jailed
+    jail::Init init;
     os::Fd qmp;
     os::Fd agent;
     os::Fd console;  // what the guest prints, and QEMU's own messages

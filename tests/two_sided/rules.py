@@ -26,6 +26,10 @@ rule("jail_service_uid", "started as root, the jail works as the service user", 
      "tests/attack_vmm_jail --gtest_filter=Attack.IsNeverRootOnTheHost", r"Uid:\t0", root=True)
 rule("jail_die_with_parent", "the machine dies with its supervisor", PROGRAM,
      "vm cli/test_tidiness.py -k test_kill_9[shim", r"still there|supervisor died")
+rule("jail_first_process", "a jail is ended by killing its process namespace", ["jail_test"],
+     "tests/jail_test --gtest_filter=JailUserns.*", r"FAILED.*(DestroyingItEnds|KillingItIsPossible)")
+rule("strays_deleted", "a machine that lost its owner is found after its disk was deleted", ["box_test"],
+     "tests/box_test --gtest_filter=Strays.*", r"FAILED.*AfterTheirOverlayWasDeleted")
 rule("spawn_environment", "a process starts with the listed environment only", ["os_test"],
      "tests/os_test --gtest_filter=Process.EnvironmentIsBuiltFromEmpty", r"EnvironmentIsBuiltFromEmpty")
 rule("spawn_descriptors", "a process gets the listed descriptors only", ["attack_vmm_jail", "attack_payload"],

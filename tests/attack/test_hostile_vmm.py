@@ -1,0 +1,67 @@
+"""A taken-over QEMU cannot outlive its box nor keep caisson from ending it: hostile_vmm.cc runs in QEMU's place."""
+import os
+import pathlib
+import shutil
+import time
+
+import pytest
+from boxes import BASE, BIN, WORK, Started, caisson, environment, wait_until_gone
+
+PROGRAM = pathlib.Path(BIN).parent.parent / "tests/hostile_vmm"
+
+
+@pytest.fixture
+def hostile():
+    """Makes assets with a hostile VMM and returns the environment that takes them."""
+    made = []
+
+    def make(behaviour):
+        place = WORK / f"hostile-{behaviour}"
+        made.append(place)
+        shutil.rmtree(place, ignore_errors=True)
+        for name in ("kernel/modules", "vmm/usr/bin", "vmm/usr/lib", "vmm/usr/share/qemu", "vmm/usr/share/seabios",
+                     "vmm/template", "vmm/box", "vmm/disk", "vmm/run"):
+            (place / name).mkdir(parents=True)
+        for name, content in (("vmm.version", "10"), ("kernel/version", "6"), ("kernel/vmlinux", "none"),
+                              ("kernel/modules.list", ""), ("vmm/behaviour", behaviour)):
+            (place / name).write_text(content + "\n")
+        shutil.copy(PROGRAM, place / "vmm/usr/bin/qemu-system-x86_64")
+        for path in (place, *place.rglob("*")):
+            path.chmod(0o755 if path.is_dir() or path.name.startswith("qemu") else 0o644)
+        return environment(CAISSON_ASSETS=str(place), CAISSON_ACCEL="tcg")
+
+    yield make
+    for place in made:
+        shutil.rmtree(place)
+
+
+def run_until_timeout(env, limit):
+    """A box of the hostile VMM that is to be killed after `limit` seconds."""
+    ended = caisson("run", "--rm", "--cold", "--timeout", f"{limit}s", BASE, "true", env=env)
+    assert ended.code == 124, ended
+    return ended
+
+
+def test_a_vmm_that_cut_every_tie_ends_with_its_box(hostile):
+    ended = run_until_timeout(hostile("outlive"), 1)
+    assert ended.seconds < 4, ended
+    wait_until_gone(0.5)
+    assert caisson("ls", "--format", "json").json() == []
+
+
+def test_a_vmm_that_cut_every_tie_is_found_when_its_supervisor_was_killed(hostile):
+    env = hostile("outlive")
+    with Started("run", "--rm", "--cold", BASE, "true", env=env) as box:
+        deadline = time.monotonic() + 10
+        shim = None
+        while time.monotonic() < deadline and not shim:
+            children = pathlib.Path(f"/proc/{box.pid}/task/{box.pid}/children").read_text().split()
+            if children and pathlib.Path(f"/proc/{children[0]}/task/{children[0]}/children").read_text().split():
+                shim = int(children[0])
+        time.sleep(1)  # for the VMM to do its worst; it cannot be asked
+        os.kill(shim, 9)
+        box.process.kill()
+        box.process.wait()
+        # Nobody is left who knows the machine; the next process that opens the home looks for it.
+        caisson("ls").ok()
+        wait_until_gone(2)
