@@ -127,44 +127,92 @@ struct DirCloser {
     void operator()(DIR* dir) const { ::closedir(dir); }
 };
 
-Result<> remove_entries(int directory_fd, const std::string& name, dev_t device, int depth) {
-    constexpr int kMaxDepth = 512;
-    if (depth > kMaxDepth) return failure(Errc::kLimit, name + " is nested too deeply to remove");
-    std::unique_ptr<DIR, DirCloser> dir(::fdopendir(directory_fd));
-    if (!dir) {
-        ::close(directory_fd);
-        return failure_errno("cannot read directory " + name);
+// Removes a tree below one directory without ever having more than two directories open, however deep it is: whoever
+// made it may have nested it to no end. What a directory holds in directories is moved up to the top first.
+class TreeRemover {
+  public:
+    TreeRemover(Fd top, std::string name, dev_t device) : top_(std::move(top)), name_(std::move(name)), device_(device) {}
+
+    Result<> run() {
+        CAISSON_TRY(empty(top_, nullptr));
+        while (!waiting_.empty()) {
+            auto child = std::move(waiting_.back());
+            waiting_.pop_back();
+            auto fd = CAISSON_TRY(open_directory(child));
+            CAISSON_TRY(empty(fd, &child));
+            if (::unlinkat(top_.get(), child.c_str(), AT_REMOVEDIR) != 0 && errno != ENOENT)
+                return failure_errno("cannot remove " + name_ + "/" + child);
+        }
+        return {};
     }
-    errno = 0;
-    while (dirent* entry = ::readdir(dir.get())) {
-        std::string child = entry->d_name;
-        if (child == "." || child == "..") continue;
-        struct stat info {};
-        if (::fstatat(::dirfd(dir.get()), child.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0) {
-            if (errno == ENOENT) continue;
-            return failure_errno("cannot look at " + name + "/" + child);
-        }
-        if (S_ISDIR(info.st_mode)) {
-            if (info.st_dev != device)
-                return failure(Errc::kInUse, name + "/" + child + " is a mount point; not removed");
-            int fd = ::openat(::dirfd(dir.get()), child.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-            if (fd < 0 && errno == EACCES) {
-                // Our own directory that lost its mode; should this fail, so does the second try.
-                if (::fchmodat(::dirfd(dir.get()), child.c_str(), 0700, 0) != 0) errno = EACCES;
-                fd = ::openat(::dirfd(dir.get()), child.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-            }
-            if (fd < 0) return failure_errno("cannot open " + name + "/" + child);
-            CAISSON_TRY(remove_entries(fd, name + "/" + child, device, depth + 1));
-            if (::unlinkat(::dirfd(dir.get()), child.c_str(), AT_REMOVEDIR) != 0 && errno != ENOENT)
-                return failure_errno("cannot remove " + name + "/" + child);
-        } else if (::unlinkat(::dirfd(dir.get()), child.c_str(), 0) != 0 && errno != ENOENT) {
-            return failure_errno("cannot remove " + name + "/" + child);
-        }
+
+  private:
+    // Unlinks what is no directory. Directories of the top are noted, those of `below` are moved to the top.
+    Result<> empty(const Fd& directory, const std::string* below) {
+        auto own = CAISSON_TRY(open_at(directory, ".", O_RDONLY | O_DIRECTORY));
+        std::unique_ptr<DIR, DirCloser> dir(::fdopendir(own.get()));
+        if (!dir) return failure_errno("cannot read directory " + name_);
+        static_cast<void>(own.release());
         errno = 0;
+        while (dirent* entry = ::readdir(dir.get())) {
+            std::string child = entry->d_name;
+            if (child != "." && child != "..") CAISSON_TRY(take(directory, child, below));
+            errno = 0;
+        }
+        if (errno != 0) return failure_errno("cannot read directory " + name_);
+        return {};
     }
-    if (errno != 0) return failure_errno("cannot read directory " + name);
-    return {};
-}
+
+    Result<> take(const Fd& directory, const std::string& child, const std::string* below) {
+        struct stat info {};
+        if (::fstatat(directory.get(), child.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0) {
+            if (errno == ENOENT) return {};
+            return failure_errno("cannot look at " + name_ + "/" + child);
+        }
+        if (!S_ISDIR(info.st_mode)) {
+            if (::unlinkat(directory.get(), child.c_str(), 0) != 0 && errno != ENOENT)
+                return failure_errno("cannot remove " + name_ + "/" + child);
+            return {};
+        }
+        if (info.st_dev != device_) return failure(Errc::kInUse, name_ + "/" + child + " is a mount point; not removed");
+        if (below == nullptr) {
+            waiting_.push_back(child);
+            return {};
+        }
+        if (::unlinkat(directory.get(), child.c_str(), AT_REMOVEDIR) == 0) return {};
+        // A directory that is moved is written to: "..".
+        if ((info.st_mode & S_IRWXU) != S_IRWXU) static_cast<void>(::fchmodat(directory.get(), child.c_str(), 0700, 0));
+        for (;;) {
+            auto moved = ".remove-" + std::to_string(next_++);
+            if (::renameat2(directory.get(), child.c_str(), top_.get(), moved.c_str(), RENAME_NOREPLACE) == 0) {
+                waiting_.push_back(std::move(moved));
+                return {};
+            }
+            if (errno == ENOENT) return {};
+            if (errno != EEXIST) return failure_errno("cannot move " + name_ + "/.../" + child);
+        }
+    }
+
+    Result<Fd> open_directory(const std::string& child) {
+        constexpr int kFlags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
+        Fd fd(::openat(top_.get(), child.c_str(), kFlags));
+        if (!fd && errno == EACCES) {
+            // Our own directory that lost its mode; should this fail, so does the second try.
+            static_cast<void>(::fchmodat(top_.get(), child.c_str(), 0700, 0));
+            fd.reset(::openat(top_.get(), child.c_str(), kFlags));
+        }
+        if (!fd) return failure_errno("cannot open " + name_ + "/" + child);
+        // To unlink needs more than to list.
+        static_cast<void>(::fchmod(fd.get(), 0700));
+        return fd;
+    }
+
+    Fd top_;
+    std::string name_;
+    dev_t device_;
+    std::vector<std::string> waiting_;  // directories in the top one
+    std::uint64_t next_ = 0;
+};
 }  // namespace
 
 Result<> remove_tree(const std::string& path) {
@@ -175,7 +223,7 @@ Result<> remove_tree(const std::string& path) {
     }
     if (S_ISDIR(info.st_mode)) {
         auto fd = CAISSON_TRY(open_file(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
-        CAISSON_TRY(remove_entries(fd.release(), path, info.st_dev, 0));
+        CAISSON_TRY(TreeRemover(std::move(fd), path, info.st_dev).run());
         if (::rmdir(path.c_str()) != 0 && errno != ENOENT) return failure_errno("cannot remove " + path);
         return {};
     }

@@ -50,6 +50,30 @@ TEST_F(FileTest, RemoveTreeDoesNotFollowLinks) {
     EXPECT_TRUE(remove_tree(path("tree")).has_value());
 }
 
+TEST_F(FileTest, RemoveTreeRemovesWhatIsNestedBeyondEveryPathLimit) {
+    ASSERT_TRUE(make_directories(path("tree/wide/a")).has_value());
+    ASSERT_TRUE(write_file_atomic(path("tree/wide/a/.remove-0"), "x").has_value());
+    auto at = open_file(path("tree"), O_RDONLY | O_DIRECTORY).value();
+    for (int depth = 0; depth < 3000; ++depth) {
+        ASSERT_EQ(::mkdirat(at.get(), "d", 0700), 0) << depth;
+        auto next = open_at(at, "d", O_RDONLY | O_DIRECTORY).value();
+        ASSERT_TRUE(open_at(next, ".remove-1", O_WRONLY | O_CREAT, 0600).has_value());
+        at = std::move(next);
+    }
+    auto removed = remove_tree(path("tree"));
+    EXPECT_TRUE(removed.has_value()) << removed.error().to_string();
+    EXPECT_FALSE(exists(path("tree")));
+}
+
+TEST_F(FileTest, RemoveTreeRemovesDirectoriesThatLostTheirMode) {
+    ASSERT_TRUE(make_directories(path("tree/a/b/c")).has_value());
+    ASSERT_TRUE(write_file_atomic(path("tree/a/b/c/file"), "x").has_value());
+    for (auto name : {"tree/a/b/c", "tree/a/b", "tree/a"}) ASSERT_EQ(::chmod(path(name).c_str(), 0), 0);
+    auto removed = remove_tree(path("tree"));
+    EXPECT_TRUE(removed.has_value()) << removed.error().to_string();
+    EXPECT_FALSE(exists(path("tree")));
+}
+
 TEST_F(FileTest, OpenBeneathRefusesEscapes) {
     ASSERT_TRUE(make_directories(path("in")).has_value());
     ASSERT_TRUE(write_file_atomic(path("out"), "x").has_value());
