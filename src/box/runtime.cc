@@ -174,7 +174,7 @@ Result<std::shared_ptr<BoxState>> create_box(std::shared_ptr<RuntimeState> runti
         CAISSON_TRY(os::set_nonblocking(box->order_read.get(), true));
         // A restored machine goes on with what its template has written; only a cold one begins on an empty overlay.
         if (!template_directory.empty())
-            return vmm::copy_overlay(template_directory + "/disk.qcow2", directory + "/disk.qcow2");
+            return vmm::copy_overlay(template_directory + "/disk.qcow2", directory + "/disk.qcow2", options.disk_bytes);
         return vmm::create_overlay(directory + "/disk.qcow2", options.disk_bytes);
     }();
     if (!made) {

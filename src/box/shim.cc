@@ -48,8 +48,12 @@ void build(os::Fd client, const wire::BuildTemplate& request) {
     build.deadline = std::chrono::seconds(request.deadline_ms() / 1000);
     auto built = vmm::build_template(build, client.get());
     wire::FromShim answer;
-    if (built) answer.mutable_template_built()->set_directory(*built);
-    else to_message(built.error(), *answer.mutable_error());
+    if (built) {
+        answer.mutable_template_built()->set_directory(*built);
+    } else {
+        to_message(built.error().error, *answer.mutable_error());
+        answer.mutable_error()->set_no_answer(built.error().no_answer);
+    }
     std::string payload;
     base::Bytes frame;
     if (answer.SerializeToString(&payload)) {

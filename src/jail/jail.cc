@@ -74,6 +74,8 @@ std::vector<std::string> bwrap_arguments(const Description& description, const s
             case Mount::Kind::kTmpfs: add({"--tmpfs", mount.target}); break;
         }
     }
+    for (const auto& mount : description.mounts)
+        if (mount.kind == Mount::Kind::kTmpfs) add({"--remount-ro", mount.target});
     // bwrap makes an empty root itself; nothing may be added to it afterwards.
     if (description.root.empty()) add({"--remount-ro", "/"});
     for (const auto& variable : description.environment) {
@@ -199,7 +201,7 @@ std::string describe(const Description& description) {
     for (const auto& mount : description.mounts) {
         const char* kind = mount.kind == Mount::Kind::kReadOnly    ? "read-only "
                            : mount.kind == Mount::Kind::kReadWrite ? "read-write"
-                                                                   : "tmpfs     ";
+                                                                   : "empty     ";
         text += std::string("  ") + kind + "   " + mount.target +
                 (mount.source.empty() ? "" : "  from " + mount.source) + "\n";
     }

@@ -19,6 +19,7 @@ struct Mount {
     Kind kind = Kind::kReadOnly;
     std::string source;  // host path; unused for kTmpfs
     std::string target;  // absolute path inside
+    // A kTmpfs holds the mount points of those after it and is read-only once they are made.
 };
 
 struct Description {

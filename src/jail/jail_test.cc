@@ -35,6 +35,13 @@ TEST(Jail, AsksBubblewrapForItsFirstProcessOnlyWhereThatIsRead) {
     EXPECT_NE(base::join(bwrap_arguments(description, "bwrap"), " ").find("--info-fd 7 "), std::string::npos);
 }
 
+TEST(Jail, EmptyDirectoriesCannotBeWrittenTo) {
+    auto description = example();
+    description.mounts = {{Mount::Kind::kTmpfs, "", "/box"}, {Mount::Kind::kReadWrite, "/home/b", "/box/disk"}};
+    EXPECT_NE(base::join(bwrap_arguments(description, "bwrap"), " ").find("--tmpfs /box --bind /home/b /box/disk --remount-ro /box "),
+              std::string::npos);
+}
+
 TEST(Jail, WithoutARootTheJailIsEmptyAndReadOnly) {
     Description description;
     description.arguments = {"/x"};

@@ -2,6 +2,10 @@
 
 #include <sys/resource.h>
 
+#include <algorithm>
+
+#include "vmm/qcow2.h"
+
 namespace caisson::vmm {
 
 namespace {
@@ -100,10 +104,19 @@ jail::Description vmm_jail(const MachinePlan& plan, const Assets& assets) {
     jail::Description description;
     description.name = "vmm";
     description.root = assets.vmm_root;
-    const bool building = plan.start == MachinePlan::Start::kTemplate;
-    // Template memory and state are reached only as read-only paths, never as descriptors: a descriptor could be
-    // reopened for writing through /proc by the same user.
-    description.mounts.push_back({building ? Kind::kReadWrite : Kind::kReadOnly, plan.template_directory, kTemplateInJail});
+    if (plan.start == MachinePlan::Start::kTemplate) {
+        // Two files that are there already, and not their directory: a QEMU that the image has taken over cannot put
+        // anything there that the host would find later (a pipe, a link, another info.json).
+        description.mounts.push_back({Kind::kTmpfs, "", kTemplateInJail});
+        for (const char* file : {"/mem", "/state"})
+            description.mounts.push_back({Kind::kReadWrite, plan.template_directory + file, std::string(kTemplateInJail) + file});
+        description.mounts.push_back(
+            {Kind::kReadOnly, plan.template_directory + "/initramfs", std::string(kTemplateInJail) + "/initramfs"});
+    } else {
+        // Template memory and state are reached only as read-only paths, never as descriptors: a descriptor could be
+        // reopened for writing through /proc by the same user.
+        description.mounts.push_back({Kind::kReadOnly, plan.template_directory, kTemplateInJail});
+    }
     if (plan.start != MachinePlan::Start::kRestore) {
         description.mounts.push_back({Kind::kTmpfs, "", "/run"});
         description.mounts.push_back({Kind::kReadOnly, assets.kernel, kKernelInJail});
@@ -115,7 +128,11 @@ jail::Description vmm_jail(const MachinePlan& plan, const Assets& assets) {
         description.mounts.push_back({Kind::kReadOnly, plan.disk->base_path, kBaseDiskInJail});
     }
     description.arguments = qemu_arguments(plan);
-    description.resource_limits = {{RLIMIT_NOFILE, 256}};
+    // What it may write to a file: a disk of its size, or the memory that a template keeps.
+    const std::uint64_t disk_bytes = plan.disk ? plan.disk->virtual_size_bytes : 0;
+    const std::uint64_t memory_bytes = std::uint64_t{plan.shape.memory_mib} << 20;
+    description.resource_limits = {{RLIMIT_NOFILE, 256},
+                                   {RLIMIT_FSIZE, max_overlay_bytes(std::max(disk_bytes, memory_bytes))}};
     return description;
 }
 

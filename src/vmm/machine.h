@@ -35,7 +35,7 @@ struct MachinePlan {
     Shape shape;
     Accelerator accelerator = Accelerator::kTcg;
     std::uint64_t tsc_khz = 0;       // kTemplate and kCold under TCG
-    std::string template_directory;  // kTemplate: read-write; kRestore: read-only; kCold: read-only, holds initramfs
+    std::string template_directory;  // kTemplate: holds initramfs, and mem and state to be written; else read-only
     std::optional<Disk> disk;        // every machine that starts has one
     // Descriptor numbers inside the VMM.
     int qmp_fd = 3;

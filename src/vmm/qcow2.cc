@@ -60,12 +60,20 @@ Result<> create_overlay(const std::string& path, std::uint64_t virtual_size_byte
     return written;
 }
 
-Result<> copy_overlay(const std::string& from, const std::string& path) {
-    auto source = CAISSON_TRY(os::open_file(from, O_RDONLY | O_NOFOLLOW));
+std::uint64_t max_overlay_bytes(std::uint64_t virtual_size_bytes) {
+    constexpr std::uint64_t kSpare = 64 << 20;
+    return virtual_size_bytes + virtual_size_bytes / 50 + kSpare;
+}
+
+Result<> copy_overlay(const std::string& from, const std::string& path, std::uint64_t virtual_size_bytes) {
+    auto source = CAISSON_TRY(os::open_file(from, O_RDONLY | O_NOFOLLOW | O_NONBLOCK));
+    struct stat info {};
+    if (::fstat(source.get(), &info) != 0) return base::failure_errno("cannot look at " + from);
+    if (!S_ISREG(info.st_mode) || static_cast<std::uint64_t>(info.st_size) > max_overlay_bytes(virtual_size_bytes))
+        return base::failure(Errc::kCorrupt, from + " is not the overlay that it should be",
+                             "remove its template: caisson template rm");
     auto target = CAISSON_TRY(os::open_file(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600));
     auto copied = [&]() -> Result<> {
-        struct stat info {};
-        if (::fstat(source.get(), &info) != 0) return base::failure_errno("cannot look at " + from);
         if (::ioctl(target.get(), FICLONE, source.get()) == 0) return {};
         if (::ftruncate(target.get(), info.st_size) != 0) return base::failure_errno("cannot size " + path);
         for (off_t at = 0; at < info.st_size;) {

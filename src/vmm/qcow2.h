@@ -19,7 +19,11 @@ base::Bytes make_empty_qcow2(std::uint64_t virtual_size_bytes);
 // creation is undone.
 Result<> create_overlay(const std::string& path, std::uint64_t virtual_size_bytes);
 
+// The most that an overlay of this virtual size may take: all of its blocks, qcow2's tables, and some to spare.
+std::uint64_t max_overlay_bytes(std::uint64_t virtual_size_bytes);
+
 // A private copy of a template's overlay, holes kept; shares blocks where the file system can. Same rules otherwise.
-Result<> copy_overlay(const std::string& from, const std::string& path);
+// kCorrupt: `from`, which a VMM has written, is no regular file or larger than an overlay of that size can be.
+Result<> copy_overlay(const std::string& from, const std::string& path, std::uint64_t virtual_size_bytes);
 
 }  // namespace caisson::vmm

@@ -36,6 +36,33 @@ std::string cpu_identity() {
     return identity + name.release;
 }
 
+// Fields of a document that is not believed: absent or of another type they are empty.
+std::string text_of(const json& document, const char* key) {
+    auto found = document.find(key);
+    return found != document.end() && found->is_string() ? found->get<std::string>() : std::string();
+}
+std::uint64_t number_of(const json& document, const char* key) {
+    auto found = document.find(key);
+    return found != document.end() && found->is_number_unsigned() ? found->get<std::uint64_t>() : 0;
+}
+std::uint32_t small_number_of(const json& document, const char* key) {
+    auto number = number_of(document, key);
+    return number <= UINT32_MAX ? static_cast<std::uint32_t>(number) : 0;
+}
+
+bool is_key(const std::string& name) {
+    return name.size() == 32 && name.find_first_not_of("0123456789abcdef") == std::string::npos;
+}
+
+// A regular file of our own below `directory`, never waiting for anybody at the other end of something else.
+Result<std::string> read_beneath(const os::Fd& directory, const std::string& path, std::size_t limit) {
+    auto fd = CAISSON_TRY(os::open_beneath(directory, path, O_RDONLY | O_NONBLOCK));
+    struct stat info {};
+    if (::fstat(fd.get(), &info) != 0) return base::failure_errno("cannot look at " + path);
+    if (!S_ISREG(info.st_mode)) return failure(Errc::kCorrupt, path + " is not a file");
+    return os::read_fd(fd.get(), limit, path);
+}
+
 Result<> save_profile(const std::string& templates, const HostProfile& profile) {
     json document{{"boot_id", profile.boot_id},
                   {"tsc_khz", profile.tsc_khz},
@@ -50,10 +77,11 @@ Result<HostProfile> host_profile(const std::string& templates) {
     auto boot_id = CAISSON_TRY(os::boot_id());
     if (auto text = os::read_file(templates + "/host.json", 1 << 16)) {
         auto document = json::parse(*text, nullptr, false);
-        if (document.is_object() && document.value("boot_id", std::string()) == boot_id &&
-            document.value("tsc_khz", std::uint64_t{0}) > 0)
-            return HostProfile{boot_id, document["tsc_khz"].get<std::uint64_t>(), document.value("cpu", std::string()),
-                               document.value("kvm_failed", false)};
+        if (document.is_object() && text_of(document, "boot_id") == boot_id && number_of(document, "tsc_khz") > 0) {
+            auto failed = document.find("kvm_failed");
+            return HostProfile{boot_id, number_of(document, "tsc_khz"), text_of(document, "cpu"),
+                               failed != document.end() && failed->is_boolean() && failed->get<bool>()};
+        }
     }
     HostProfile profile{boot_id, CAISSON_TRY(measure_tsc_khz()), cpu_identity(), false};
     CAISSON_TRY_CTX(save_profile(templates, profile), "remembering what this host is");
@@ -91,7 +119,7 @@ Result<std::string> template_key(Shape shape, Accelerator accelerator, const Ass
 std::optional<std::string> find_template(const std::string& templates, const std::string& key) {
     std::string directory = templates + "/" + key;
     struct stat info {};
-    if (::stat((directory + "/state").c_str(), &info) != 0) return std::nullopt;
+    if (::lstat((directory + "/state").c_str(), &info) != 0 || !S_ISREG(info.st_mode)) return std::nullopt;
     auto age = ::time(nullptr) - info.st_mtim.tv_sec;
     if (age > std::chrono::seconds(kTemplateMaxAge).count() || age < -60) return std::nullopt;
     return directory;
@@ -100,25 +128,27 @@ std::optional<std::string> find_template(const std::string& templates, const std
 Result<std::vector<TemplateInfo>> list_templates(const std::string& templates) {
     std::vector<TemplateInfo> found;
     auto boot_id = CAISSON_TRY(os::boot_id());
+    auto top = CAISSON_TRY(os::open_file(templates, O_RDONLY | O_DIRECTORY));
     for (const auto& name : CAISSON_TRY(os::list_directory(templates))) {
-        auto text = os::read_file(templates + "/" + name + "/info.json", 1 << 16);
+        if (!is_key(name)) continue;
+        auto text = read_beneath(top, name + "/info.json", 1 << 16);
         if (!text) continue;
         auto document = json::parse(*text, nullptr, false);
         if (!document.is_object()) continue;
         TemplateInfo info;
         info.key = name;
         info.directory = templates + "/" + name;
-        info.shape.cpus = document.value("cpus", 0u);
-        info.shape.memory_mib = document.value("memory_mib", 0u);
-        info.accelerator = document.value("accelerator", std::string());
-        info.image = document.value("image", std::string());
+        info.shape.cpus = small_number_of(document, "cpus");
+        info.shape.memory_mib = small_number_of(document, "memory_mib");
+        info.accelerator = text_of(document, "accelerator");
+        info.image = text_of(document, "image");
         struct stat used {};
         if (::stat((info.directory + "/state").c_str(), &used) == 0) info.used_unix = used.st_atim.tv_sec;
-        info.vmm_version = document.value("vmm_version", std::string());
-        info.kernel_version = document.value("kernel_version", std::string());
-        info.created_unix = document.value("created_unix", std::int64_t{0});
+        info.vmm_version = text_of(document, "vmm_version");
+        info.kernel_version = text_of(document, "kernel_version");
+        info.created_unix = static_cast<std::int64_t>(number_of(document, "created_unix") & INT64_MAX);
         info.disk_bytes = os::disk_usage(info.directory).value_or(0);
-        info.current = document.value("boot_id", std::string()) == boot_id && find_template(templates, name).has_value();
+        info.current = text_of(document, "boot_id") == boot_id && find_template(templates, name).has_value();
         found.push_back(std::move(info));
     }
     std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.created_unix < b.created_unix; });
@@ -127,7 +157,7 @@ Result<std::vector<TemplateInfo>> list_templates(const std::string& templates) {
 
 Result<> remove_template(const std::string& templates, const std::string& key) {
     std::string directory = templates + "/" + key;
-    if (key.empty() || key.find('/') != std::string::npos || key[0] == '.' || !os::exists(directory + "/info.json"))
+    if (!is_key(key) || !os::exists(directory + "/info.json"))
         return failure(Errc::kNotFound, "there is no template " + base::printable(key, 64), "see: caisson template ls");
     // Renamed first, so that nobody starts from a template that is half gone.
     std::string doomed = templates + "/.old-" + key;
@@ -145,6 +175,8 @@ void mark_template_used(const std::string& directory) {
 Result<> collect_templates(const std::string& templates, std::size_t keep) {
     auto found = CAISSON_TRY(list_templates(templates));
     std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.used_unix > b.used_unix; });
+    // One that cannot be removed does not keep the others; the last failure is what is returned.
+    Result<> result;
     // What a killed maker or an interrupted removal left.
     for (const auto& name : CAISSON_TRY(os::list_directory(templates))) {
         std::optional<os::FileLock> lock;
@@ -156,15 +188,15 @@ Result<> collect_templates(const std::string& templates, std::size_t keep) {
         } else if (!base::starts_with(name, ".old-")) {
             continue;
         }
-        CAISSON_TRY(os::remove_tree(templates + "/" + name));
+        if (auto removed = os::remove_tree(templates + "/" + name); !removed) result = std::move(removed);
     }
     std::size_t kept = 0;
     for (const auto& info : found) {
         if (info.current && kept++ < keep) continue;
         auto removed = remove_template(templates, info.key);
-        if (!removed && removed.error().code != Errc::kNotFound) return removed;
+        if (!removed && removed.error().code != Errc::kNotFound) result = std::move(removed);
     }
-    return {};
+    return result;
 }
 
 Result<> write_initramfs(const Assets& assets, const std::string& directory) {

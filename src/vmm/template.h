@@ -76,13 +76,21 @@ struct BuildRequest {
     std::vector<std::string> warm;   // see Prepare in wire/agent.proto
     std::string image;
     Assets assets;
-    std::chrono::seconds deadline{120};
+    std::chrono::seconds deadline{120};  // from the machine's start to its freeze, and for what is done afterwards
+};
+// Why there is no template.
+struct BuildFailure {
+    BuildFailure(Error why, bool silent = false) : error(std::move(why)), no_answer(silent) {}  // NOLINT: as Error is
+    Error error;
+    // The machine ended or hung before its agent said a word, so before it read anything of the image; under KVM
+    // a second one, which was not given the image at all, did the same.
+    bool no_answer = false;
 };
 // Boots and freezes a machine; blocks. Safe against others building the same one: the second waits for the first.
 // Runs in a single-threaded process of ours (the shim), since the VMM is tied to the calling thread.
-// `owner_gone_fd`: when it becomes readable or hangs up the work is given up (-1: none). kGuest carries the
-// console's tail; nothing half-made stays.
-Result<std::string> build_template(const BuildRequest& request, int owner_gone_fd);
+// `owner_gone_fd`: when it becomes readable or hangs up the work is given up, also while it waits for others (-1: none).
+// kGuest carries the console's tail; nothing half-made stays.
+tl::expected<std::string, BuildFailure> build_template(const BuildRequest& request, int owner_gone_fd);
 
 // An initramfs for a cold start, in `directory`.
 Result<> write_initramfs(const Assets& assets, const std::string& directory);

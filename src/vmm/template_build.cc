@@ -1,10 +1,13 @@
 // Boots a machine, waits until its agent has answered once, freezes it.
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstdio>
 #include <nlohmann/json.hpp>
 
 #include "base/text.h"
@@ -24,11 +27,36 @@ using base::failure;
 
 namespace {
 
+using std::chrono::milliseconds;
+
+// How long something is worth waiting for: until its deadline, and as long as whoever asked for it lives.
+class Patience {
+  public:
+    Patience(std::chrono::seconds limit, int owner_gone_fd)
+        : end_(std::chrono::steady_clock::now() + limit), owner_gone_fd_(owner_gone_fd) {}
+    // Sleeps at most `time`. Errors: kCancelled, kTimeout with `what` as its message.
+    Result<> wait(milliseconds time, const std::string& what) const {
+        auto left = std::chrono::duration_cast<milliseconds>(end_ - std::chrono::steady_clock::now());
+        if (left.count() <= 0) return failure(Errc::kTimeout, what);
+        struct pollfd gone {owner_gone_fd_, POLLIN | POLLRDHUP, 0};
+        if (::poll(&gone, 1, static_cast<int>(std::min(left, time).count())) > 0)
+            return failure(Errc::kCancelled, "the caller of a template's making went away");
+        return {};
+    }
+
+  private:
+    std::chrono::steady_clock::time_point end_;
+    int owner_gone_fd_;
+};
+
 // One boot from start to frozen. Runs its own loop on the calling thread.
 class Freezer {
   public:
-    Freezer(os::Loop loop, Vm vm, const BuildRequest& request)
-        : loop_(std::move(loop)), vm_(std::move(vm)), agent_(vm_.agent.get()), request_(request) {}
+    enum class Goal { kFrozen, kAnswer };
+    Freezer(os::Loop loop, Vm vm, const BuildRequest& request, Goal goal)
+        : loop_(std::move(loop)), vm_(std::move(vm)), agent_(vm_.agent.get()), request_(request), goal_(goal) {}
+    // The machine has failed without having said anything.
+    bool no_answer() const { return no_answer_; }
 
     Result<> run(std::chrono::seconds deadline, int owner_gone_fd) {
         CAISSON_TRY(greet(agent_));
@@ -46,6 +74,7 @@ class Freezer {
             Error error;
             error.code = Errc::kGuest;
             error.message = "the guest did not answer within " + std::to_string(deadline.count()) + " s";
+            no_answer_ = !greeted_;
             explain(error, false);
         });
         CAISSON_TRY(loop_.run());
@@ -71,6 +100,7 @@ class Freezer {
         Error error;
         error.code = Errc::kGuest;
         error.message = "the virtual machine ended before it was ready";
+        no_answer_ = !greeted_;
         explain(std::move(error), true);
     }
     void on_agent() {
@@ -83,15 +113,21 @@ class Freezer {
                 if (frame->type != wire::FrameType::kControl) continue;
                 auto message = CAISSON_TRY(wire::parse_from_agent(frame->payload));
                 if (message.has_hello()) {
+                    if (greeted_) return failure(Errc::kProtocol, "the guest broke the protocol: it greeted twice");
+                    greeted_ = true;
                     if (message.hello().version_major() != wire::kVersionMajor)
                         return failure(Errc::kProtocol, "the guest agent speaks another protocol version");
+                    if (goal_ == Goal::kAnswer) {
+                        finish({});
+                        return {};
+                    }
                     vm_.init.learn();  // before the guest reads anything of the image
                     CAISSON_TRY(send_prepare());
                 }
                 if (message.has_configure_failed())
                     return failure(Errc::kGuest, "the guest could not be prepared: " +
                                                      base::printable(message.configure_failed().message(), 1000));
-                if (message.has_prepared() && !saving_) {
+                if (message.has_prepared() && greeted_ && !saving_) {
                     saving_ = true;
                     send_qmp(qmp_migrate_to_file(std::string(kTemplateInJail) + "/state"));
                     poll_migration();
@@ -153,50 +189,106 @@ class Freezer {
     Vm vm_;
     wire::Connection agent_;
     const BuildRequest& request_;
+    Goal goal_;
     QmpParser qmp_;
     ConsoleTail console_;
+    bool greeted_ = false;
+    bool no_answer_ = false;
     bool saving_ = false;
     bool frozen_ = false;
     bool done_ = false;
     Result<> result_;
 };
 
+// A file that QEMU has written becomes part of the template. It was made by us and QEMU cannot replace it; this is
+// where one would notice if it could.
 Result<> seal_file(const std::string& path) {
-    auto fd = CAISSON_TRY(os::open_file(path, O_RDONLY | O_NOFOLLOW));
+    auto fd = CAISSON_TRY(os::open_file(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK));
+    struct stat info {};
+    if (::fstat(fd.get(), &info) != 0) return base::failure_errno("cannot look at " + path);
+    if (!S_ISREG(info.st_mode) || info.st_nlink != 1 || info.st_uid != ::geteuid())
+        return failure(Errc::kCorrupt, path + " is not the file that was made for the machine");
     if (::fchmod(fd.get(), 0444) != 0) return base::failure_errno("cannot make " + path + " read-only");
     if (::fsync(fd.get()) != 0) return base::failure_errno("cannot sync " + path);
     return {};
 }
 
-}  // namespace
+// flock(2) tells nobody when it could be had, so it is tried again and again; the owner's end is noticed at once.
+Result<os::FileLock> lock_patiently(const std::string& path, const Patience& patience) {
+    constexpr milliseconds kInterval{50};
+    for (;;) {
+        auto lock = os::FileLock::try_acquire(path);
+        if (lock || lock.error().code != Errc::kInUse) return lock;
+        CAISSON_TRY(patience.wait(kInterval, "another process has been making the same template for too long"));
+    }
+}
 
-Result<std::string> build_template(const BuildRequest& request, int owner_gone_fd) {
-    const std::string target = request.templates + "/" + request.key;
-    auto lock = CAISSON_TRY(os::FileLock::acquire(target + ".lock"));
-    if (auto made = find_template(request.templates, request.key)) return *made;
-    CAISSON_TRY(os::remove_tree(target));  // too old to be used
-
-    // Under this template's lock every earlier attempt is dead, whatever killed it.
-    const std::string prefix = ".new-" + request.key + "-";
-    for (const auto& name : CAISSON_TRY(os::list_directory(request.templates)))
-        if (base::starts_with(name, prefix)) CAISSON_TRY(os::remove_tree(request.templates + "/" + name));
-    auto work = CAISSON_TRY(os::TemporaryDirectory::create(request.templates, prefix));
-    CAISSON_TRY(write_initramfs(request.assets, work.path()));
+MachinePlan plan_for(const BuildRequest& request, MachinePlan::Start start, const std::string& directory) {
     MachinePlan plan;
-    plan.start = MachinePlan::Start::kTemplate;
+    plan.start = start;
     plan.shape = request.shape;
     plan.accelerator = request.accelerator;
     plan.tsc_khz = request.tsc_khz;
     plan.kvm_source_fd = request.kvm_fd;
-    plan.template_directory = work.path();
-    plan.disk = Disk{work.path() + "/disk.qcow2", request.base_disk_path, request.disk_bytes};
+    plan.template_directory = directory;
+    return plan;
+}
+
+// Does a machine that has nothing of the image speak at all?
+Result<> try_bare_machine(const BuildRequest& request, const std::string& directory, int owner_gone_fd) {
+    auto vm = CAISSON_TRY(start_vm(plan_for(request, MachinePlan::Start::kCold, directory), request.assets));
+    Freezer machine(CAISSON_TRY(os::Loop::create()), std::move(vm), request, Freezer::Goal::kAnswer);
+    return machine.run(request.deadline, owner_gone_fd);
+}
+
+tl::expected<void, BuildFailure> freeze(const BuildRequest& request, const std::string& directory, int owner_gone_fd) {
+    auto plan = plan_for(request, MachinePlan::Start::kTemplate, directory);
+    plan.disk = Disk{directory + "/disk.qcow2", request.base_disk_path, request.disk_bytes};
     CAISSON_TRY(create_overlay(plan.disk->overlay_path, request.disk_bytes));
+    for (const char* file : {"/mem", "/state"})
+        CAISSON_TRY(os::open_file(directory + file, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600));
+    BuildFailure failed{Error()};
     {
         auto vm = CAISSON_TRY(start_vm(plan, request.assets));
-        Freezer freezer(CAISSON_TRY(os::Loop::create()), std::move(vm), request);
-        CAISSON_TRY_CTX(freezer.run(request.deadline, owner_gone_fd), "making the template " + request.shape.to_string());
+        Freezer freezer(CAISSON_TRY(os::Loop::create()), std::move(vm), request, Freezer::Goal::kFrozen);
+        auto frozen = freezer.run(request.deadline, owner_gone_fd);
+        if (frozen) return {};
+        failed.error = std::move(frozen).error().with_context("making the template " + request.shape.to_string());
+        failed.no_answer = freezer.no_answer();
     }
-    for (const char* file : {"/mem", "/state", "/initramfs", "/disk.qcow2"}) CAISSON_TRY(seal_file(work.path() + file));
+    // Much is concluded from a silent machine under KVM, so another one has to confirm it.
+    if (failed.no_answer && request.accelerator == Accelerator::kKvm) {
+        auto bare = try_bare_machine(request, directory, owner_gone_fd);
+        failed.no_answer = !bare && bare.error().code == Errc::kGuest;
+    }
+    return tl::unexpected(std::move(failed));
+}
+
+}  // namespace
+
+tl::expected<std::string, BuildFailure> build_template(const BuildRequest& request, int owner_gone_fd) {
+    const std::string target = request.templates + "/" + request.key;
+    // Twice, since whoever makes it has one deadline for the machine and one for the rest.
+    auto lock = CAISSON_TRY(lock_patiently(target + ".lock", Patience(2 * request.deadline, owner_gone_fd)));
+    if (auto made = find_template(request.templates, request.key)) return *made;
+    CAISSON_TRY(os::remove_tree(target));  // too old to be used
+
+    // Under this template's lock every earlier attempt is dead, whatever killed it. One that cannot be removed takes
+    // room and nothing else.
+    const std::string prefix = ".new-" + request.key + "-";
+    for (const auto& name : CAISSON_TRY(os::list_directory(request.templates)))
+        if (base::starts_with(name, prefix))
+            if (auto removed = os::remove_tree(request.templates + "/" + name); !removed)
+                std::fprintf(stderr, "caisson-shim: %s\n", removed.error().to_string().c_str());
+    auto work = CAISSON_TRY(os::TemporaryDirectory::create(request.templates, prefix));
+    CAISSON_TRY(write_initramfs(request.assets, work.path()));
+    if (auto frozen = freeze(request, work.path(), owner_gone_fd); !frozen) return tl::unexpected(std::move(frozen).error());
+
+    const Patience patience(request.deadline, owner_gone_fd);
+    for (const char* file : {"/mem", "/state", "/initramfs", "/disk.qcow2"}) {
+        CAISSON_TRY(seal_file(work.path() + file));
+        CAISSON_TRY(patience.wait(milliseconds(0), "writing the template to the disk took too long"));
+    }
     auto boot_id = CAISSON_TRY(os::boot_id());
     nlohmann::json info{{"cpus", request.shape.cpus},
                         {"memory_mib", request.shape.memory_mib},

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/text.h"
 #include "os/file.h"
@@ -204,10 +205,26 @@ TEST(Qcow2, ACopyHasTheSameBytesAndKeepsHoles) {
     const auto from = directory.path() + "/a";
     const auto to = directory.path() + "/b";
     ASSERT_TRUE(create_overlay(from, kDefaultDiskBytes).has_value());
-    ASSERT_TRUE(copy_overlay(from, to).has_value());
+    ASSERT_TRUE(copy_overlay(from, to, kDefaultDiskBytes).has_value());
     EXPECT_EQ(os::read_file(from).value(), os::read_file(to).value());
     EXPECT_LE(os::disk_usage(to).value(), os::disk_usage(from).value());
-    EXPECT_FALSE(copy_overlay(from, to).has_value());
+    EXPECT_FALSE(copy_overlay(from, to, kDefaultDiskBytes).has_value());
+}
+
+TEST(Qcow2, OnlyWhatCanBeAnOverlayIsCopied) {
+    auto directory = os::TemporaryDirectory::create("/tmp", "caisson-qcow2-").value();
+    const auto from = directory.path() + "/a";
+    const auto to = directory.path() + "/b";
+    ASSERT_EQ(::mkfifo(from.c_str(), 0600), 0);
+    EXPECT_EQ(copy_overlay(from, to, kDefaultDiskBytes).error().code, Errc::kCorrupt);
+    ::unlink(from.c_str());
+    ASSERT_TRUE(create_overlay(from, 1 << 30).has_value());
+    ASSERT_EQ(::truncate(from.c_str(), static_cast<off_t>(max_overlay_bytes(1 << 30))), 0);
+    EXPECT_TRUE(copy_overlay(from, to, 1 << 30).has_value());
+    ::unlink(to.c_str());
+    ASSERT_EQ(::truncate(from.c_str(), static_cast<off_t>(max_overlay_bytes(1 << 30) + 1)), 0);
+    EXPECT_EQ(copy_overlay(from, to, 1 << 30).error().code, Errc::kCorrupt);
+    EXPECT_FALSE(os::exists(to));
 }
 
 TEST(ConsoleTail, KeepsTheEndAndNamesTheCause) {

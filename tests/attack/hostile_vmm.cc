@@ -122,6 +122,49 @@ void outlive_the_supervisor() {
 #endif
 }
 
+// Everything that the host might find later in the directory of the template that is being made.
+void fill_the_template() {
+    attempt("make_pipe", mkfifo("/template/info.json", 0600));
+    attempt("make_link", symlink("/etc/passwd", "/template/info2.json"));
+    attempt("make_directory", mkdir("/template/d", 0700));
+    attempt("remove_memory", unlink("/template/mem"));
+    attempt("replace_memory", rename("/template/state", "/template/mem"));
+    attempt("link_memory", link("/template/mem", "/template/mem2"));
+    attempt("write_initramfs", open("/template/initramfs", O_WRONLY));
+    attempt("beside_the_disk", open("/box/new", O_WRONLY | O_CREAT, 0600));
+    attempt("open_memory", open("/template/mem", O_RDWR));
+    attempt("open_state", open("/template/state", O_RDWR));
+    // Far beyond what the machine's memory and disk are.
+    signal(SIGXFSZ, SIG_IGN);
+    attempt("grow_memory", ftruncate(open("/template/mem", O_RDWR), 1L << 40));
+    attempt("grow_disk", ftruncate(open("/box/disk.qcow2", O_RDWR), 1L << 40));
+}
+
+// As a guest does whose image cannot be made a container.
+[[noreturn]] void refuse() {
+    wire::FromAgent failed;
+    failed.mutable_configure_failed()->set_message("the image's /proc is a link");
+    send(failed);
+    stay();
+}
+
+// Says that the guest is prepared and the machine is frozen, and leaves.
+[[noreturn]] void pretend_to_be_frozen() {
+    wire::FromAgent prepared;
+    prepared.mutable_prepared();
+    send(prepared);
+    char buffer[4096];
+    std::string heard;
+    while (heard.find("quit") == std::string::npos) {
+        ssize_t got = read(kQmp, buffer, sizeof buffer);
+        if (got <= 0) _exit(9);
+        heard.append(buffer, static_cast<size_t>(got));
+        constexpr std::string_view kCompleted = "{\"return\":{\"status\":\"completed\"}}\r\n";
+        put(kQmp, kCompleted.data(), kCompleted.size());
+    }
+    _exit(0);
+}
+
 }  // namespace
 
 int main(int, char** argv) {
@@ -137,6 +180,26 @@ int main(int, char** argv) {
         outlive_the_supervisor();
         stay();
     }
+    if (behaviour == "fill_template") {
+        greet();
+        fill_the_template();
+        pretend_to_be_frozen();
+    }
+    if (behaviour == "fill_template_and_stay") {
+        greet();
+        fill_the_template();
+        stay();
+    }
+    if (behaviour == "greet_twice") {
+        greet();
+        for (;;) send(hello());
+    }
+    if (behaviour == "refuse") {
+        greet();
+        refuse();
+    }
+    if (behaviour == "silent") stay();
+    if (behaviour == "leave") return 0;
     say("unknown behaviour");
     return 7;
 }

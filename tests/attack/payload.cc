@@ -239,7 +239,7 @@ void host(const char* port, const char* abstract, const char* key, const char* f
         closedir(directory);
     }
     tell("root_directory", "%s", listing);
-    for (const char* path : {"/new", "/usr/bin/new", "/template/new", "/disk/base.ext4/../new2"})
+    for (const char* path : {"/new", "/usr/bin/new", "/template/new", "/box/new", "/disk/new"})
         attempt_on("create", path, open(path, O_WRONLY | O_CREAT | O_EXCL, 0600));
     attempt("overwrite_program", open("/usr/bin/qemu-system-x86_64", O_WRONLY));
 

@@ -35,7 +35,16 @@ rule("spawn_environment", "a process starts with the listed environment only", [
 rule("spawn_descriptors", "a process gets the listed descriptors only", ["attack_vmm_jail", "attack_payload"],
      "tests/attack_vmm_jail --gtest_filter=Attack.NothingIsInherited", r"descriptors")
 
+rule("jail_empty_directories", "directories that only hold mount points are read-only", ["attack_vmm_jail", "attack_payload"],
+     "tests/attack_vmm_jail --gtest_filter=Attack.NothingOfTheHostsFilesExists", r"attempt: create:/box/new")
+
 # The machine.
+rule("template_files_only", "a VMM that makes a template can write two files and create none",
+     ["attack_template", "hostile_vmm"], "tests/attack_template --gtest_filter=*.WhatItTriesIsRefused", r"make_pipe EROFS")
+rule("template_greeted_once", "a guest greets once while its template is made", ["attack_template", "hostile_vmm"],
+     "tests/attack_template --gtest_filter=*.ASecondGreetingIsTheEnd", r"FAILED.*ASecondGreetingIsTheEnd")
+rule("vmm_file_size", "a VMM cannot grow its files beyond the machine's size", ["attack_template", "hostile_vmm"],
+     "tests/attack_template --gtest_filter=*.WhatItTriesIsRefused", r"grow_disk EFBIG")
 rule("template_read_only", "a template is mounted read-only", ["attack_vmm_jail", "attack_payload"],
      "tests/attack_vmm_jail --gtest_filter=*Attack*", r"attempt: chmod:/template/mem")
 rule("base_disk_read_only", "the base disk is mounted read-only", ["attack_vmm_jail", "attack_payload"],
