@@ -34,6 +34,10 @@ Result<os::Fd> open_kvm(const internal::RuntimeState& runtime, vmm::Accelerator 
     return os::Fd(copy);
 }
 
+bool condemns_kvm(vmm::Accelerator accelerator, const wire::ShimError& error) {
+    return accelerator == vmm::Accelerator::kKvm && error.code() == static_cast<int>(Errc::kGuest) && error.no_answer();
+}
+
 Result<Template> ensure_template(const internal::RuntimeState& runtime, Engine& engine, vmm::Shape shape,
                                  const TemplateImage& image) {
     const auto accelerator = engine.choice.accelerator;
@@ -72,7 +76,7 @@ Result<Template> ensure_template(const internal::RuntimeState& runtime, Engine& 
     }
     if (!answer->has_error()) return base::failure(Errc::kProtocol, "the supervisor answered something else");
     auto error = from_message(answer->error());
-    if (accelerator == vmm::Accelerator::kKvm && error.code == Errc::kGuest && runtime.options.accelerator.empty()) {
+    if (condemns_kvm(accelerator, answer->error()) && runtime.options.accelerator.empty()) {
         runtime.notice("no guest starts under KVM here (" + error.to_string() + "); using software emulation");
         CAISSON_TRY(vmm::remember_kvm_failure(runtime.home.templates(), engine.host));
         engine.host.kvm_failed = true;

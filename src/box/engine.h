@@ -28,6 +28,10 @@ struct TemplateImage {
 };
 // /dev/kvm for a shim, open; none under software emulation.
 Result<os::Fd> open_kvm(const internal::RuntimeState& runtime, vmm::Accelerator accelerator);
+// Is this why a template was not made a reason never to use KVM again on this boot of the host? Only a machine that did
+// not say a word is: any other error may be the image's doing, and one bad image must not choose how all boxes run.
+bool condemns_kvm(vmm::Accelerator accelerator, const wire::ShimError& error);
+
 // The template of `image` on `shape`, made if it is missing. If KVM was chosen and no guest boots under it, this is
 // remembered for this boot of the host, told to the user, and `engine` changes to software emulation.
 Result<Template> ensure_template(const internal::RuntimeState& runtime, Engine& engine, vmm::Shape shape,

@@ -45,6 +45,8 @@ rule("template_greeted_once", "a guest greets once while its template is made", 
      "tests/attack_template --gtest_filter=*.ASecondGreetingIsTheEnd", r"FAILED.*ASecondGreetingIsTheEnd")
 rule("vmm_file_size", "a VMM cannot grow its files beyond the machine's size", ["attack_template", "hostile_vmm"],
      "tests/attack_template --gtest_filter=*.WhatItTriesIsRefused", r"grow_disk EFBIG")
+rule("kvm_condemned", "only a guest that never answered switches KVM off", ["box_test"],
+     "tests/box_test --gtest_filter=Engine.*", r"FAILED.*OnlyAGuestThatNeverAnswered")
 rule("template_read_only", "a template is mounted read-only", ["attack_vmm_jail", "attack_payload"],
      "tests/attack_vmm_jail --gtest_filter=*Attack*", r"attempt: chmod:/template/mem")
 rule("base_disk_read_only", "the base disk is mounted read-only", ["attack_vmm_jail", "attack_payload"],
