@@ -28,6 +28,10 @@ std::vector<Check> Runtime::diagnose(const RuntimeOptions& options) {
         auto jail = jail::preflight();
         if (jail) checks.push_back({Level::kGood, "user_namespaces", "the jail's namespaces can be made", ""});
         else checks.push_back(failed("user_namespaces", jail.error()));
+        if (!jail::can_forbid_user_namespaces(*bwrap))
+            checks.push_back({Level::kInfo, "nested_user_namespaces",
+                              "a jailed program could make user namespaces: this bubblewrap cannot forbid it",
+                              "install bubblewrap 0.8.0 or newer, not set-user-id"});
     }
 
     auto runtime = Runtime::open(options);

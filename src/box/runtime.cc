@@ -392,7 +392,8 @@ Result<std::string> Runtime::plan(const BoxOptions& options) {
     text += "network    none\n";
     text += jail::describe(jail_plan);
     words.clear();
-    for (const auto& word : jail::bwrap_arguments(jail_plan, CAISSON_TRY(jail::find_bwrap())))
+    const auto bwrap = CAISSON_TRY(jail::find_bwrap());
+    for (const auto& word : jail::bwrap_arguments(jail_plan, bwrap, jail::can_forbid_user_namespaces(bwrap)))
         words.push_back(shown(word));
     text += "command line of the jailed VMM\n  " + base::join(words, " ") + "\n";
     return text;

@@ -156,13 +156,20 @@ Result<json> run_unpacker(const Store::Options& options, const UnpackJob& job, c
     std::string_view unsent = line;
     Conversation conversation(job.progress);
     std::vector<char> buffer(job.data ? kDataBytes : kMaxProtocolLineBytes);
+    bool ended = false;
     while (status.first || data.first) {
-        struct pollfd waiting[3] = {{status.first.get(), POLLIN, 0},
+        struct pollfd waiting[4] = {{status.first.get(), POLLIN, 0},
                                     {data.first.get(), POLLIN, 0},
-                                    {unsent.empty() ? -1 : request.first.get(), POLLOUT, 0}};
-        if (::poll(waiting, 3, -1) < 0) {
+                                    {unsent.empty() ? -1 : request.first.get(), POLLOUT, 0},
+                                    {ended ? -1 : unpacker.process.pidfd().get(), POLLIN, 0}};
+        if (::poll(waiting, 4, -1) < 0) {
             if (errno == EINTR) continue;
             return failure_errno("cannot wait for the unpacker");
+        }
+        if (waiting[3].revents != 0) {
+            // Whatever it has started would keep its pipes open for ever.
+            unpacker.init.kill();
+            ended = true;
         }
         if (waiting[2].revents != 0) {
             ssize_t put = ::send(request.first.get(), unsent.data(), unsent.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -184,11 +191,11 @@ Result<json> run_unpacker(const Store::Options& options, const UnpackJob& job, c
             if (got > 0) CAISSON_TRY_CTX(conversation.take({text, static_cast<std::size_t>(got)}), what);
         }
     }
-    auto ended = CAISSON_TRY(unpacker.process.wait());
-    bool died = ended.signalled || !conversation.answer || (ended.code != 0 && conversation.answer->has_value());
+    auto end = CAISSON_TRY(unpacker.process.wait());
+    bool died = end.signalled || !conversation.answer || (end.code != 0 && conversation.answer->has_value());
     if (died)
         return failure(Errc::kIo, what + ": the unpacker ended unexpectedly (" +
-                                      (ended.signalled ? "signal " : "exit code ") + std::to_string(ended.code) + ")");
+                                      (end.signalled ? "signal " : "exit code ") + std::to_string(end.code) + ")");
     if (!*conversation.answer)
         return failure(std::move(*conversation.answer).error().with_context(what));
     return std::move(**conversation.answer);

@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -54,13 +55,26 @@ Result<std::string> find_bwrap() {
                    "install it: sudo apt-get install bubblewrap");
 }
 
-std::vector<std::string> bwrap_arguments(const Description& description, const std::string& bwrap) {
+bool can_forbid_user_namespaces(const std::string& bwrap) {
+    struct stat info {};
+    if (::stat(bwrap.c_str(), &info) != 0 || (info.st_mode & S_ISUID) != 0) return false;
+    // The program holds the names of its options. Reading it takes microseconds, asking it for its version would cost
+    // every box a process.
+    auto program = os::read_file(bwrap);
+    return program && program->find("--disable-userns") != std::string::npos;
+}
+
+std::vector<std::string> bwrap_arguments(const Description& description, const std::string& bwrap,
+                                         bool forbid_user_namespaces) {
     // The user inside is neither root nor nobody; outside it is whoever started us (never root, see os/user.h).
     std::vector<std::string> arguments{bwrap,  "--unshare-user", "--unshare-pid",    "--unshare-ipc", "--unshare-uts",
                                        "--unshare-cgroup", "--unshare-net",  "--uid",   "1000",
                                        "--gid", "1000",          "--hostname",       "caisson-jail",  "--new-session",
                                        "--cap-drop", "ALL",      "--clearenv"};
     auto add = [&](std::initializer_list<std::string> words) { arguments.insert(arguments.end(), words); };
+    // In a user namespace of its own a jailed program would be root over a network stack, mounts and more of the
+    // kernel than it can reach otherwise.
+    if (forbid_user_namespaces) add({"--disable-userns"});
     if (description.die_with_parent) add({"--die-with-parent"});
     if (description.info_fd >= 0) add({"--info-fd", std::to_string(description.info_fd)});
     if (description.root.empty()) add({"--tmpfs", "/"});
@@ -89,7 +103,8 @@ std::vector<std::string> bwrap_arguments(const Description& description, const s
 
 Result<os::Command> command(const Description& description) {
     os::Command command;
-    command.arguments = bwrap_arguments(description, CAISSON_TRY(find_bwrap()));
+    auto bwrap = CAISSON_TRY(find_bwrap());
+    command.arguments = bwrap_arguments(description, bwrap, can_forbid_user_namespaces(bwrap));
     command.descriptors = description.descriptors;
     command.resource_limits = description.resource_limits;
     command.resource_limits.push_back({RLIMIT_CORE, 0});  // a core would hold the guest's memory
@@ -168,7 +183,9 @@ Result<> preflight() {
     auto bwrap = CAISSON_TRY(find_bwrap());
     auto pipe = CAISSON_TRY(os::make_pipe());
     os::Command probe;
-    probe.arguments = {bwrap, "--unshare-all", "--ro-bind", "/", "/", "/bin/true"};
+    probe.arguments = {bwrap, "--unshare-user", "--unshare-all", "--ro-bind", "/", "/"};
+    if (can_forbid_user_namespaces(bwrap)) probe.arguments.push_back("--disable-userns");
+    probe.arguments.push_back("/bin/true");
     probe.descriptors = {{pipe.second.get(), 2}};
     leave_root(probe);
     auto process = CAISSON_TRY(os::spawn(probe));

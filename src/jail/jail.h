@@ -42,8 +42,13 @@ struct Description {
 // bubblewrap's path on this host; kHostMissing with the command that installs it.
 Result<std::string> find_bwrap();
 
+// Can the bubblewrap at this path keep a jail from making user namespaces of its own (--disable-userns)? From 0.8.0 on
+// it can, unless it is installed set-user-id.
+bool can_forbid_user_namespaces(const std::string& bwrap);
+
 // Pure: the complete bwrap command line for `description`, `bwrap` being its path.
-std::vector<std::string> bwrap_arguments(const Description& description, const std::string& bwrap);
+std::vector<std::string> bwrap_arguments(const Description& description, const std::string& bwrap,
+                                         bool forbid_user_namespaces);
 
 // The command to os::spawn(). Errors: kHostMissing (no bwrap).
 Result<os::Command> command(const Description& description);

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/stat.h>
 
 #include "base/text.h"
 #include "os/file.h"
@@ -21,31 +22,44 @@ Description example() {
 }
 
 TEST(Jail, RendersTheGoldenCommandLine) {
-    EXPECT_EQ(base::join(bwrap_arguments(example(), "/usr/bin/bwrap"), " "),
+    EXPECT_EQ(base::join(bwrap_arguments(example(), "/usr/bin/bwrap", true), " "),
               "/usr/bin/bwrap --unshare-user --unshare-pid --unshare-ipc --unshare-uts --unshare-cgroup --unshare-net "
-              "--uid 1000 --gid 1000 --hostname caisson-jail --new-session --cap-drop ALL --clearenv --die-with-parent "
+              "--uid 1000 --gid 1000 --hostname caisson-jail --new-session --cap-drop ALL --clearenv --disable-userns --die-with-parent "
               "--ro-bind /assets/vmm / --ro-bind /home/t /template --bind /home/b /box --setenv PATH /usr/bin "
               "--chdir / -- /usr/bin/qemu -M microvm");
 }
 
 TEST(Jail, AsksBubblewrapForItsFirstProcessOnlyWhereThatIsRead) {
     auto description = example();
-    EXPECT_EQ(base::join(bwrap_arguments(description, "bwrap"), " ").find("--info-fd"), std::string::npos);
+    EXPECT_EQ(base::join(bwrap_arguments(description, "bwrap", false), " ").find("--info-fd"), std::string::npos);
     description.info_fd = 7;
-    EXPECT_NE(base::join(bwrap_arguments(description, "bwrap"), " ").find("--info-fd 7 "), std::string::npos);
+    EXPECT_NE(base::join(bwrap_arguments(description, "bwrap", false), " ").find("--info-fd 7 "), std::string::npos);
+}
+
+TEST(Jail, ForbidsUserNamespacesWhereBubblewrapCan) {
+    auto directory = os::TemporaryDirectory::create("/tmp", "caisson-jail-").value();
+    const auto bwrap = directory.path() + "/bwrap";
+    EXPECT_FALSE(can_forbid_user_namespaces(bwrap));
+    ASSERT_TRUE(os::write_file_atomic(bwrap, std::string("\x7f" "ELF\0--unshare-user\0", 20), 0755).has_value());
+    EXPECT_FALSE(can_forbid_user_namespaces(bwrap));
+    ASSERT_TRUE(os::write_file_atomic(bwrap, std::string("\x7f" "ELF\0--disable-userns\0", 22), 0755).has_value());
+    EXPECT_TRUE(can_forbid_user_namespaces(bwrap));
+    ASSERT_EQ(::chmod(bwrap.c_str(), 04755), 0);
+    EXPECT_FALSE(can_forbid_user_namespaces(bwrap));
+    EXPECT_EQ(base::join(bwrap_arguments(example(), bwrap, false), " ").find("--disable-userns"), std::string::npos);
 }
 
 TEST(Jail, EmptyDirectoriesCannotBeWrittenTo) {
     auto description = example();
     description.mounts = {{Mount::Kind::kTmpfs, "", "/box"}, {Mount::Kind::kReadWrite, "/home/b", "/box/disk"}};
-    EXPECT_NE(base::join(bwrap_arguments(description, "bwrap"), " ").find("--tmpfs /box --bind /home/b /box/disk --remount-ro /box "),
+    EXPECT_NE(base::join(bwrap_arguments(description, "bwrap", false), " ").find("--tmpfs /box --bind /home/b /box/disk --remount-ro /box "),
               std::string::npos);
 }
 
 TEST(Jail, WithoutARootTheJailIsEmptyAndReadOnly) {
     Description description;
     description.arguments = {"/x"};
-    auto line = base::join(bwrap_arguments(description, "bwrap"), " ");
+    auto line = base::join(bwrap_arguments(description, "bwrap", false), " ");
     EXPECT_NE(line.find("--tmpfs / "), std::string::npos);
     EXPECT_NE(line.find("--remount-ro / --chdir"), std::string::npos);
 }
@@ -178,6 +192,11 @@ TEST_F(JailUserns, IsNeverRootOnTheHost) {
     ASSERT_EQ(std::sscanf(status.c_str() + at, "\nUid:\t%u\t%u", &real, &effective), 2) << status;
     EXPECT_NE(real, 0u);
     EXPECT_NE(effective, 0u);
+}
+
+TEST_F(JailUserns, CannotMakeAUserNamespace) {
+    if (!can_forbid_user_namespaces(find_bwrap().value())) GTEST_SKIP() << "bubblewrap is older than 0.8.0";
+    EXPECT_EQ(run("unshare -U true || echo refused").find("unshare failed"), 9U);
 }
 
 TEST_F(JailUserns, HasNoNetworkButItsOwnLoopback) {

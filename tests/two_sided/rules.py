@@ -35,6 +35,8 @@ rule("spawn_environment", "a process starts with the listed environment only", [
 rule("spawn_descriptors", "a process gets the listed descriptors only", ["attack_vmm_jail", "attack_payload"],
      "tests/attack_vmm_jail --gtest_filter=Attack.NothingIsInherited", r"descriptors")
 
+rule("jail_user_namespaces", "a jailed program can make no user namespace", ["attack_vmm_jail", "attack_payload"],
+     "tests/attack_vmm_jail --gtest_filter=Attack.NoUserNamespaceAndItWouldGainNothing", r"attempt: unshare_user")
 rule("jail_empty_directories", "directories that only hold mount points are read-only", ["attack_vmm_jail", "attack_payload"],
      "tests/attack_vmm_jail --gtest_filter=Attack.NothingOfTheHostsFilesExists", r"attempt: create:/box/new")
 
