@@ -288,17 +288,13 @@ void Supervisor::on_vmm_exit() {
     check_gone();
 }
 
+// One read for each time the socket is readable: a VMM that never stops talking must not keep the loop from the rest.
 Result<> Supervisor::on_qmp() {
     std::uint8_t buffer[16384];
-    for (;;) {
-        ssize_t got = ::read(vm_.qmp.get(), buffer, sizeof buffer);
-        if (got < 0) break;
-        if (got == 0) {
-            loop_.unwatch(vm_.qmp.get());
-            break;
-        }
-        CAISSON_TRY(qmp_.feed({buffer, static_cast<std::size_t>(got)}));
-    }
+    ssize_t got = ::read(vm_.qmp.get(), buffer, sizeof buffer);
+    if (got == 0) loop_.unwatch(vm_.qmp.get());
+    if (got <= 0) return {};
+    CAISSON_TRY(qmp_.feed({buffer, static_cast<std::size_t>(got)}));
     while (auto message = CAISSON_TRY(qmp_.next())) {
         if (message->kind == vmm::QmpMessage::Kind::kError && phase_ < Phase::kRunning)
             return failure(Errc::kGuest, "the VMM refused a command: " + message->reason);
@@ -306,12 +302,13 @@ Result<> Supervisor::on_qmp() {
         if (message->event == "SHUTDOWN" && shutdown_reason_.empty()) shutdown_reason_ = message->reason;
         if (message->event == "GUEST_PANICKED") shutdown_reason_ = "its kernel panicked";
         // QEMU stops the machine when the host's disk is full. It goes on as soon as there is room again.
-        if (message->event == "BLOCK_IO_ERROR" && message->no_space)
-            loop_.after(kDiskFullRetry, [this] {
+        if (message->event == "BLOCK_IO_ERROR" && message->no_space && disk_full_timer_ == 0)
+            disk_full_timer_ = loop_.after(kDiskFullRetry, [this] {
+                disk_full_timer_ = 0;
                 if (phase_ < Phase::kGone) static_cast<void>(os::write_all(vm_.qmp.get(), vmm::qmp_command("cont")));
             });
     }
-    return {};
+    return qmp_rate_.check(qmp_.lines(), std::chrono::steady_clock::now());
 }
 
 }  // namespace caisson::box

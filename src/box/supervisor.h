@@ -82,12 +82,14 @@ class Supervisor {
     std::unique_ptr<wire::Connection> agent_;
     os::Fd signals_;
     vmm::QmpParser qmp_;
+    vmm::QmpRate qmp_rate_;
     vmm::ConsoleTail console_;
     std::optional<store::Database> database_;
     StreamRules streams_{kMainExecution};
     Phase phase_ = Phase::kStarting;
     os::Loop::TimerId start_timer_ = 0;
     os::Loop::TimerId timeout_timer_ = 0;
+    os::Loop::TimerId disk_full_timer_ = 0;
     wire::Timings timings_;
     wire::Ended ended_;
     std::optional<wire::ShimError> error_;

@@ -75,6 +75,10 @@ Result<QmpMessage> parse(std::string_view line) {
 }  // namespace
 
 Result<> QmpParser::feed(base::ByteView data) {
+    // Moved once for all lines that were taken: a VMM may send as many empty ones as fit.
+    buffer_.erase(0, start_);
+    scanned_ -= start_;
+    start_ = 0;
     if (buffer_.size() + data.size() > 2 * kMaxQmpLine) return failure(Errc::kProtocol, "the VMM sent an endless line");
     buffer_ += base::as_text(data);
     return {};
@@ -82,19 +86,28 @@ Result<> QmpParser::feed(base::ByteView data) {
 
 Result<std::optional<QmpMessage>> QmpParser::next() {
     for (;;) {
-        auto end = buffer_.find('\n', scanned_);
+        const auto end = buffer_.find('\n', scanned_);
+        const auto length = (end == std::string::npos ? buffer_.size() : end) - start_;
+        if (length > kMaxQmpLine) return failure(Errc::kProtocol, "the VMM sent an endless line");
         if (end == std::string::npos) {
             scanned_ = buffer_.size();
-            if (buffer_.size() > kMaxQmpLine) return failure(Errc::kProtocol, "the VMM sent an endless line");
             return std::optional<QmpMessage>();
         }
-        std::string line = buffer_.substr(0, end);
-        buffer_.erase(0, end + 1);
-        scanned_ = 0;
-        auto trimmed = base::trim(line);
-        if (trimmed.empty()) continue;
-        return std::optional<QmpMessage>(CAISSON_TRY(parse(trimmed)));
+        auto line = base::trim(std::string_view(buffer_).substr(start_, length));
+        start_ = scanned_ = end + 1;
+        ++lines_;
+        if (!line.empty()) return std::optional<QmpMessage>(CAISSON_TRY(parse(line)));
     }
+}
+
+Result<> QmpRate::check(std::uint64_t lines, std::chrono::steady_clock::time_point now) {
+    if (now - since_ >= std::chrono::seconds(1)) {
+        since_ = now;
+        lines_then_ = lines;
+    }
+    if (lines - lines_then_ > kMaxQmpLinesPerSecond)
+        return failure(Errc::kProtocol, "the VMM sent more than " + std::to_string(kMaxQmpLinesPerSecond) + " lines in a second");
+    return {};
 }
 
 std::string qmp_command(const std::string& name) { return json{{"execute", name}}.dump() + "\n"; }

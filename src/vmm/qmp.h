@@ -2,6 +2,7 @@
 // Source: QEMU, docs/interop/qmp-spec.rst and qapi/.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -23,6 +24,8 @@ struct QmpMessage {
 
 inline constexpr std::size_t kMaxQmpLine = 256 * 1024;
 inline constexpr int kMaxQmpDepth = 32;
+// An honest VMM says a handful of lines in a box's life, and one for each of ours.
+inline constexpr std::uint64_t kMaxQmpLinesPerSecond = 10000;
 
 class QmpParser {
   public:
@@ -30,10 +33,25 @@ class QmpParser {
     Result<> feed(base::ByteView data);
     // The next whole message; nullopt when more bytes are needed; kProtocol: not a QMP message.
     Result<std::optional<QmpMessage>> next();
+    // Lines that next() has taken, empty ones too.
+    std::uint64_t lines() const { return lines_; }
 
   private:
     std::string buffer_;
-    std::size_t scanned_ = 0;
+    std::size_t start_ = 0;    // of the first line that was not taken; what is before goes with the next feed()
+    std::size_t scanned_ = 0;  // no line ends between start_ and here
+    std::uint64_t lines_ = 0;
+};
+
+// Notices a VMM that never stops talking.
+class QmpRate {
+  public:
+    // `lines` is the parser's count by now. kProtocol: more than kMaxQmpLinesPerSecond within a second.
+    Result<> check(std::uint64_t lines, std::chrono::steady_clock::time_point now);
+
+  private:
+    std::chrono::steady_clock::time_point since_{};
+    std::uint64_t lines_then_ = 0;
 };
 
 // {"execute": ...} lines.

@@ -180,7 +180,7 @@ class Freezer {
                     send_qmp(qmp_command("quit"));
                 }
             }
-            return {};
+            return qmp_rate_.check(qmp_.lines(), std::chrono::steady_clock::now());
         }();
         if (!step) finish(base::failure(step.error()));
     }
@@ -191,6 +191,7 @@ class Freezer {
     const BuildRequest& request_;
     Goal goal_;
     QmpParser qmp_;
+    QmpRate qmp_rate_;
     ConsoleTail console_;
     bool greeted_ = false;
     bool no_answer_ = false;

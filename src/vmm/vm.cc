@@ -48,11 +48,12 @@ Result<> greet(wire::Connection& agent) {
 
 bool ConsoleTail::read_from(int fd) {
     std::uint8_t buffer[4096];
-    for (;;) {
+    for (int reads = 0; reads < kReadsAtOnce; ++reads) {
         ssize_t got = ::read(fd, buffer, sizeof buffer);
         if (got <= 0) return got != 0;
         append({buffer, static_cast<std::size_t>(got)});
     }
+    return true;
 }
 
 Error ConsoleTail::explain(Error error, bool process_ended) const {
@@ -64,7 +65,8 @@ Error ConsoleTail::explain(Error error, bool process_ended) const {
 
 void ConsoleTail::append(base::ByteView data) {
     text_ += base::as_text(data);
-    if (text_.size() > kMaxBytes) text_.erase(0, text_.size() - kMaxBytes);
+    // Not each time: that would move all of it for every few bytes.
+    if (text_.size() > 2 * kMaxBytes) text_.erase(0, text_.size() - kMaxBytes);
 }
 
 std::string ConsoleTail::excerpt(std::size_t lines) const {

@@ -32,18 +32,21 @@ Result<> greet(wire::Connection& agent);
 class ConsoleTail {
   public:
     void append(base::ByteView data);
-    // Takes what a non-blocking console holds by now. false: its end has come.
+    // Takes what a non-blocking console holds by now, but no more than kReadsAtOnce times 4 KiB: whoever writes faster
+    // than this reads must not keep the caller. false: its end has come.
     bool read_from(int fd);
+    static constexpr int kReadsAtOnce = 64;  // at least what a socket holds, for the last words of a machine
     // The error of a guest that went wrong, with the likely cause and the console's end as its hint.
     Error explain(Error error, bool process_ended) const;
+    // At least the last kMaxBytes, at most twice as much.
     const std::string& text() const { return text_; }
+    static constexpr std::size_t kMaxBytes = 64 * 1024;
     // Last lines fit for a terminal, indented; empty if the guest printed nothing.
     std::string excerpt(std::size_t lines = 12) const;
     // The likely cause in one sentence, from what is known to go wrong; never empty.
     std::string likely_cause(bool process_ended) const;
 
   private:
-    static constexpr std::size_t kMaxBytes = 64 * 1024;
     std::string text_;
 };
 

@@ -1,4 +1,5 @@
 #include <gtest/gtest.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -231,10 +232,56 @@ TEST(ConsoleTail, KeepsTheEndAndNamesTheCause) {
     ConsoleTail tail;
     tail.append(base::as_bytes(std::string(100000, 'x')));
     tail.append(base::as_bytes("\nKernel panic - not syncing\x1b[0m\n"));
-    EXPECT_LT(tail.text().size(), 70000u);
+    EXPECT_LE(tail.text().size(), 2 * ConsoleTail::kMaxBytes);
     EXPECT_NE(tail.likely_cause(true).find("panicked"), std::string::npos);
     EXPECT_EQ(tail.excerpt().find('\x1b'), std::string::npos);
     EXPECT_FALSE(ConsoleTail().likely_cause(false).empty());
+}
+
+TEST(ConsoleTail, OneThatNeverStopsIsReadInPieces) {
+    auto console = os::make_socketpair(SOCK_STREAM).value();
+    ASSERT_TRUE(os::set_nonblocking(console.first.get(), true).has_value());
+    ASSERT_TRUE(os::set_nonblocking(console.second.get(), true).has_value());
+    const std::string piece(1024, 'x');
+    ConsoleTail tail;
+    std::size_t put = 0;
+    for (ssize_t wrote = 0; (wrote = ::write(console.second.get(), piece.data(), piece.size())) > 0;)
+        put += static_cast<std::size_t>(wrote);
+    EXPECT_TRUE(tail.read_from(console.first.get()));
+    // The last words of a machine that has ended are not cut, though: a socket's content goes in at once.
+    EXPECT_GT(put, ConsoleTail::kMaxBytes);
+    char byte = 0;
+    EXPECT_EQ(::read(console.first.get(), &byte, 1), -1);
+    EXPECT_LE(tail.text().size(), 2 * ConsoleTail::kMaxBytes);
+    for (int i = 0; i < 1000; ++i) tail.append(base::as_bytes(piece));
+    EXPECT_GE(tail.text().size(), ConsoleTail::kMaxBytes);
+    EXPECT_LE(tail.text().size(), 2 * ConsoleTail::kMaxBytes);
+}
+
+TEST(Qmp, AFloodOfEmptyLinesCostsWhatItsBytesCost) {
+    QmpParser parser;
+    const std::string lines(16384, '\n');
+    auto began = std::chrono::steady_clock::now();
+    for (int i = 0; i < 256; ++i) {
+        ASSERT_TRUE(parser.feed(base::as_bytes(lines)).has_value());
+        ASSERT_FALSE(parser.next().value().has_value());
+    }
+    EXPECT_LT(std::chrono::steady_clock::now() - began, std::chrono::seconds(1));
+    EXPECT_EQ(parser.lines(), 256u * 16384u);
+    // All at once as well, and a message behind it is found.
+    QmpParser other;
+    ASSERT_TRUE(other.feed(base::as_bytes(std::string(2 * kMaxQmpLine - 100, '\n') + "{\"return\":{}}\n")).has_value());
+    EXPECT_EQ(other.next().value()->kind, QmpMessage::Kind::kReturn);
+    EXPECT_LT(std::chrono::steady_clock::now() - began, std::chrono::seconds(2));
+}
+
+TEST(Qmp, OneThatNeverStopsTalkingIsNoticed) {
+    QmpRate rate;
+    std::chrono::steady_clock::time_point now{std::chrono::hours(1)};
+    EXPECT_TRUE(rate.check(5, now).has_value());
+    EXPECT_TRUE(rate.check(5 + kMaxQmpLinesPerSecond, now).has_value());
+    EXPECT_EQ(rate.check(6 + kMaxQmpLinesPerSecond, now).error().code, Errc::kProtocol);
+    EXPECT_TRUE(rate.check(7 + kMaxQmpLinesPerSecond, now + std::chrono::seconds(1)).has_value());
 }
 
 TEST(Template, ProfileIsMeasuredOncePerBootAndAStrangersKeyIsRefused) {

@@ -122,6 +122,13 @@ void outlive_the_supervisor() {
 #endif
 }
 
+// Writes the same for ever, as fast as it can.
+[[noreturn]] void flood(int fd, const std::string& piece) {
+    std::string much;
+    while (much.size() < 65536) much += piece;
+    for (;;) put(fd, much.data(), much.size());
+}
+
 // Everything that the host might find later in the directory of the template that is being made.
 void fill_the_template() {
     attempt("make_pipe", mkfifo("/template/info.json", 0600));
@@ -179,6 +186,18 @@ int main(int, char** argv) {
         play_running_guest();
         outlive_the_supervisor();
         stay();
+    }
+    if (behaviour == "flood_console") {
+        play_running_guest();
+        flood(kConsole, "A");
+    }
+    if (behaviour == "flood_qmp_lines") {
+        play_running_guest();
+        flood(kQmp, "\n");
+    }
+    if (behaviour == "flood_qmp_events") {
+        play_running_guest();
+        flood(kQmp, "{\"event\":\"BLOCK_IO_ERROR\",\"data\":{\"nospace\":true}}\r\n");
     }
     if (behaviour == "fill_template") {
         greet();

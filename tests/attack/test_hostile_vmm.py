@@ -65,3 +65,15 @@ def test_a_vmm_that_cut_every_tie_is_found_when_its_supervisor_was_killed(hostil
         # Nobody is left who knows the machine; the next process that opens the home looks for it.
         caisson("ls").ok()
         wait_until_gone(2)
+
+
+def test_a_console_that_never_stops_does_not_delay_the_end(hostile):
+    ended = run_until_timeout(hostile("flood_console"), 1)
+    assert ended.seconds < 4, ended
+
+
+@pytest.mark.parametrize("what", ["lines", "events"])
+def test_a_control_socket_that_never_stops_ends_the_box(hostile, what):
+    ended = caisson("run", "--rm", "--cold", "--timeout", "5s", BASE, "true", env=hostile(f"flood_qmp_{what}"))
+    assert ended.code == 125 and "lines in a second" in ended.said, ended
+    assert ended.seconds < 4, ended

@@ -45,6 +45,8 @@ rule("template_files_only", "a VMM that makes a template can write two files and
      ["attack_template", "hostile_vmm"], "tests/attack_template --gtest_filter=*.WhatItTriesIsRefused", r"make_pipe EROFS")
 rule("template_greeted_once", "a guest greets once while its template is made", ["attack_template", "hostile_vmm"],
      "tests/attack_template --gtest_filter=*.ASecondGreetingIsTheEnd", r"FAILED.*ASecondGreetingIsTheEnd")
+rule("vmm_talks_on", "a VMM that never stops talking ends its box", [*PROGRAM, "hostile_vmm"],
+     "vm attack/test_hostile_vmm.py -k control_socket_that_never_stops", r"lines in a second|-> 124")
 rule("vmm_file_size", "a VMM cannot grow its files beyond the machine's size", ["attack_template", "hostile_vmm"],
      "tests/attack_template --gtest_filter=*.WhatItTriesIsRefused", r"grow_disk EFBIG")
 rule("kvm_condemned", "only a guest that never answered switches KVM off", ["box_test"],
