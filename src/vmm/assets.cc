@@ -1,5 +1,6 @@
 #include "vmm/assets.h"
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <bit>
@@ -33,15 +34,33 @@ std::string missing_part(const std::string& directory) {
     return {};
 }
 
+// Assets that nobody named are used only if they come from root, from this user or from whoever owns caisson's own
+// programs, and nobody else can change them: unpacked below /tmp, caisson has a neighbour there that anybody may make.
+bool is_trusted(const std::string& directory, const std::string& libexec) {
+    struct stat info {};
+    struct stat programs {};
+    if (::stat(directory.c_str(), &info) != 0) return true;  // then it is missing, which is told otherwise
+    const bool owner = info.st_uid == 0 || info.st_uid == ::geteuid() ||
+                       (::stat(libexec.c_str(), &programs) == 0 && info.st_uid == programs.st_uid);
+    // Where every user has a group of their own, that group may write.
+    const bool group = (info.st_mode & S_IWGRP) == 0 || info.st_gid == info.st_uid;
+    return owner && group && (info.st_mode & S_IWOTH) == 0;
+}
+
 }  // namespace
 
 Result<Assets> find_assets(const std::string& override_directory, const std::vector<std::string>& candidates,
                            const std::string& libexec) {
     auto sought = override_directory.empty() ? candidates : std::vector<std::string>{override_directory};
     std::string missing;
+    std::string distrusted;
     for (const auto& directory : sought) {
         missing = missing_part(directory);
         if (!missing.empty()) continue;
+        if (override_directory.empty() && !is_trusted(directory, libexec)) {
+            distrusted += " (" + directory + " belongs to somebody else or others can write to it: not used)";
+            continue;
+        }
         Assets assets;
         assets.directory = directory;
         assets.vmm_root = directory + "/vmm";
@@ -58,7 +77,7 @@ Result<Assets> find_assets(const std::string& override_directory, const std::vec
         return assets;
     }
     return failure(Errc::kHostMissing,
-                   "the VMM and the guest kernel are not set up (looked in " + base::join(sought, ", ") + ")",
+                   "the VMM and the guest kernel are not set up (looked in " + base::join(sought, ", ") + ")" + distrusted,
                    "run 'make run' in caisson's source tree, or tools/setup/assets DIRECTORY and set "
                    "CAISSON_ASSETS=DIRECTORY");
 }

@@ -6,6 +6,7 @@
 #include "base/text.h"
 #include "os/file.h"
 #include "vmm/accelerator.h"
+#include "vmm/assets.h"
 #include "vmm/initramfs.h"
 #include "vmm/machine.h"
 #include "vmm/qcow2.h"
@@ -165,6 +166,32 @@ TEST(Qmp, RefusesWhatAHostileVmmMaySend) {
     EXPECT_TRUE(refused("{\"return\":" + deep + std::string(kMaxQmpDepth, ']') + "}\n"));
     EXPECT_FALSE(refused("{\"return\":" + deep.substr(1) + std::string(kMaxQmpDepth - 1, ']') + "}\n"));
     EXPECT_TRUE(refused(std::string(kMaxQmpLine + 1, 'x')));
+}
+
+TEST(Assets, ThatOthersCouldHavePlantedAreNotUsed) {
+    auto place = os::TemporaryDirectory::create("/tmp", "caisson-assets-").value();
+    const auto directory = place.path() + "/assets";
+    const auto libexec = place.path() + "/libexec";
+    for (const auto& name : {directory + "/kernel", directory + "/vmm/usr/bin", libexec})
+        ASSERT_TRUE(os::make_directories(name, 0755).has_value());
+    for (const auto& name : {directory + "/vmm.version", directory + "/kernel/version", directory + "/kernel/vmlinux",
+                             directory + "/kernel/modules.list", directory + "/vmm" + kQemuPath, libexec + "/caisson-agent"})
+        ASSERT_TRUE(os::write_file_atomic(name, "1", 0755).has_value());
+    EXPECT_TRUE(find_assets("", {directory}, libexec).has_value());
+    ASSERT_EQ(::chmod(directory.c_str(), 0757), 0);
+    auto refused = find_assets("", {directory}, libexec);
+    ASSERT_FALSE(refused.has_value());
+    EXPECT_NE(refused.error().to_string().find("not used"), std::string::npos) << refused.error().to_string();
+    // What the user names is used as it is.
+    EXPECT_TRUE(find_assets(directory, {}, libexec).has_value());
+    ASSERT_EQ(::chmod(directory.c_str(), 0755), 0);
+    if (::geteuid() == 0) {
+        ASSERT_EQ(::chown(directory.c_str(), 12345, 12345), 0);
+        EXPECT_FALSE(find_assets("", {directory}, libexec).has_value());
+        // A neighbour of the same owner as the programs.
+        ASSERT_EQ(::chown(libexec.c_str(), 12345, 12345), 0);
+        EXPECT_TRUE(find_assets("", {directory}, libexec).has_value());
+    }
 }
 
 TEST(Initramfs, IsACpioThatGnuCpioWouldRead) {

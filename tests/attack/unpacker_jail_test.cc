@@ -19,7 +19,8 @@ using testing::HasSubstr;
 // Processes of the host that have the file `path`, or whatever lies below it, among their mounts.
 int processes_with_mount(const std::string& path) {
     int found = 0;
-    for (const auto& name : os::list_directory("/proc").value()) {
+    const auto names = os::list_directory("/proc").value();
+    for (const auto& name : names) {
         if (!base::parse_u64(name)) continue;
         auto mounts = os::read_file("/proc/" + name + "/mountinfo", 1 << 20);
         if (mounts && mounts->find(path) != std::string::npos) ++found;

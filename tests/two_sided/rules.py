@@ -49,6 +49,8 @@ rule("vmm_talks_on", "a VMM that never stops talking ends its box", [*PROGRAM, "
      "vm attack/test_hostile_vmm.py -k control_socket_that_never_stops", r"lines in a second|-> 124")
 rule("vmm_file_size", "a VMM cannot grow its files beyond the machine's size", ["attack_template", "hostile_vmm"],
      "tests/attack_template --gtest_filter=*.WhatItTriesIsRefused", r"grow_disk EFBIG")
+rule("assets_owner", "assets that others could have planted are not used", ["vmm_test"],
+     "tests/vmm_test --gtest_filter=Assets.*", r"FAILED.*ThatOthersCouldHavePlanted")
 rule("kvm_condemned", "only a guest that never answered switches KVM off", ["box_test"],
      "tests/box_test --gtest_filter=Engine.*", r"FAILED.*OnlyAGuestThatNeverAnswered")
 rule("template_read_only", "a template is mounted read-only", ["attack_vmm_jail", "attack_payload"],
