@@ -181,7 +181,7 @@ class TreeRemover {
         }
         if (::unlinkat(directory.get(), child.c_str(), AT_REMOVEDIR) == 0) return {};
         // A directory that is moved is written to: "..".
-        if ((info.st_mode & S_IRWXU) != S_IRWXU) static_cast<void>(::fchmodat(directory.get(), child.c_str(), 0700, 0));
+        if ((info.st_mode & S_IRWXU) != S_IRWXU) static_cast<void>(!::fchmodat(directory.get(), child.c_str(), 0700, 0));
         for (;;) {
             auto moved = ".remove-" + std::to_string(next_++);
             if (::renameat2(directory.get(), child.c_str(), top_.get(), moved.c_str(), RENAME_NOREPLACE) == 0) {
@@ -198,7 +198,7 @@ class TreeRemover {
         Fd fd(::openat(top_.get(), child.c_str(), kFlags));
         if (!fd && errno == EACCES) {
             // Our own directory that lost its mode; should this fail, so does the second try.
-            static_cast<void>(::fchmodat(top_.get(), child.c_str(), 0700, 0));
+            static_cast<void>(!::fchmodat(top_.get(), child.c_str(), 0700, 0));
             fd.reset(::openat(top_.get(), child.c_str(), kFlags));
         }
         if (!fd) return failure_errno("cannot open " + name_ + "/" + child);
