@@ -85,8 +85,8 @@ def caisson(*arguments, input=None, stdin=None, timeout=60, env=None, cwd="/"):
 
 
 def run(*arguments, **more):
-    """caisson run --rm ..."""
-    return caisson("run", "--rm", *arguments, **more)
+    """caisson run --rm ..., which asks no registry."""
+    return caisson("run", "--rm", "--pull", "never", *arguments, **more)
 
 
 def pipeline(text, timeout=30):
@@ -208,7 +208,7 @@ class Process:
         self.closed = links is None
         program = os.path.basename(self.arguments[0])
         self.role = {b"qemu-system-x86_64": "vmm", b"bwrap": "bwrap", b"caisson-shim": "shim", b"caisson": "cli",
-                     b"caisson-unpack": "unpack"}.get(program, program.decode(errors="replace"))
+                     b"caisson-unpack": "unpack", b"caisson-fetch": "fetch"}.get(program, program.decode(errors="replace"))
 
     def mentions(self, marker):
         marker = os.fsencode(str(marker))
@@ -244,7 +244,7 @@ def processes(marker=None):
         if not name.isdigit() or int(name) in own:
             continue
         process = Process(int(name))
-        if process.role in ("vmm", "bwrap", "shim", "cli", "unpack", "") and process.mentions(marker):
+        if process.role in ("vmm", "bwrap", "shim", "cli", "unpack", "fetch", "") and process.mentions(marker):
             found.append(process)
     return found
 

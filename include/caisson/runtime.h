@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "caisson/outcome.h"
+#include "caisson/registry.h"
 #include "caisson/result.h"
 
 namespace caisson {
@@ -50,8 +51,17 @@ struct TmpfsOption {
     bool executable = false;
 };
 
+// Whether run() asks a registry for its image.
+enum class PullPolicy {
+    kMissing,  // if it is not in the store
+    kAlways,   // each time; what has not changed is not downloaded again
+    kNever,
+};
+
 struct BoxOptions {
     std::string image;
+    PullPolicy pull = PullPolicy::kMissing;
+    PullOptions pull_options;          // its platform stays empty: a box is of this host's
     std::vector<std::string> command;  // empty: the image's
     std::optional<std::string> entrypoint;  // replaces the image's; empty string: none
     std::string name;                  // empty: drawn
@@ -154,6 +164,29 @@ struct ImageInfo {
     std::size_t layers = 0;
 };
 
+struct LayerInfo {
+    std::string digest, media_type, diff_id;
+    std::uint64_t size_bytes = 0;
+};
+
+// All that is known about one image.
+struct ImageDetails {
+    ImageInfo info;
+    std::string source_digest;  // what the registry's name stood for; empty if it was not pulled
+    std::vector<LayerInfo> layers;  // lowest first
+    std::vector<std::string> entrypoint, cmd, env, volumes, exposed_ports;
+    std::string working_directory, user, stop_signal;
+    std::map<std::string, std::string> labels;
+};
+
+struct PruneOptions {
+    bool all = false;  // also images that no box was made from
+};
+struct Pruned {
+    std::vector<std::string> images;  // names that went away
+    std::uint64_t freed_bytes = 0;
+};
+
 // How an imported root file system is to be run.
 struct ImageConfig {
     std::vector<std::string> entrypoint, cmd, env;
@@ -206,9 +239,26 @@ class Runtime {
     Result<> remove_box(const std::string& reference);
 
     Result<std::vector<ImageInfo>> images() const;
-    // From an OCI layout (a directory), an OCI archive or a docker archive; `fd` is read and stays the caller's.
+    // From an OCI layout (a directory), an OCI archive or a docker archive; `fd` is read and stays the caller's. Makes
+    // the images' root disks too: kCorrupt, kLimit and kUnsupported name the layer and entry that cannot be unpacked,
+    // and nothing has changed then.
     Result<std::vector<ImageInfo>> load_images(int fd, const std::string& name);
     Result<ImageInfo> import_image(int fd, const std::string& name, const ImageConfig& config);
+    // Downloads an image ("debian:12", "ghcr.io/owner/name@sha256:...") unless it is here in the same version, and makes
+    // its root disk. May be called by several threads and processes at once; they share downloads. A broken download
+    // is resumed by the next call. kNotFound: no such image, or none for the platform; kPermission: the registry wants
+    // a (better) login, or its certificate is not trusted; kIo, kTimeout: the network; kCorrupt, kLimit: what came is
+    // not what its digest says, or cannot be unpacked, and nothing of it was kept.
+    Result<ImageInfo> pull_image(const std::string& name, const PullOptions& options);
+    // Whether a registry accepts a login. kPermission if it does not.
+    Result<> check_registry_login(const std::string& registry, const RegistryAccess& access, bool plain_http);
+    // Writes images as an OCI archive to `fd`, which stays the caller's. Digests are those of the images as they came.
+    Result<> save_images(const std::vector<std::string>& references, int fd);
+    // Gives an image a further name, which may have belonged to another image.
+    Result<ImageInfo> tag_image(const std::string& reference, const std::string& new_name);
+    Result<ImageDetails> inspect_image(const std::string& reference) const;
+    // Removes what nothing needs: unfinished downloads, blobs and root disks of no image, on demand unused images.
+    Result<Pruned> prune_images(const PruneOptions& options);
     // Names that went away.
     Result<std::vector<std::string>> remove_image(const std::string& reference);
 

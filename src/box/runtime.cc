@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "base/id.h"
 #include "base/text.h"
@@ -14,6 +13,7 @@
 #include "box/owner.h"
 #include "box/plan.h"
 #include "box/state.h"
+#include "image/host.h"
 #include "jail/jail.h"
 #include "os/host.h"
 #include "os/random.h"
@@ -53,13 +53,6 @@ RuntimeOptions complete(RuntimeOptions options) {
     return options;
 }
 
-image::ProgressCallback image_progress(const RuntimeState& runtime) {
-    if (!runtime.options.on_progress) return {};
-    return [&runtime](const image::Progress& progress) {
-        runtime.progress(progress.step, progress.done_bytes, progress.total_bytes);
-    };
-}
-
 // Everything that run() and plan() decide before anything is made.
 struct Decision {
     image::Image image;
@@ -73,6 +66,9 @@ Result<Decision> decide(const RuntimeState& runtime, const BoxOptions& options) 
     CAISSON_TRY(box::validate(options));
     Decision decision;
     decision.image = CAISSON_TRY(runtime.images->find(options.image));
+    image::ImageConfig config;
+    config.config = decision.image.config;
+    CAISSON_TRY_CTX(image::check_platform(config, image::host_architecture()), "image " + decision.image.name);
     decision.exec = CAISSON_TRY(box::plan_exec(options, decision.image.config));
     decision.shape = CAISSON_TRY(vmm::shape_for(options.cpu_millis, options.memory_bytes));
     decision.engine = CAISSON_TRY(box::choose_engine(runtime));
@@ -94,10 +90,10 @@ Result<std::optional<std::string>> cached_base_disk(const RuntimeState& runtime,
 Result<std::string> ensure_base_disk(RuntimeState& runtime, Decision& decision, std::uint64_t disk_bytes) {
     auto cached = CAISSON_TRY(cached_base_disk(runtime, decision, disk_bytes));
     if (cached) return *cached;
-    auto disk = runtime.images->base_disk(decision.image, decision.base_disk_bytes, image_progress(runtime));
+    auto disk = runtime.images->base_disk(decision.image, decision.base_disk_bytes, runtime.image_progress());
     if (!disk && disk.error().code == Errc::kLimit && disk_bytes > decision.base_disk_bytes) {
         decision.base_disk_bytes = disk_bytes;
-        disk = runtime.images->base_disk(decision.image, disk_bytes, image_progress(runtime));
+        disk = runtime.images->base_disk(decision.image, disk_bytes, runtime.image_progress());
     }
     runtime.progress("");
     if (!disk) return base::failure(std::move(disk.error()).with_context("making the root disk of " + decision.image.name));
@@ -307,11 +303,15 @@ Result<Runtime> Runtime::open(RuntimeOptions options) {
     images.images_directory = state->home.images();
     images.disks_directory = state->home.disks();
     images.unpack_program = state->libexec + "/caisson-unpack";
+    images.fetch_program = state->libexec + "/caisson-fetch";
+    images.registries_file = state->home.root + "/registries.json";
     state->images = CAISSON_TRY(image::Store::open(std::move(images)));
     return Runtime(std::move(state));
 }
 
 Result<Box> Runtime::run(const BoxOptions& options) {
+    CAISSON_TRY(box::validate(options));
+    CAISSON_TRY(internal::ensure_image(*state_, options));
     auto decision = CAISSON_TRY(decide(*state_, options));
     CAISSON_TRY(jail::find_bwrap());
     auto base_disk = CAISSON_TRY(ensure_base_disk(*state_, decision, options.disk_bytes));
@@ -415,67 +415,6 @@ Result<> Runtime::remove_box(const std::string& reference) {
         return failure(Errc::kInUse, "box " + record.name + " is running", "end the process that started it first");
     CAISSON_TRY(os::remove_tree(state_->home.box(record.id)));
     return state_->database->remove_box(record.id);
-}
-
-namespace {
-ImageInfo info_of(const image::Image& image) {
-    return {image.name,    image.config_digest, image.manifest_digest, image.created,
-            image.config.os + "/" + image.config.architecture, image.size_bytes, image.layers.size()};
-}
-Result<os::Fd> duplicate_of(int fd) {
-    int copy = ::fcntl(fd, F_DUPFD_CLOEXEC, 3);
-    if (copy < 0) return base::failure_errno("cannot read the given file");
-    return os::Fd(copy);
-}
-}  // namespace
-
-Result<std::vector<ImageInfo>> Runtime::images() const {
-    std::vector<ImageInfo> infos;
-    for (const auto& image : CAISSON_TRY(state_->images->list())) infos.push_back(info_of(image));
-    return infos;
-}
-
-Result<std::vector<ImageInfo>> Runtime::load_images(int fd, const std::string& name) {
-    image::LoadOptions options;
-    options.name = name;
-    options.progress = image_progress(*state_);
-    auto loaded = state_->images->load(CAISSON_TRY(duplicate_of(fd)), options);
-    state_->progress("");
-    std::vector<ImageInfo> infos;
-    for (const auto& image : CAISSON_TRY(std::move(loaded))) infos.push_back(info_of(image));
-    return infos;
-}
-
-Result<ImageInfo> Runtime::import_image(int fd, const std::string& name, const ImageConfig& config) {
-    image::ImportOptions options;
-    options.name = name;
-    options.config.entrypoint = config.entrypoint;
-    options.config.cmd = config.cmd;
-    options.config.env = config.env;
-    options.config.working_directory = config.working_directory;
-    options.config.user = config.user;
-    options.config.labels = config.labels;
-    options.progress = image_progress(*state_);
-    auto imported = state_->images->import_rootfs(CAISSON_TRY(duplicate_of(fd)), options);
-    state_->progress("");
-    return info_of(CAISSON_TRY(std::move(imported)));
-}
-
-Result<std::vector<std::string>> Runtime::remove_image(const std::string& reference) {
-    std::scoped_lock guard(state_->database_mutex);
-    auto image = CAISSON_TRY(state_->images->find(reference));
-    // Boxes keep only an overlay: without its base disk such a box is lost.
-    std::set<std::string> disks;
-    for (const auto& box : CAISSON_TRY(state_->database->boxes())) {
-        if (box.image_digest == image.manifest_digest)
-            return failure(Errc::kInUse, "image " + image.name + " is used by box " + box.name,
-                           "remove the box first: caisson rm " + box.name);
-        // Its image may have lost its name to a newer one.
-        disks.insert(box.base_disk);
-    }
-    image::RemoveOptions in_use;
-    in_use.disk_in_use = [&](const std::string& path) { return disks.contains(path); };
-    return CAISSON_TRY(state_->images->remove(reference, in_use)).names;
 }
 
 namespace {

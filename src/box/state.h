@@ -34,6 +34,11 @@ struct RuntimeState {
     void notice(const std::string& text) const {
         if (options.on_notice) options.on_notice(text);
     }
+    // How the image store's progress reaches the caller; empty if nobody listens.
+    image::ProgressCallback image_progress() const {
+        if (!options.on_progress) return {};
+        return [this](const image::Progress& said) { progress(said.step, said.done_bytes, said.total_bytes); };
+    }
     Result<vmm::Assets> assets() const;
 };
 
@@ -61,6 +66,9 @@ struct BoxState {
     // The shim is dead without having said how the box ended: removes or records what is left.
     void clean_after_shim(const std::string& reason);
 };
+
+// Brings the image of `options` into the store if its pull policy says so.
+Result<> ensure_image(RuntimeState& runtime, const BoxOptions& options);
 
 // Removes what dead processes left in the home. Called when a home is opened.
 Result<> reconcile(const store::Home& home, store::Database& database);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,9 @@ using Action = std::function<Result<int>(Context&)>;
 void add_run(CLI::App& app, Action& action);
 void add_box_commands(CLI::App& app, Action& action);
 void add_image_commands(CLI::App& app, Action& action);
+// Those of `caisson image` that have to do with registries and archives.
+void add_image_transfer_commands(CLI::App& group, Action& action);
+void add_registry_commands(CLI::App& app, Action& action);
 void add_template_commands(CLI::App& app, Action& action);
 void add_doctor(CLI::App& app, Action& action);
 
@@ -35,6 +39,12 @@ void add_doctor(CLI::App& app, Action& action);
 // may read are opened before this.
 Result<Runtime> open_runtime(Context& context);
 RuntimeOptions runtime_options(const Context& context);
+
+// Layers of a pull: a line each as they end, and a summary that is rewritten. Silent unless a terminal listens.
+std::function<void(const LayerProgress&)> layer_progress(const Context& context, const std::string& image);
+
+// A JSON document on standard output. Names from images may hold any bytes; JSON may not.
+void print(const nlohmann::json& document);
 
 // One line on a terminal, rewritten; nothing elsewhere.
 void draw_progress(const Progress& progress);

@@ -15,6 +15,7 @@ constexpr const char* kDescription =
     "caisson runs commands from OCI images, each in a micro-VM of its own.\n\n"
     "  caisson run --rm caisson/base uname -a\n"
     "  caisson run --rm -i caisson/base python3 - < script.py\n"
+    "  caisson image pull debian:12\n"
     "  caisson doctor";
 
 int usage(const CLI::App& app, const CLI::ParseError& error) {
@@ -54,6 +55,7 @@ int main(int argc, char** argv) {
     cli::add_run(app, action);
     cli::add_box_commands(app, action);
     cli::add_image_commands(app, action);
+    cli::add_registry_commands(app, action);
     cli::add_template_commands(app, action);
     cli::add_doctor(app, action);
     try {

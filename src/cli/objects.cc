@@ -18,11 +18,6 @@ using nlohmann::json;
 
 namespace {
 
-void print(const json& document) {
-    // Names from images may hold any bytes; JSON may not. Beyond ASCII everything is escaped: terminals obey some of it.
-    std::printf("%s\n", document.dump(2, ' ', true, json::error_handler_t::replace).c_str());
-}
-
 Result<int> list_boxes(Context& context, const std::string& format) {
     bool as_json = CAISSON_TRY(wants_json(format));
     auto runtime = CAISSON_TRY(open_runtime(context));
@@ -217,6 +212,8 @@ void add_image_commands(CLI::App& app, Action& action) {
     importer->add_option("-w,--workdir", import->working_directory, "Working directory")->type_name("PATH");
     importer->add_option("-u,--user", import->user, "User")->type_name("USER");
     importer->callback([import, &action] { action = [import](Context& context) { return import_image(context, *import); }; });
+
+    add_image_transfer_commands(*group, action);
 
     auto names = std::make_shared<std::vector<std::string>>();
     auto* remove = group->add_subcommand("rm", "Remove images, with what only they use");

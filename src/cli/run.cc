@@ -27,7 +27,8 @@ struct Arguments {
     std::vector<std::string> environment_files;
     std::vector<std::string> tmpfs;
     std::string name, hostname, working_directory, user, cpus = "1", memory = "512M", disk_size = "10G", pids_limit = "0", timeout;
-    std::string entrypoint, network = "none", platform;
+    std::string entrypoint, network = "none", pull = "missing", authorities_file;
+    bool plain_http = false;
     bool has_entrypoint = false;
     bool remove = false, interactive = false, terminal = false, read_only = false, cold = false;
     bool timings = false, dry_run = false, quiet = false;
@@ -140,6 +141,13 @@ Result<BoxOptions> box_options(const Arguments& arguments) {
     options.auto_remove = arguments.remove;
     options.cold = arguments.cold;
     options.network = arguments.network;
+    if (arguments.pull == "always") options.pull = PullPolicy::kAlways;
+    else if (arguments.pull == "never") options.pull = PullPolicy::kNever;
+    else if (arguments.pull != "missing")
+        return failure(Errc::kUsage, "--pull '" + base::printable(arguments.pull, 64) + "' is unknown", "use always, missing or never");
+    options.pull_options.plain_http = arguments.plain_http;
+    if (options.pull != PullPolicy::kNever)
+        options.pull_options.access = CAISSON_TRY(caller_access({.authorities_file = arguments.authorities_file, .image = options.image}));
     return options;
 }
 
@@ -171,6 +179,7 @@ Result<int> run(Context& context, const Arguments& arguments) {
     context.quiet = arguments.quiet;
     auto options = CAISSON_TRY(box_options(arguments));
     if (arguments.terminal) CAISSON_TRY(use_terminal(options, arguments.interactive));
+    options.pull_options.on_layer = layer_progress(context, options.image);
     auto runtime = CAISSON_TRY(open_runtime(context));
     if (arguments.dry_run) {
         auto plan = CAISSON_TRY(runtime.plan(options));
@@ -252,6 +261,9 @@ void add_run(CLI::App& app, Action& action) {
         ->type_name("PATH")->allow_extra_args(false)->take_all();
     command->add_flag("--read-only", arguments->read_only, "Make the root disk read-only inside the box");
     command->add_option("--net", arguments->network, "Network; this version has only none")->type_name("MODE")->capture_default_str();
+    command->add_option("--pull", arguments->pull, "Ask a registry for the image: always, missing or never")->type_name("WHEN")->capture_default_str();
+    command->add_option("--tls-ca", arguments->authorities_file, "Trust these certificate authorities when pulling, too")->type_name("FILE");
+    command->add_flag("--plain-http", arguments->plain_http, "Pull without TLS");
     command->add_option("--timeout", arguments->timeout, "Kill the command after this time, exit with 124")->type_name("TIME");
     command->add_flag("--cold", arguments->cold, "Boot the box's own kernel instead of restoring a template");
     command->add_flag("--timings", arguments->timings, "Print where the time went, at the end");

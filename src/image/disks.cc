@@ -68,7 +68,13 @@ Result<std::optional<std::string>> Store::cached_base_disk(const Image& image, s
 
 Result<BaseDisk> Store::base_disk(const Image& image, std::uint64_t virtual_size_bytes,
                                   const ProgressCallback& progress) {
-    auto path = disk_path(options_.disks_directory, image, virtual_size_bytes);
+    Layout layout{options_.images_directory};
+    return build_disk(options_, image, virtual_size_bytes, progress, [&](const std::string& hex) { return layout.blob(hex); });
+}
+
+Result<BaseDisk> build_disk(const Store::Options& options, const Image& image, std::uint64_t virtual_size_bytes,
+                            const ProgressCallback& progress, const BlobPath& path_of) {
+    auto path = disk_path(options.disks_directory, image, virtual_size_bytes);
     BaseDisk disk{path, virtual_size_bytes};
     if (is_complete(path, virtual_size_bytes)) return disk;
     if (image.layers.size() > kMaxLayers) return failure(Errc::kLimit, "the image has too many layers");
@@ -81,22 +87,21 @@ Result<BaseDisk> Store::base_disk(const Image& image, std::uint64_t virtual_size
     if (!lock) return failure(std::move(lock).error());
     if (is_complete(path, virtual_size_bytes)) return disk;
 
-    Layout layout{options_.images_directory};
     std::vector<os::Fd> blobs;
     UnpackJob job{.subcommand = "disk", .progress = progress};
     auto layers = nlohmann::json::array();
     for (const auto& layer : image.layers) {
         auto hex = CAISSON_TRY(digest_hex(layer.digest));
-        auto blob = os::open_file(layout.blob(hex), O_RDONLY);
+        auto blob = os::open_file(path_of(hex), O_RDONLY);
         if (!blob && blob.error().code == Errc::kNotFound)
-            return failure(Errc::kCorrupt, "the image store lacks " + layout.blob(hex), "load the image again");
+            return failure(Errc::kCorrupt, "the image store lacks " + path_of(hex), "load the image again");
         if (!blob) return failure(std::move(blob).error());
         job.inputs.push_back(blob->get());
         blobs.push_back(std::move(*blob));
         layers.push_back({{"digest", layer.digest}, {"diff_id", layer.diff_id}, {"size", layer.size_bytes}});
     }
     job.request = nlohmann::json{{"virtual_size_bytes", virtual_size_bytes},
-                                 {"max_unpacked_bytes", options_.max_unpacked_bytes},
+                                 {"max_unpacked_bytes", options.max_unpacked_bytes},
                                  {"identity", disk_identity(image) + "-" + std::to_string(virtual_size_bytes)},
                                  {"layers", layers}}
                       .dump();
@@ -108,7 +113,7 @@ Result<BaseDisk> Store::base_disk(const Image& image, std::uint64_t virtual_size
     auto output = CAISSON_TRY(os::open_file(unfinished, O_RDWR | O_CREAT | O_EXCL, 0600));
     job.output = output.get();
     auto built = [&]() -> Result<> {
-        static_cast<void>(CAISSON_TRY(run_unpacker(options_, job, "building the disk of " + base::printable(image.name, 300))));
+        static_cast<void>(CAISSON_TRY(run_unpacker(options, job, "building the disk of " + base::printable(image.name, 300))));
         // caisson-unpack may have been taken over by these very layers: then the disk holds what it likes, as the layers
         // could have anyway, for boxes of an image with exactly these layers. Its size it cannot choose.
         if (!is_complete(unfinished, virtual_size_bytes))
@@ -116,7 +121,7 @@ Result<BaseDisk> Store::base_disk(const Image& image, std::uint64_t virtual_size
         if (::fchmod(output.get(), 0444) != 0) return failure_errno("cannot set the mode of " + unfinished);
         if (::fsync(output.get()) != 0) return failure_errno("cannot sync " + unfinished);
         if (::rename(unfinished.c_str(), path.c_str()) != 0) return failure_errno("cannot rename to " + path);
-        return os::fsync_directory(options_.disks_directory);
+        return os::fsync_directory(options.disks_directory);
     }();
     if (!built) {
         ::unlink(unfinished.c_str());

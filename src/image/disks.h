@@ -14,6 +14,10 @@ namespace caisson::image {
 std::string disk_identity(const Image& image);
 std::string disk_path(const std::string& disks_directory, const Image& image, std::uint64_t virtual_size_bytes);
 
+// Store::base_disk(), with blobs wherever they lie.
+Result<BaseDisk> build_disk(const Store::Options& options, const Image& image, std::uint64_t virtual_size_bytes,
+                            const ProgressCallback& progress, const BlobPath& path_of);
+
 // Removes disks of no image in `index` that carry no box, and half-made ones whose builder died. Bytes freed.
 Result<std::uint64_t> sweep_disks(const Layout& layout, const std::string& disks_directory, const Index& index,
                                   const RemoveOptions& options);

@@ -2,6 +2,8 @@
 
 #include <ctime>
 
+#include "base/text.h"
+
 namespace caisson::image {
 
 std::string host_architecture() {
@@ -12,6 +14,14 @@ std::string host_architecture() {
 #else
 #error "this architecture has no OCI name here yet"
 #endif
+}
+
+Result<> check_platform(const ImageConfig& config, const std::string& architecture) {
+    bool right = (config.config.os.empty() || config.config.os == "linux") &&
+                 (config.config.architecture.empty() || config.config.architecture == architecture);
+    if (right) return {};
+    return base::failure(Errc::kUnsupported, "the image is for " + base::printable(config.config.os, 50) + "/" +
+                                                 base::printable(config.config.architecture, 50) + ", not for linux/" + architecture);
 }
 
 std::string format_time(std::chrono::system_clock::time_point when) {

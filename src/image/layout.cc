@@ -35,26 +35,36 @@ Result<Index> read_index(const Layout& layout) {
     return CAISSON_TRY_CTX(parse_index(*text), layout.index());
 }
 
-Result<std::string> read_json_blob(const Layout& layout, const std::string& digest) {
-    auto hex = CAISSON_TRY(digest_hex(digest));
-    auto text = os::read_file(layout.blob(hex), kMaxJsonBytes);
+Result<std::string> read_json_blob(const std::string& digest, const BlobPath& path_of) {
+    auto path = path_of(CAISSON_TRY(digest_hex(digest)));
+    auto text = os::read_file(path, kMaxJsonBytes);
     if (!text) {
         if (text.error().code == Errc::kNotFound)
-            return failure(Errc::kCorrupt, "the image store lacks " + layout.blob(hex), kDamagedHint);
+            return failure(Errc::kCorrupt, "the image store lacks " + path, kDamagedHint);
         return failure(std::move(text).error());
     }
-    if (digest_of(*text) != digest) return failure(Errc::kCorrupt, layout.blob(hex) + " is damaged", kDamagedHint);
+    if (digest_of(*text) != digest) return failure(Errc::kCorrupt, path + " is damaged", kDamagedHint);
     return text;
 }
 
+Result<std::string> read_json_blob(const Layout& layout, const std::string& digest) {
+    return read_json_blob(digest, [&](const std::string& hex) { return layout.blob(hex); });
+}
+
 Result<Image> read_image(const Layout& layout, const Descriptor& entry) {
+    return read_image(entry, [&](const std::string& hex) { return layout.blob(hex); });
+}
+
+Result<Image> read_image(const Descriptor& entry, const BlobPath& path_of) {
     Image image;
     image.name = entry_name(entry);
     image.manifest_digest = entry.digest;
-    auto manifest_text = CAISSON_TRY(read_json_blob(layout, entry.digest));
+    if (auto source = entry.annotations.find(std::string(kAnnotationSourceDigest)); source != entry.annotations.end())
+        image.source_digest = source->second;
+    auto manifest_text = CAISSON_TRY(read_json_blob(entry.digest, path_of));
     auto manifest = CAISSON_TRY(parse_manifest(manifest_text));
     image.config_digest = manifest.config.digest;
-    auto config_text = CAISSON_TRY(read_json_blob(layout, manifest.config.digest));
+    auto config_text = CAISSON_TRY(read_json_blob(manifest.config.digest, path_of));
     auto config = CAISSON_TRY(parse_config(config_text));
     if (config.diff_ids.size() != manifest.layers.size())
         return failure(Errc::kCorrupt, "image " + base::printable(image.name, 300) + " has " +
@@ -128,6 +138,15 @@ Result<StagedFile> Staging::copy(int source, std::uint64_t limit, const std::str
     }
 }
 
+Result<StagedFile> Staging::adopt(const std::vector<std::string>& candidates, const std::string& digest, std::uint64_t size) {
+    auto path = directory_.path() + "/" + std::to_string(next_++);
+    for (const auto& source : candidates) {
+        if (::link(source.c_str(), path.c_str()) == 0) return StagedFile{path, digest, size};
+        if (errno != ENOENT) return failure_errno("cannot link " + source);
+    }
+    return failure(Errc::kNotFound, "the blob " + digest + " has gone from the image store");
+}
+
 Result<StagedFile> Staging::text(std::string_view content) {
     auto writer = CAISSON_TRY(start());
     CAISSON_TRY(writer.write(base::as_bytes(content)));
@@ -136,7 +155,8 @@ Result<StagedFile> Staging::text(std::string_view content) {
 
 // ---- changes ---------------------------------------------------------------------------------------------------
 
-Result<> commit(const Layout& layout, const std::vector<StagedFile>& blobs, const std::vector<Descriptor>& entries) {
+Result<> commit(const Layout& layout, const std::vector<StagedFile>& blobs, const std::vector<Descriptor>& entries,
+                const std::vector<std::string>& required) {
     // Slow disks are waited for before the lock is taken.
     for (const auto& blob : blobs) {
         auto fd = CAISSON_TRY(os::open_file(blob.path, O_RDONLY));
@@ -144,6 +164,10 @@ Result<> commit(const Layout& layout, const std::vector<StagedFile>& blobs, cons
         if (::fsync(fd.get()) != 0) return failure_errno("cannot sync " + blob.path);
     }
     auto lock = CAISSON_TRY(os::FileLock::acquire(layout.lock()));
+    for (const auto& digest : required) {
+        if (!os::exists(layout.blob(CAISSON_TRY(digest_hex(digest)))))
+            return failure(Errc::kNotFound, "the blob " + digest + " has gone from the image store");
+    }
     for (const auto& blob : blobs) {
         auto target = layout.blob(CAISSON_TRY(digest_hex(blob.digest)));
         // Replacing an equal blob is harmless and repairs a damaged one.

@@ -23,13 +23,18 @@ struct Layout {
     std::string blobs() const { return directory + "/blobs/sha256"; }
     std::string blob(const std::string& hex) const { return blobs() + "/" + hex; }
     std::string temporary() const { return directory + "/tmp"; }
+    std::string downloads() const { return directory + "/downloads"; }
 };
 
 // A missing index is an empty one.
 Result<Index> read_index(const Layout& layout);
+// Where a blob lies that may not be in the store yet.
+using BlobPath = std::function<std::string(const std::string& hex)>;
 // A small blob, its digest verified. kCorrupt if it is damaged or missing.
+Result<std::string> read_json_blob(const std::string& digest, const BlobPath& path_of);
 Result<std::string> read_json_blob(const Layout& layout, const std::string& digest);
 // The image behind an entry of the index.
+Result<Image> read_image(const Descriptor& entry, const BlobPath& path_of);
 Result<Image> read_image(const Layout& layout, const Descriptor& entry);
 
 // A file on its way into the store.
@@ -64,6 +69,9 @@ class Staging {
     Result<StagedFile> copy(int source, std::uint64_t limit, const std::string& what,
                             const std::function<void(std::uint64_t)>& progress = {});
     Result<StagedFile> text(std::string_view content);
+    // A further name for a file of the store's own that is known to have this digest: the first of `candidates` that
+    // is there. Whoever removes those names cannot take it away any more. kNotFound if none is there.
+    Result<StagedFile> adopt(const std::vector<std::string>& candidates, const std::string& digest, std::uint64_t size);
 
   private:
     Staging(os::TemporaryDirectory directory, os::FileLock lock)
@@ -74,8 +82,9 @@ class Staging {
 };
 
 // In one step under the index lock: `blobs` become part of the store, `entries` replace those of the same names, and
-// blobs that nothing refers to any more go away.
-Result<> commit(const Layout& layout, const std::vector<StagedFile>& blobs, const std::vector<Descriptor>& entries);
+// blobs that nothing refers to any more go away. kNotFound, and nothing changed, if one of `required` (digests) has gone.
+Result<> commit(const Layout& layout, const std::vector<StagedFile>& blobs, const std::vector<Descriptor>& entries,
+                const std::vector<std::string>& required = {});
 
 // Removes blobs that `index` does not reach; the index lock is held. Returns the bytes freed.
 Result<std::uint64_t> sweep_blobs(const Layout& layout, const Index& index);

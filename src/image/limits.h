@@ -43,7 +43,20 @@ inline constexpr std::size_t kMaxExtents = 16'000'000;  // pieces of files (memo
 inline constexpr std::uint64_t kMinDiskBytes = 64ULL << 20;
 inline constexpr std::uint64_t kMaxDiskBytes = 16ULL << 40;
 
-// What caisson-unpack may say to its caller.
+// What a registry may answer.
+inline constexpr std::size_t kMaxHeaderBytes = 64 << 10;  // of one response, all lines together
+inline constexpr std::size_t kMaxChallengeBytes = 8 << 10;
+inline constexpr std::size_t kMaxChallenges = 8;
+inline constexpr std::size_t kMaxChallengeParameters = 32;
+inline constexpr std::size_t kMaxTokenBytes = 64 << 10;   // the token server's whole answer
+inline constexpr std::size_t kMaxErrorBodyBytes = 16 << 10;  // of an error's body, the rest is not read
+inline constexpr int kMaxRedirects = 5;
+inline constexpr int kMaxTries = 5;                       // of one transfer in which no byte arrives
+inline constexpr int kMaxRetryAfterSeconds = 60;
+inline constexpr std::size_t kMaxMirrors = 16;
+inline constexpr std::size_t kMaxSettingsBytes = 1 << 20;  // registries.json, docker's config.json, a file of authorities
+
+// What a helper program may say to its caller.
 inline constexpr std::size_t kMaxProtocolLineBytes = 64 << 10;
 
 }  // namespace caisson::image

@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "base/text.h"
+#include "image/disks.h"
 #include "image/host.h"
 #include "image/layout.h"
 #include "image/limits.h"
@@ -191,15 +192,6 @@ struct Found {
     std::vector<std::vector<std::string>> names;  // of each entry, as the source has them
 };
 
-Result<> check_platform(const ImageConfig& config) {
-    auto host = host_architecture();
-    bool right = (config.config.os.empty() || config.config.os == "linux") &&
-                 (config.config.architecture.empty() || config.config.architecture == host);
-    if (right) return {};
-    return failure(Errc::kUnsupported, "the image is for " + printable(config.config.os, 50) + "/" +
-                                           printable(config.config.architecture, 50) + ", this host runs linux/" + host);
-}
-
 Result<StagedFile> fetch_blob(Source& source, const Descriptor& descriptor) {
     auto path = "blobs/sha256/" + CAISSON_TRY(digest_hex(descriptor.digest));
     auto file = source.fetch(path);
@@ -235,7 +227,7 @@ std::vector<std::string> oci_names(const Descriptor& descriptor) {
 Result<> take_oci_manifest(Source& source, const Descriptor& descriptor, Found& found) {
     auto manifest = CAISSON_TRY(parse_manifest(CAISSON_TRY(read_blob(source, descriptor, found))));
     auto config = CAISSON_TRY(parse_config(CAISSON_TRY(read_blob(source, manifest.config, found))));
-    CAISSON_TRY(check_platform(config));
+    CAISSON_TRY(check_platform(config, host_architecture()));
     if (config.diff_ids.size() != manifest.layers.size())
         return failure(Errc::kCorrupt, "the image has " + std::to_string(manifest.layers.size()) +
                                            " layers, but its config describes " + std::to_string(config.diff_ids.size()));
@@ -308,7 +300,7 @@ Result<Found> take_docker(Source& source, Staging& staging, const std::string& t
     for (const auto& image : images) {
         auto config_file = CAISSON_TRY(source.fetch(image.config));
         auto config = CAISSON_TRY(parse_config(CAISSON_TRY(os::read_file(config_file.path, kMaxJsonBytes))));
-        CAISSON_TRY(check_platform(config));
+        CAISSON_TRY(check_platform(config, host_architecture()));
         if (config.diff_ids.size() != image.layers.size())
             return failure(Errc::kCorrupt, "an image of manifest.json has " + std::to_string(image.layers.size()) +
                                                " layers, but its config describes " + std::to_string(config.diff_ids.size()));
@@ -398,6 +390,16 @@ Result<std::vector<Image>> Store::load(os::Fd source_fd, const LoadOptions& opti
     for (const auto& [path, blob] : unique) by_digest.emplace(blob.digest, blob);
     std::vector<StagedFile> blobs;
     for (const auto& [digest, blob] : by_digest) blobs.push_back(blob);
+    if (options.disk_bytes > 0) {
+        auto path_of = [&](const std::string& hex) {
+            auto staged = by_digest.find("sha256:" + hex);
+            return staged == by_digest.end() ? layout.blob(hex) : staged->second.path;
+        };
+        for (const auto& entry : entries) {
+            auto image = CAISSON_TRY(read_image(entry, path_of));
+            CAISSON_TRY(build_disk(options_, image, options.disk_bytes, options.progress, path_of));
+        }
+    }
     CAISSON_TRY(commit(layout, blobs, entries));
 
     std::vector<Image> images;

@@ -169,6 +169,7 @@ Result<Descriptor> read_descriptor(const json& object, const std::string& what) 
         Fields inner(*platform, what);
         descriptor.os = inner.text("os");
         descriptor.architecture = inner.text("architecture");
+        descriptor.variant = inner.text("variant");
         CAISSON_TRY(inner.done());
     }
     CAISSON_TRY(fields.done());
@@ -181,6 +182,7 @@ json write_descriptor(const Descriptor& descriptor) {
     if (!descriptor.annotations.empty()) object["annotations"] = descriptor.annotations;
     if (!descriptor.os.empty() || !descriptor.architecture.empty())
         object["platform"] = {{"os", descriptor.os}, {"architecture", descriptor.architecture}};
+    if (!descriptor.variant.empty()) object["platform"]["variant"] = descriptor.variant;
     if (!descriptor.artifact_type.empty()) object["artifactType"] = descriptor.artifact_type;
     return object;
 }
@@ -224,6 +226,29 @@ bool is_index_type(std::string_view media_type) {
 
 bool is_manifest_type(std::string_view media_type) {
     return media_type == kMediaManifest || media_type == "application/vnd.docker.distribution.manifest.v2+json";
+}
+
+Result<std::string> document_type(std::string_view text, std::string_view claimed) {
+    auto document = CAISSON_TRY(parse_json(text, "the image manifest"));
+    Fields fields(document, "the image manifest");
+    auto own = fields.text("mediaType");
+    CAISSON_TRY(fields.done());
+    const bool as_index = document.contains("manifests");
+    const bool as_manifest = document.contains("layers") || document.contains("config");
+    // Two readers may disagree on such a document, and so on what its digest stands for (CVE-2021-41190).
+    if (as_index && as_manifest)
+        return failure(Errc::kCorrupt, "the image manifest is both a manifest and a list of manifests");
+    claimed = base::trim(claimed.substr(0, claimed.find(';')));
+    const bool claim_counts = is_index_type(claimed) || is_manifest_type(claimed);
+    if (own.empty()) own = claim_counts ? std::string(claimed) : std::string(as_index ? kMediaIndex : kMediaManifest);
+    if (claim_counts && is_index_type(claimed) != is_index_type(own))
+        return failure(Errc::kCorrupt, "the image manifest says it is \"" + printable(own, 200) + "\", the registry calls it \"" +
+                                           printable(claimed, 200) + "\"");
+    if (document.value("schemaVersion", json(2)) == json(1) || claimed.starts_with("application/vnd.docker.distribution.manifest.v1+"))
+        return failure(Errc::kUnsupported, "the image has a manifest of Docker's schema 1, which is obsolete", "push it again with a newer tool");
+    if ((!is_index_type(own) || !as_index) && (!is_manifest_type(own) || !as_manifest))
+        return failure(Errc::kUnsupported, "\"" + printable(own, 200) + "\" is not an image");
+    return own;
 }
 
 Result<Index> parse_index(std::string_view text) {

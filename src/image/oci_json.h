@@ -26,13 +26,15 @@ inline constexpr std::string_view kMediaLayerZstd = "application/vnd.oci.image.l
 
 inline constexpr std::string_view kAnnotationRefName = "org.opencontainers.image.ref.name";
 inline constexpr std::string_view kAnnotationContainerdName = "io.containerd.image.name";
+// In our own index: the digest that the registry's name stood for.
+inline constexpr std::string_view kAnnotationSourceDigest = "io.caisson.source.digest";
 
 struct Descriptor {
     std::string media_type;
     std::string digest;
     std::uint64_t size = 0;
     std::map<std::string, std::string> annotations;
-    std::string os, architecture;  // of its platform, empty if it has none
+    std::string os, architecture, variant;  // of its platform, empty if it has none
     std::string artifact_type;
 };
 
@@ -60,6 +62,10 @@ struct DockerImage {
 
 // Any JSON from outside, within kMaxJsonBytes and kMaxJsonDepth. `what` names it in errors.
 Result<nlohmann::json> parse_json(std::string_view text, const std::string& what);
+
+// What a document is: its own "mediaType" if it has one, else what its fields make of it; `claimed` (a registry's
+// Content-Type) must not say otherwise. kCorrupt for a document that could be read as either, kUnsupported for others.
+Result<std::string> document_type(std::string_view text, std::string_view claimed);
 
 Result<Index> parse_index(std::string_view text);
 Result<Manifest> parse_manifest(std::string_view text);

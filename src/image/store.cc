@@ -9,6 +9,7 @@
 
 #include "base/text.h"
 #include "image/disks.h"
+#include "image/downloads.h"
 #include "image/layout.h"
 #include "image/limits.h"
 #include "image/name.h"
@@ -23,7 +24,7 @@ namespace {
 
 constexpr std::size_t kMinPrefixDigits = 4;
 constexpr const char* kNoImageHint =
-    "caisson image ls shows what is there; caisson image load FILE brings in an image";
+    "caisson image ls shows what is there; caisson image pull NAME and caisson image load FILE bring images in";
 
 bool has_digest_prefix(const std::string& digest, std::string_view hex_prefix) {
     constexpr std::string_view kAlgorithm = "sha256:";
@@ -43,8 +44,12 @@ Result<std::vector<Descriptor>> find_entries(const Layout& layout, const Index& 
     std::vector<Descriptor> found;
     if (reference) {
         for (const auto& entry : index.manifests) {
-            bool named = reference->digest.empty() ? entry_name(entry) == reference->name()
-                                                   : entry.digest == reference->digest;
+            bool named = entry_name(entry) == reference->name();
+            if (!reference->digest.empty()) {
+                auto source = entry.annotations.find(std::string(kAnnotationSourceDigest));
+                named = entry.digest == reference->digest ||
+                        (source != entry.annotations.end() && source->second == reference->digest);
+            }
             if (named && !reference->digest.empty()) {
                 // "name@digest": the name must be one of that image's names.
                 auto own = parse_reference(entry_name(entry));
@@ -113,7 +118,7 @@ Result<Image> Store::tag(const std::string& name, const std::string& new_name) {
     auto entries = CAISSON_TRY(find_entries(layout, index, name));
     Descriptor entry = entries.front();
     entry.annotations[std::string(kAnnotationRefName)] = reference.name();
-    CAISSON_TRY(commit(layout, {}, {entry}));
+    CAISSON_TRY(commit(layout, {}, {entry}, {entry.digest}));
     return find(reference.name());
 }
 
@@ -136,10 +141,11 @@ Result<Removed> Store::remove(const std::string& name, const RemoveOptions& opti
 Result<Removed> Store::collect_garbage(const RemoveOptions& options) {
     Layout layout{options_.images_directory};
     CAISSON_TRY(sweep_temporary(layout));
+    const auto downloads = CAISSON_TRY(sweep_downloads({layout.downloads()}, std::chrono::seconds(0)));
     auto lock = CAISSON_TRY(os::FileLock::acquire(layout.lock()));
     auto index = CAISSON_TRY(read_index(layout));
     Removed removed;
-    removed.freed_bytes = CAISSON_TRY(sweep_blobs(layout, index));
+    removed.freed_bytes = downloads + CAISSON_TRY(sweep_blobs(layout, index));
     removed.freed_bytes += CAISSON_TRY(sweep_disks(layout, options_.disks_directory, index, options));
     return removed;
 }

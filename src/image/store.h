@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "caisson/registry.h"
 #include "image/limits.h"
 #include "os/fd.h"
 #include "os/process.h"
@@ -42,6 +43,7 @@ struct Layer {
 struct Image {
     std::string name;  // normalised: "caisson/base:latest"
     std::string manifest_digest, config_digest;  // config_digest is the image id, as in Docker
+    std::string source_digest;  // what a registry's name stood for when it was pulled; may be a list's; else empty
     std::vector<Layer> layers;  // lowest first
     Config config;
     std::uint64_t size_bytes = 0;  // of all its blobs
@@ -62,6 +64,9 @@ using ProgressCallback = std::function<void(const Progress&)>;
 
 struct LoadOptions {
     std::string name;  // overrides the name in the source; only for a source with exactly one image
+    // Builds each image's base disk of this size before the image comes into the store: what cannot be unpacked does
+    // not come in. 0: none is built.
+    std::uint64_t disk_bytes = 0;
     ProgressCallback progress;
 };
 
@@ -89,6 +94,8 @@ class Store {
         std::string images_directory;
         std::string disks_directory;
         std::string unpack_program;  // path of caisson-unpack
+        std::string fetch_program;   // path of caisson-fetch; only pull() and check_login() need it
+        std::string registries_file;  // registries.json; may be missing
         std::uint64_t max_unpacked_bytes = kDefaultMaxUnpackedBytes;
         std::uint64_t max_source_bytes = kMaxArchiveBytes;  // of what load() and import_rootfs() read
         // Starts caisson-unpack: in a jail (src/jail) unless set. The command needs no paths beyond its own program.
@@ -111,6 +118,17 @@ class Store {
     Result<std::vector<Image>> load(os::Fd source, const LoadOptions& options);
     // Makes a one-layer image of a root file system's tar (plain, gzip, zstd or xz).
     Result<Image> import_rootfs(os::Fd tar, const ImportOptions& options);
+    // From a registry, over caisson-fetch; "debian:12", "ghcr.io/owner/name@sha256:...". What is here already is not
+    // downloaded again, several processes share one download, and a broken one goes on where it stopped. An image for
+    // this host gets its base disk of `disk_bytes` (unless 0) before it gets its name: what cannot be unpacked does not
+    // come in. kNotFound and
+    // kPermission as the registry says; kCorrupt or kLimit for bytes that are not what they should be.
+    Result<Image> pull(const std::string& name, const PullOptions& options, std::uint64_t disk_bytes,
+                       const ProgressCallback& progress);
+    // Asks a registry whether it takes a login. kPermission if not.
+    Result<> check_login(const std::string& registry, const RegistryAccess& access, bool plain_http);
+    // An OCI archive of these images, to a file or pipe: manifests, configs and layers byte for byte as they came.
+    Result<> save(const std::vector<std::string>& names, int fd, const ProgressCallback& progress) const;
     // Gives an image a further name.
     Result<Image> tag(const std::string& name, const std::string& new_name);
     // Removes the name (an id removes all its names), then whatever nothing else uses: blobs and base disks.

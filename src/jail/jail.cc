@@ -67,11 +67,12 @@ bool can_forbid_user_namespaces(const std::string& bwrap) {
 std::vector<std::string> bwrap_arguments(const Description& description, const std::string& bwrap,
                                          bool forbid_user_namespaces) {
     // The user inside is neither root nor nobody; outside it is whoever started us (never root, see os/user.h).
-    std::vector<std::string> arguments{bwrap,  "--unshare-user", "--unshare-pid",    "--unshare-ipc", "--unshare-uts",
-                                       "--unshare-cgroup", "--unshare-net",  "--uid",   "1000",
-                                       "--gid", "1000",          "--hostname",       "caisson-jail",  "--new-session",
-                                       "--cap-drop", "ALL",      "--clearenv"};
+    std::vector<std::string> arguments{bwrap, "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts",
+                                       "--unshare-cgroup"};
     auto add = [&](std::initializer_list<std::string> words) { arguments.insert(arguments.end(), words); };
+    if (!description.share_network) add({"--unshare-net"});
+    add({"--uid", "1000", "--gid", "1000", "--hostname", "caisson-jail", "--new-session", "--cap-drop", "ALL",
+         "--clearenv"});
     // In a user namespace of its own a jailed program would be root over a network stack, mounts and more of the
     // kernel than it can reach otherwise.
     if (forbid_user_namespaces) add({"--disable-userns"});
@@ -211,7 +212,8 @@ Result<> preflight() {
 
 std::string describe(const Description& description) {
     std::string text = "jail of " + description.name + "\n";
-    text += "  namespaces   user mount pid ipc uts cgroup net (all its own)\n";
+    text += description.share_network ? "  namespaces   user mount pid ipc uts cgroup (its own), the host's net\n"
+                                      : "  namespaces   user mount pid ipc uts cgroup net (all its own)\n";
     text += "  root         " + (description.root.empty() ? std::string("empty") : description.root + " (read-only)") + "\n";
     if (description.proc) text += "  /proc        its own\n";
     if (description.minimal_dev) text += "  /dev         null zero full random urandom tty\n";

@@ -2,7 +2,8 @@
 //
 // A Description says everything that one kind of process may touch; command() renders it for bubblewrap. What a
 // description does not list does not exist inside: no file of the host, no environment, no descriptor, no network,
-// no capability. All namespaces (user, mount, PID, IPC, UTS, cgroup, network) are always the jail's own.
+// no capability. All namespaces (user, mount, PID, IPC, UTS, cgroup, network) are the jail's own; only a description
+// that says so keeps the host's network.
 #pragma once
 
 #include <chrono>
@@ -28,6 +29,8 @@ struct Description {
     std::vector<Mount> mounts;    // applied in order, over the root
     bool proc = false;            // own /proc
     bool minimal_dev = false;     // /dev with null, zero, full, random, urandom, tty only
+    // Opens the host's network, abstract sockets included: for the one program that talks to registries.
+    bool share_network = false;
     std::vector<std::string> environment;                  // complete; "NAME=value"
     std::vector<std::string> arguments;                    // argv inside the jail; argv[0] is a path inside
     std::vector<os::Command::Descriptor> descriptors;      // the only ones that stay open

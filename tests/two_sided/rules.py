@@ -6,7 +6,7 @@ must fail with MESSAGE (a regular expression) in its output. Words of TEST: a te
 """
 
 RULES = []
-PROGRAM = ["caisson", "caisson-shim", "caisson-agent", "caisson-unpack"]
+PROGRAM = ["caisson", "caisson-shim", "caisson-agent", "caisson-unpack", "caisson-fetch"]
 
 
 def rule(name, what, targets, test, message, root=False):

@@ -11,9 +11,9 @@
 #include "base/sha256.h"
 #include "image/limits.h"
 #include "image/protocol.h"
+#include "image/status.h"
 #include "image/unpack/build_disk.h"
 #include "image/unpack/commands.h"
-#include "image/unpack/status.h"
 
 namespace caisson::image::unpack {
 

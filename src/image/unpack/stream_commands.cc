@@ -11,7 +11,7 @@
 #include "image/unpack/commands.h"
 #include "image/unpack/layer_reader.h"
 #include "image/unpack/tree.h"
-#include "image/unpack/status.h"
+#include "image/status.h"
 #include "os/file.h"
 
 namespace caisson::image::unpack {
