@@ -125,7 +125,9 @@ Result<BaseDisk> build_disk(const Store::Options& options, const Image& image, s
     }();
     if (!built) {
         ::unlink(unfinished.c_str());
-        return failure(std::move(built).error().with_context(path));
+        // Where the disk is to lie says something about a host's trouble, nothing about an image's.
+        bool host = built.error().code == Errc::kIo || built.error().code == Errc::kNoSpace;
+        return host ? failure(std::move(built).error().with_context(path)) : failure(std::move(built).error());
     }
     return disk;
 }

@@ -32,12 +32,6 @@ bool is_path_component(std::string_view text) {
     return true;
 }
 
-// The first component is a registry host if it could not be a path component of Docker's hub.
-bool looks_like_host(std::string_view text) {
-    return text == "localhost" || text.find_first_of(".:") != std::string_view::npos ||
-           text.find_first_of("ABCDEFGHIJKLMNOPQRSTUVWXYZ") != std::string_view::npos;
-}
-
 bool is_host(std::string_view text) {
     auto colon = text.find(':');
     auto name = text.substr(0, colon);
@@ -60,6 +54,11 @@ bool is_tag(std::string_view text) {
 }
 
 }  // namespace
+
+// If it could not be a path component of Docker's hub.
+bool is_registry_part(std::string_view text) {
+    return text == "localhost" || text.find_first_of(".:ABCDEFGHIJKLMNOPQRSTUVWXYZ") != std::string_view::npos;
+}
 
 Result<Reference> parse_reference(std::string_view text) {
     auto wrong = [&](const std::string& why) {
@@ -86,12 +85,15 @@ Result<Reference> parse_reference(std::string_view text) {
     for (std::string_view prefix : {"docker.io/library/", "index.docker.io/library/", "docker.io/", "index.docker.io/"})
         if (text.starts_with(prefix)) {
             text.remove_prefix(prefix.size());
+            // Without the prefix it would be that registry's.
+            auto inner = text.find('/');
+            if (inner != std::string_view::npos && is_registry_part(text.substr(0, inner))) return wrong("it names two registries");
             break;
         }
     if (text.size() > kMaxImageNameBytes) return wrong("it is longer than 255 bytes");
     auto parts = base::split(text, '/');
     for (std::size_t i = 0; i < parts.size(); ++i) {
-        bool host = i == 0 && parts.size() > 1 && looks_like_host(parts[0]);
+        bool host = i == 0 && parts.size() > 1 && is_registry_part(parts[0]);
         if (host ? is_host(parts[i]) : is_path_component(parts[i])) continue;
         return wrong(parts[i].empty() ? "it has an empty part"
                                       : "\"" + base::printable(parts[i], 100) +

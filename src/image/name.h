@@ -17,6 +17,9 @@ struct Reference {
     std::string name() const { return tag.empty() ? repository + "@" + digest : repository + ":" + tag; }
 };
 
+// Whether the part of a name before its first slash is a registry's host, not a part of a name on Docker's hub.
+bool is_registry_part(std::string_view text);
+
 // Grammar of distribution/reference (lower-case components, optional registry host and port, tag, digest), without
 // looking anything up. kUsage says what is wrong with the name.
 Result<Reference> parse_reference(std::string_view text);

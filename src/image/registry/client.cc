@@ -101,9 +101,7 @@ Result<json> run(const Store::Options& options, const Downloads& downloads, json
 Place place_of(const Reference& reference) {
     auto slash = reference.repository.find('/');
     auto first = reference.repository.substr(0, slash);
-    // As parse_reference() tells a host from a part of a name.
-    bool host = slash != std::string::npos && (first == "localhost" || first.find_first_of(".:ABCDEFGHIJKLMNOPQRSTUVWXYZ") != std::string::npos);
-    if (host) return {first, reference.repository.substr(slash + 1)};
+    if (slash != std::string::npos && is_registry_part(first)) return {first, reference.repository.substr(slash + 1)};
     return {"docker.io", slash == std::string::npos ? "library/" + reference.repository : reference.repository};
 }
 

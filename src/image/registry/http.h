@@ -22,7 +22,11 @@ struct HttpHead {
     int status = 0;
     std::vector<std::pair<std::string, std::string>> headers;  // names in lower case, in order
     // The first of that name; empty if there is none.
-    std::string header(std::string_view name) const;
+    std::string header(std::string_view name) const {
+        for (const auto& [key, value] : headers)
+            if (key == name) return value;
+        return {};
+    }
 };
 
 struct HttpRequest {

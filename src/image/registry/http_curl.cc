@@ -205,12 +205,6 @@ class CurlHttp final : public Http {
 
 }  // namespace
 
-std::string HttpHead::header(std::string_view name) const {
-    for (const auto& [key, value] : headers)
-        if (key == name) return value;
-    return {};
-}
-
 std::function<std::unique_ptr<Http>()> make_curl_factory(std::string user_agent) {
     curl_global_init(CURL_GLOBAL_DEFAULT);
     return [user_agent = std::move(user_agent)] { return std::make_unique<CurlHttp>(user_agent); };
