@@ -412,6 +412,26 @@ def test_the_password_shows_nowhere(slow_big, fresh):
         assert pull.end().code == 0
 
 
+def test_what_the_registry_client_sees(slow_big, fresh):
+    """Libraries, name resolution, certificates, blobs to read, downloads to write: nothing else of the host."""
+    with fresh.start("image", "pull", f"{slow_big.name}/test/slow:1") as pull:
+        wait_for(lambda: fresh.partial_bytes() > 0)
+        client = next(process for process in boxes.processes(fresh.base.name) if process.role == "fetch")
+        status = client.status()
+        assert status["CapEff"] == status["CapBnd"] == "0000000000000000" and status["NoNewPrivs"] == "1"
+        if boxes.IS_ROOT:
+            assert "0" not in status["Uid"].split()
+            mounts = {line.split()[4]: line.split()[5] for line in client.mounts.decode().splitlines()}
+            assert mounts.pop("/downloads").startswith("rw")
+            assert all(options.startswith("ro") for options in mounts.values()), mounts
+            assert "/etc/passwd" not in mounts and "/home" not in mounts and "/root" not in mounts and "/proc" not in mounts, mounts
+            known = ("/usr/lib", "/lib", "/etc/", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates", "/caisson-fetch", "/blobs")
+            assert all(path == "/" or path.startswith(known) for path in mounts), mounts
+            environment = open(f"/proc/{client.pid}/environ", "rb").read()
+            assert environment in (b"", b"PWD=/\0"), environment
+        assert pull.end().code == 0
+
+
 # ---- broken and shared downloads -----------------------------------------------------------------------------------
 
 def test_a_connection_that_breaks_is_taken_up_again(slow_big, fresh):

@@ -87,3 +87,17 @@ rule("guest_read_only_proc", "the kernel's settings are read-only in the contain
      "vm attack/guest/test_guest.py -k test_it_fails", r"write_overcommit|write_sysctl")
 rule("guest_reseed", "a restored guest gets fresh randomness", PROGRAM,
      "vm cli/test_hygiene.py -k test_no_two_boxes_share", r"test_no_two_boxes_share\[(get|u)random\]")
+
+# Registries.
+rule("pull_digest", "what is downloaded has the digest that was asked for", PROGRAM,
+     "vm cli/test_registry.py -k test_a_layer_with_other_bytes", r"test_a_layer_with_other_bytes")
+rule("pull_size", "a download ends at the size that the image says", PROGRAM,
+     "vm cli/test_registry.py -k test_a_layer_that_is_longer_than_it_says[True]", r"more than the 102400 bytes|assert 2000 < 1000")
+rule("pull_authorization", "a password does not follow a redirect", PROGRAM,
+     "vm cli/test_registry.py -k test_the_password_does_not_follow_a_redirect", r"Authorization")
+rule("pull_plain_http", "nothing is asked over plain HTTP off loopback", PROGRAM,
+     "vm cli/test_registry.py -k test_redirects_to_where_nobody_should_go", r"plain HTTP")
+rule("pull_certificate", "a registry's certificate is verified", PROGRAM,
+     "vm cli/test_registry.py -k test_tls_and_basic", r"certificate")
+rule("fetch_jail", "caisson-fetch sees no file of a user", PROGRAM,
+     "vm cli/test_registry.py -k test_what_the_registry_client_sees", r"passwd")
