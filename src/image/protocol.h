@@ -1,9 +1,10 @@
-// What the store and caisson-unpack say to each other.
+// What the store and its helper programs (caisson-unpack, caisson-fetch) say to each other.
 //
-// caisson-unpack reads one line of JSON from standard input, works on inherited descriptors, and writes
-// lines of JSON to the status descriptor: {"progress":{"step":...,"done":...,"total":...}} any number of times, then
-// exactly one of {"result":{...}} or {"error":{"code":...,"message":...,"hint":...,"errno":...}}.
-// Standard input stays open as long as the caller lives; its end ends caisson-unpack.
+// A helper reads one line of JSON from standard input (caisson-fetch: and as many bytes of secrets as its
+// "secret_bytes" says), works on inherited descriptors, and writes lines of JSON to the status descriptor:
+// {"progress":{"step":...,"done":...,"total":...}} any number of times, then exactly one of {"result":{...}} or
+// {"error":{"code":...,"message":...,"hint":...,"errno":...}}.
+// Standard input stays open as long as the caller lives; its end ends the helper.
 // "split" and "inflate" also write bytes to a data descriptor.
 //
 // Whoever reads these lines must treat them as hostile: a layer may have taken over the process that wrote them.
