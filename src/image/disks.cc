@@ -132,6 +132,20 @@ Result<BaseDisk> build_disk(const Store::Options& options, const Image& image, s
     return disk;
 }
 
+Result<> prepare_disk(const Store::Options& options, const Image& image, std::uint64_t virtual_size_bytes,
+                      const ProgressCallback& progress, const BlobPath& path_of) {
+    auto usual = build_disk(options, image, virtual_size_bytes, progress, path_of);
+    if (usual) return {};
+    // Twice what may be unpacked: what fails here as well is not a matter of the disk's size.
+    const auto ample = std::min(2 * options.max_unpacked_bytes, kMaxDiskBytes);
+    if (usual.error().code != Errc::kLimit || ample <= virtual_size_bytes) return failure(std::move(usual).error());
+    auto large = build_disk(options, image, ample, progress, path_of);
+    if (!large) return failure(std::move(large).error());
+    ::unlink(large->path.c_str());
+    ::unlink((large->path + kLockSuffix).c_str());
+    return {};
+}
+
 Result<std::uint64_t> sweep_disks(const Layout& layout, const std::string& disks_directory, const Index& index,
                                   const RemoveOptions& options) {
     std::set<std::string> used;

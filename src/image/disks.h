@@ -18,6 +18,11 @@ std::string disk_path(const std::string& disks_directory, const Image& image, st
 Result<BaseDisk> build_disk(const Store::Options& options, const Image& image, std::uint64_t virtual_size_bytes,
                             const ProgressCallback& progress, const BlobPath& path_of);
 
+// The disk with which an image comes into the store. One that is too large for `virtual_size_bytes` comes in without,
+// if it can be unpacked at all: boxes with larger disks can use it.
+Result<> prepare_disk(const Store::Options& options, const Image& image, std::uint64_t virtual_size_bytes,
+                      const ProgressCallback& progress, const BlobPath& path_of);
+
 // Removes disks of no image in `index` that carry no box, and half-made ones whose builder died. Bytes freed.
 Result<std::uint64_t> sweep_disks(const Layout& layout, const std::string& disks_directory, const Index& index,
                                   const RemoveOptions& options);

@@ -397,7 +397,7 @@ Result<std::vector<Image>> Store::load(os::Fd source_fd, const LoadOptions& opti
         };
         for (const auto& entry : entries) {
             auto image = CAISSON_TRY(read_image(entry, path_of));
-            CAISSON_TRY(build_disk(options_, image, options.disk_bytes, options.progress, path_of));
+            CAISSON_TRY(prepare_disk(options_, image, options.disk_bytes, options.progress, path_of));
         }
     }
     CAISSON_TRY(commit(layout, blobs, entries));

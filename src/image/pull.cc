@@ -118,8 +118,7 @@ Result<Image> Store::pull(const std::string& name, const PullOptions& options, s
                 gone = !image && image.error().code == Errc::kNotFound;
                 if (!image) return image;
                 if (for_this_host && disk_bytes > 0)
-                    static_cast<void>(CAISSON_TRY(build_disk(options_, *image, disk_bytes, progress,
-                                                             [&](const std::string& hex) { return files.path_of(hex); })));
+                    CAISSON_TRY(prepare_disk(options_, *image, disk_bytes, progress, [&](const std::string& hex) { return files.path_of(hex); }));
                 CAISSON_TRY(files.commit_as(entry));
                 return image;
             }();
