@@ -57,7 +57,6 @@ Result<std::uint64_t> sweep_downloads(const Downloads& downloads, std::chrono::s
         discard_download(downloads, hex);
         freed += bytes;
     }
-    ::rmdir(downloads.directory.c_str());  // if it is empty
     return freed;
 }
 

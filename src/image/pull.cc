@@ -1,7 +1,5 @@
 // Store::pull(): images come from registries. caisson-fetch gets the bytes; what they mean is checked here, as for
 // images from files.
-#include <unistd.h>
-
 #include <map>
 
 #include "base/text.h"
@@ -125,7 +123,6 @@ Result<Image> Store::pull(const std::string& name, const PullOptions& options, s
             files.discard();
             return done;
         }();
-        ::rmdir(downloads.directory.c_str());  // unless somebody else works there, or something waits to be resumed
         if (!gone || attempt >= kPullTries) return pulled;
     }
 }
