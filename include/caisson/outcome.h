@@ -12,6 +12,7 @@ struct Outcome {
         kSignalled,  // signal holds
         kTimedOut,   // its deadline passed; it and all its children were killed
         kFailed,     // caisson, the VMM or the guest ended it; reason says why
+        kDetached,   // it has not ended: the caller left it, see StreamOptions::detach_keys
     };
     Kind kind = Kind::kFailed;
     int exit_code = 0;
@@ -25,6 +26,7 @@ struct Outcome {
             case Kind::kSignalled: return 128 + signal;
             case Kind::kTimedOut: return 124;
             case Kind::kFailed: return 125;
+            case Kind::kDetached: return 0;
         }
         return 125;
     }

@@ -95,6 +95,9 @@ struct StreamOptions {
     // With BoxOptions::terminal: the caller's terminal. The command's takes its size, now and (with forward_signals)
     // whenever it changes. -1: none; see Execution::resize().
     int terminal_fd = -1;
+    // Bytes which, read from stdin_fd one right after the other, are not passed on but leave the box to itself: wait()
+    // returns Outcome::kDetached, and the box goes on after this process. Empty: none. See parse_detach_keys().
+    std::string detach_keys;
     // SIGINT, SIGTERM, SIGHUP and SIGQUIT of this process reach the command while wait() runs; a second SIGINT or
     // SIGTERM stops the box. The calling thread must be the only one that does not block these signals.
     bool forward_signals = false;
@@ -235,8 +238,8 @@ class Runtime {
     Result<std::string> plan(const BoxOptions& options);
 
     Result<std::vector<BoxInfo>> boxes() const;
-    // Removes a box that does not run. kInUse while it runs.
-    Result<> remove_box(const std::string& reference);
+    // Removes a box. kInUse while it runs, unless `force`: then it is killed first, which may take a few seconds.
+    Result<> remove_box(const std::string& reference, bool force = false);
 
     Result<std::vector<ImageInfo>> images() const;
     // From an OCI layout (a directory), an OCI archive or a docker archive; `fd` is read and stays the caller's. Makes
@@ -280,6 +283,10 @@ class Runtime {
 // the home filled in and /dev/kvm opened, for that user may not. Does nothing for ordinary users. What only root may read
 // must be opened before.
 Result<RuntimeOptions> leave_root(RuntimeOptions options);
+
+// "ctrl-p,ctrl-q" as bytes: keys separated by commas, each a character or ctrl- and a letter or one of @ [ \\ ] ^ _.
+// Empty for an empty text. kUsage for anything else.
+Result<std::string> parse_detach_keys(std::string_view text);
 
 std::string_view version();
 

@@ -24,7 +24,8 @@ Result<Outcome> Execution::wait(const StreamOptions& streams) {
     if (!state_->shim || state_->ended) return failure(Errc::kUsage, "this execution was waited for before");
     auto outcome = box::pump(*state_, streams);
     state_->ended = true;
-    state_->shim->close();
+    if (outcome && outcome->kind == Outcome::Kind::kDetached) state_->shim->leave();
+    else state_->shim->close();
     return outcome;
 }
 

@@ -11,6 +11,7 @@
 
 #include "base/text.h"
 #include "box/convert.h"
+#include "box/detach_keys.h"
 #include "box/shim.h"
 #include "os/loop.h"
 
@@ -28,7 +29,7 @@ constexpr std::size_t kReadChunk = wire::kMaxDataBytes;
 class Pump {
   public:
     Pump(os::Loop loop, internal::BoxState& box, const StreamOptions& streams)
-        : loop_(std::move(loop)), box_(box), streams_(streams), connection_(box.shim->connection()) {}
+        : loop_(std::move(loop)), box_(box), streams_(streams), connection_(box.shim->connection()), detach_keys_(streams.detach_keys) {}
 
     ~Pump() {
         if (signals_) ::pthread_sigmask(SIG_SETMASK, &old_mask_, nullptr);
@@ -158,18 +159,31 @@ class Pump {
         if (stdin_watched_) loop_.unwatch(streams_.stdin_fd);
         stdin_watched_ = false;
     }
-    bool may_read_stdin() const { return stdin_open_ && stdin_window_.available() > 0; }
+    bool may_read_stdin() const { return stdin_open_ && stdin_window_.available() > detach_keys_.held_back_at_most(); }
 
     Result<> read_stdin() {
         if (!may_read_stdin()) return {};
         std::uint8_t buffer[kReadChunk];
-        auto wanted = std::min<std::size_t>(sizeof buffer, stdin_window_.available());
+        auto wanted = std::min<std::size_t>(sizeof buffer, stdin_window_.available()) - detach_keys_.held_back_at_most();
         ssize_t got = ::read(streams_.stdin_fd, buffer, wanted);
         if (got < 0 && (errno == EINTR || errno == EAGAIN)) return {};
         if (got <= 0) return end_stdin();  // also EIO of a terminal that went away
-        stdin_window_.consume(static_cast<std::uint32_t>(got));
-        wire::append_data(connection_.out(), kStdinStream, {buffer, static_cast<std::size_t>(got)});
+        base::Bytes input;
+        const bool leaves = detach_keys_.feed({buffer, static_cast<std::size_t>(got)}, input);
+        stdin_window_.consume(static_cast<std::uint32_t>(input.size()));
+        if (!input.empty()) wire::append_data(connection_.out(), kStdinStream, input);
+        if (leaves) return detach();
         if (!may_read_stdin()) unwatch_stdin();
+        return flush();
+    }
+
+    // The shim answers once it will not mind that we are gone.
+    Result<> detach() {
+        unwatch_stdin();
+        stdin_open_ = false;
+        wire::ToShim message;
+        message.mutable_detach();
+        CAISSON_TRY(append_to_shim(connection_.out(), message));
         return flush();
     }
 
@@ -296,6 +310,11 @@ class Pump {
             box_.ended = true;
             return base::failure(from_message(message.error()));
         }
+        if (message.has_detached()) {
+            outcome_ = {Outcome::Kind::kDetached, 0, 0, ""};
+            ended_ = true;
+            return {};
+        }
         if (!message.has_ended()) return {};
         const auto& end = message.ended();
         switch (end.kind()) {
@@ -340,6 +359,7 @@ class Pump {
     wire::Connection& connection_;
     std::array<Output, 2> outputs_;
     wire::SendWindow stdin_window_;
+    DetachKeys detach_keys_;
     bool stdin_open_ = false;
     bool stdin_is_file_ = false;
     bool stdin_watched_ = false;

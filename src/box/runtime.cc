@@ -1,7 +1,9 @@
 #include "caisson/runtime.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <nlohmann/json.hpp>
@@ -31,6 +33,8 @@ namespace {
 // Until a restored guest answers; a loaded host needs seconds, an idle one a twentieth.
 constexpr std::uint32_t kRestoreDeadlineMs = 20000;
 constexpr std::uint32_t kColdDeadlineMs = 120000;
+// Until a box that is killed is gone; its guest has a few seconds to write back.
+constexpr int kForcedEndMs = 15000;
 // Of one word of a plan.
 constexpr std::size_t kMostShownBytes = 16 * 1024;
 
@@ -408,11 +412,43 @@ Result<std::vector<BoxInfo>> Runtime::boxes() const {
     return infos;
 }
 
-Result<> Runtime::remove_box(const std::string& reference) {
+namespace {
+
+// Tells the supervisor of a running box to end it, and waits until it has. A pid alone may have been given to somebody
+// else meanwhile; the descriptor is of the process that was looked at.
+Result<> kill_box(const store::BoxRecord& record) {
+    os::Fd supervisor(static_cast<int>(::syscall(SYS_pidfd_open, static_cast<pid_t>(record.owner.pid), 0)));
+    if (!supervisor || !box::owner_lives(record.owner, CAISSON_TRY(os::boot_id()))) return {};
+    if (::syscall(SYS_pidfd_send_signal, supervisor.get(), SIGTERM, nullptr, 0) != 0 && errno != ESRCH)
+        return base::failure_errno("cannot end box " + record.name);
+    struct pollfd ended {supervisor.get(), POLLIN, 0};
+    if (::poll(&ended, 1, kForcedEndMs) == 0)
+        return failure(Errc::kTimeout, "box " + record.name + " does not end", "kill its supervisor, process " + std::to_string(record.owner.pid));
+    return {};
+}
+
+}  // namespace
+
+Result<> Runtime::remove_box(const std::string& reference, bool force) {
+    auto find = [&]() {
+        std::scoped_lock guard(state_->database_mutex);
+        return state_->database->find_box(reference);
+    };
+    auto record = CAISSON_TRY(find());
+    auto lives = [&] { return record.state == store::BoxState::kRunning || record.state == store::BoxState::kCreating; };
+    if (force && record.state == store::BoxState::kRunning) {
+        CAISSON_TRY(kill_box(record));
+        const auto id = record.id;
+        auto now = find();
+        // Its supervisor has removed it, if it was started with --rm.
+        if (!now && now.error().code == Errc::kNotFound) return {};
+        record = CAISSON_TRY(std::move(now));
+        if (record.id != id) return {};
+    }
+    if (lives())
+        return failure(Errc::kInUse, "box " + record.name + " is running",
+                       "end its command first, or kill it: caisson rm --force " + record.name);
     std::scoped_lock guard(state_->database_mutex);
-    auto record = CAISSON_TRY(state_->database->find_box(reference));
-    if (record.state == store::BoxState::kRunning || record.state == store::BoxState::kCreating)
-        return failure(Errc::kInUse, "box " + record.name + " is running", "end the process that started it first");
     CAISSON_TRY(os::remove_tree(state_->home.box(record.id)));
     return state_->database->remove_box(record.id);
 }

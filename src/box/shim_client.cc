@@ -67,6 +67,11 @@ void ShimClient::close() {
     if (process_.running()) static_cast<void>(process_.wait());
 }
 
+void ShimClient::leave() {
+    socket_.reset();
+    process_.release();
+}
+
 Result<wire::FromShim> parse_from_shim(base::ByteView payload) {
     wire::FromShim message;
     if (!message.ParseFromArray(payload.data(), static_cast<int>(payload.size())))

@@ -33,6 +33,8 @@ class ShimClient {
     os::Process& process() { return process_; }
     // Closes the socket, which ends an attached box, and waits until the shim is gone.
     void close();
+    // The shim has been told to go on alone: leaves it.
+    void leave();
 
   private:
     ShimClient(os::Process process, os::Fd socket)

@@ -36,6 +36,14 @@ Result<> StreamRules::from_guest(const wire::FrameView& frame) {
     return {};
 }
 
+std::uint32_t StreamRules::refill(wire::Channel channel) {
+    auto* stream = output(channel);
+    if (stream == nullptr || stream->window.available() >= wire::kInitialCredit) return 0;
+    std::uint32_t grant = wire::kInitialCredit - stream->window.available();
+    CAISSON_CHECK(stream->window.add(grant).has_value());  // far below the limit
+    return grant;
+}
+
 Result<> StreamRules::from_client(const wire::FrameView& frame) {
     if (wire::execution_of(frame.stream) != execution_)
         return failure(Errc::kProtocol, "wrote to a stream that does not exist");

@@ -24,6 +24,8 @@ class StreamRules {
     Result<> from_guest(const wire::FrameView& frame);
     // The client sends input for which the guest gave credit, and credit for output.
     Result<> from_client(const wire::FrameView& frame);
+    // For a client that has left: what the guest has to be granted so that it can send a whole window of output again.
+    std::uint32_t refill(wire::Channel channel);
 
   private:
     struct Output {

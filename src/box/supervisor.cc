@@ -244,8 +244,27 @@ void Supervisor::record_end() {
     if (!recorded) std::fprintf(stderr, "caisson-shim: %s\n", recorded.error().to_string().c_str());
 }
 
+// The box goes on without its client. What the command writes from now on is taken and dropped.
+Result<> Supervisor::let_client_go() {
+    if (phase_ != Phase::kRunning) return failure(Errc::kProtocol, "the client left a box that does not run");
+    wire::FromShim message;
+    message.mutable_detached();
+    CAISSON_TRY(append_message(message));
+    detached_ = true;
+    // What the client took without giving credit yet must not hold the command up.
+    for (auto channel : {wire::Channel::kStdout, wire::Channel::kStderr}) grant_output(channel);
+    return {};
+}
+
 void Supervisor::client_gone() {
     if (client_closed_) return;
+    if (detached_) {
+        client_closed_ = true;
+        loop_.unwatch(client_fd_.get());
+        client_fd_.reset();
+        if (auto flushed = flush_agent(); !flushed) fail(flushed.error(), false);
+        return;
+    }
     client_closed_ = true;
     loop_.unwatch(client_fd_.get());
     stop_asked_ = true;

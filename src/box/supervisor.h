@@ -51,6 +51,8 @@ class Supervisor {
     void finish();
     void record_end();
     void client_gone();
+    Result<> let_client_go();
+    void grant_output(wire::Channel channel);
     void on_signal();
     void stop_listening_to_agent();
     void on_agent_closed();
@@ -101,6 +103,7 @@ class Supervisor {
     bool timed_out_ = false;
     bool stop_asked_ = false;  // by the client, a signal, or the client's end
     bool client_closed_ = false;
+    bool detached_ = false;
     bool agent_closed_ = false;
     bool vmm_exited_ = false;
     bool finished_ = false;

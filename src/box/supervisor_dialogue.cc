@@ -78,8 +78,19 @@ Result<> Supervisor::pass_to_client(const wire::FrameView& frame) {
     CAISSON_TRY(streams_.from_guest(frame));
     if (frame.type == wire::FrameType::kCredit && agent_->queued_bytes() > kMaxAgentQueue)
         return failure(Errc::kProtocol, "it asks for input that it does not take");
+    if (detached_) {
+        // Nobody listens: taken, so that the command is not held up.
+        if (frame.type == wire::FrameType::kData) grant_output(wire::channel_of(frame.stream));
+        return {};
+    }
     if (!client_closed_) wire::append_frame(client_.out(), frame.stream, frame.type, frame.payload);
     return {};
+}
+
+void Supervisor::grant_output(wire::Channel channel) {
+    if (agent_closed_) return;
+    if (auto grant = streams_.refill(channel); grant > 0)
+        wire::append_credit(agent_->out(), wire::stream_of(kMainExecution, channel), grant);
 }
 
 Result<> Supervisor::on_agent_message(base::ByteView payload) {
@@ -236,6 +247,7 @@ Result<> Supervisor::on_client_message(const wire::ToShim& message) {
             "the box was stopped");
         return {};
     }
+    if (message.has_detach()) return let_client_go();
     wire::ToAgent to_agent;
     if (message.has_signal()) {
         *to_agent.mutable_signal() = message.signal();

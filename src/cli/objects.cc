@@ -165,14 +165,16 @@ void add_box_commands(CLI::App& app, Action& action) {
     list->callback([format, &action] { action = [format](Context& context) { return list_boxes(context, *format); }; });
 
     auto names = std::make_shared<std::vector<std::string>>();
-    auto* remove = app.add_subcommand("rm", "Remove boxes that have ended");
-    remove->footer("Example:\n  caisson rm keen-otter-41");
+    auto force = std::make_shared<bool>(false);
+    auto* remove = app.add_subcommand("rm", "Remove boxes");
+    remove->footer("Examples:\n  caisson rm keen-otter-41\n  caisson rm --force keen-otter-41");
+    remove->add_flag("-f,--force", *force, "Kill a box that runs, then remove it");
     remove->add_option("BOX", *names, "Names, ids or unique beginnings of ids")->required();
-    remove->callback([names, &action] {
-        action = [names](Context& context) -> Result<int> {
+    remove->callback([names, force, &action] {
+        action = [names, force](Context& context) -> Result<int> {
             auto runtime = CAISSON_TRY(open_runtime(context));
             for (const auto& name : *names) {
-                CAISSON_TRY(runtime.remove_box(name));
+                CAISSON_TRY(runtime.remove_box(name, *force));
                 std::printf("%s\n", name.c_str());
             }
             return 0;

@@ -27,6 +27,7 @@ struct Arguments {
     std::vector<std::string> environment_files;
     std::vector<std::string> tmpfs;
     std::string name, hostname, working_directory, user, cpus = "1", memory = "512M", disk_size = "10G", pids_limit = "0", timeout;
+    std::string detach_keys = "ctrl-p,ctrl-q";
     std::string entrypoint, network = "none", pull = "missing", authorities_file;
     bool plain_http = false;
     bool has_entrypoint = false;
@@ -178,6 +179,7 @@ Result<int> run(Context& context, const Arguments& arguments) {
     auto started = Clock::now();
     context.quiet = arguments.quiet;
     auto options = CAISSON_TRY(box_options(arguments));
+    auto detach_keys = CAISSON_TRY_CTX(parse_detach_keys(arguments.detach_keys), "--detach-keys");
     if (arguments.terminal) CAISSON_TRY(use_terminal(options, arguments.interactive));
     options.pull_options.on_layer = layer_progress(context, options.image);
     auto runtime = CAISSON_TRY(open_runtime(context));
@@ -194,10 +196,14 @@ Result<int> run(Context& context, const Arguments& arguments) {
     streams.stdin_fd = arguments.interactive ? STDIN_FILENO : -1;
     streams.stdout_fd = STDOUT_FILENO;
     streams.stderr_fd = STDERR_FILENO;
+    if (raw) streams.detach_keys = detach_keys;
     if (arguments.terminal) streams.terminal_fd = arguments.interactive ? STDIN_FILENO : STDOUT_FILENO;
     streams.forward_signals = true;
     auto outcome = CAISSON_TRY(box.main().wait(streams));
     raw.reset();
+    if (outcome.kind == Outcome::Kind::kDetached && !arguments.quiet)
+        std::fprintf(stderr, "\ncaisson: left %s, which goes on\n  to end it: caisson rm --force %s\n", box.name().c_str(),
+                     box.name().c_str());
     if (arguments.timings) {
         std::chrono::microseconds known{0};
         for (const auto& stage : box.timings()) known += stage.duration;
@@ -244,6 +250,8 @@ void add_run(CLI::App& app, Action& action) {
     command->add_option("--hostname", arguments->hostname, "Host name inside the box")->type_name("NAME");
     command->add_flag("-i,--interactive", arguments->interactive, "Pass this command's input on to the box");
     command->add_flag("-t,--tty", arguments->terminal, "Give the command a terminal; with -i it is yours");
+    command->add_option("--detach-keys", arguments->detach_keys, "Keys that leave the box to itself, with -it; '': none")
+        ->type_name("KEYS")->capture_default_str();
     command->add_option("-e,--env", arguments->environment, "Set an environment variable; NAME alone takes yours")
         ->type_name("NAME[=VALUE]")->allow_extra_args(false)->take_all();
     command->add_option("--env-file", arguments->environment_files, "Read variables from a file, one a line")

@@ -149,6 +149,11 @@ Process::~Process() {
     static_cast<void>(wait());
 }
 
+void Process::release() {
+    pid_ = -1;
+    pidfd_.reset();
+}
+
 Result<> Process::send_signal(int signal) const {
     if (pid_ <= 0) return {};
     if (::syscall(SYS_pidfd_send_signal, pidfd_.get(), signal, nullptr, 0) != 0 && errno != ESRCH)

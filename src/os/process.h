@@ -57,6 +57,8 @@ class Process {
     Result<> send_signal(int signal) const;
     // Waits and reaps; without a deadline for ever. kTimeout leaves it running.
     Result<ExitStatus> wait(std::optional<std::chrono::milliseconds> deadline = std::nullopt);
+    // Lets it live on: neither killed nor reaped any more.
+    void release();
     // SIGTERM, then after `grace` SIGKILL; reaps.
     Result<ExitStatus> stop(std::chrono::milliseconds grace);
 

@@ -204,3 +204,53 @@ def test_without_a_terminal_it_says_so():
     for options, which in ((("-it",), "standard input"), (("-t",), "standard output")):
         refused = caisson("run", "--rm", *options, BASE, "true", input=b"")
         assert refused.code == 2 and which in refused.said and "-t" in refused.said, refused
+
+
+def boxes():
+    return {box["name"]: box["state"] for box in caisson("ls", "--format", "json").json()}
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_box_that_is_left_goes_on(kept):
+    """Its command is not held up by output that nobody takes, and --force ends it."""
+    name = f"left-{kept}"
+    options = ("-it", "--name", name) + (() if kept else ("--rm",))
+    with shell("echo ready; while :; do yes | head -c 100000; sleep 0.05; done", options=options) as session:
+        before = session.settings()
+        session.wait_for("ready")
+        session.type("\x10\x11")
+        code, said = session.end()
+        assert code == 0 and name in said and "rm --force" in said
+        assert session.settings() == before
+    time.sleep(1)
+    assert boxes()[name] == "running"
+    assert caisson("rm", name).code == 125
+    assert caisson("rm", "--force", name).ok().text == name + "\n"
+    assert name not in boxes()
+
+
+def test_a_box_that_is_left_ends_with_its_command():
+    with shell("echo ready; sleep 2", options=("--rm", "-it", "--name", "left-alone")) as session:
+        session.wait_for("ready")
+        session.type("\x10\x11")
+        assert session.end()[0] == 0
+    assert boxes().get("left-alone") == "running"
+    end = time.monotonic() + 20
+    while "left-alone" in boxes():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_detach_keys_can_be_chosen_and_switched_off():
+    with shell("echo ready; cat", options=("--rm", "-it", "--detach-keys", "")) as session:
+        session.wait_for("ready")
+        session.type("\x10\x11x\r\x04")
+        code, said = session.end()
+        assert code == 0 and "x" in said
+    with shell("echo ready; exec sleep 1000", options=("--rm", "-it", "--name", "left-by-a", "--detach-keys", "ctrl-],a")) as session:
+        session.wait_for("ready")
+        session.type("\x1da")
+        assert session.end()[0] == 0
+    caisson("rm", "-f", "left-by-a").ok()
+    refused = caisson("run", "--rm", "-i", "--detach-keys", "nonsense", BASE, "true")
+    assert refused.code == 2 and "nonsense" in refused.said
