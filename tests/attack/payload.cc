@@ -277,7 +277,7 @@ void processes() {
     tell("pid", "%d", static_cast<int>(getpid()));
     tell("parent", "%d", static_cast<int>(getppid()));
     attempt("own_session", getsid(0) > 0 ? 0 : -1);
-    attempt("kill_all", kill(-1, SIGTERM));
+    attempt("kill_all", kill(-1, 0));  // whether it could: without the jail it would be every process of this user
     int others = 0;
     for (int pid = 2; pid < 40000; ++pid) others += pid != getpid() && (kill(pid, 0) == 0 || errno == EPERM);
     tell("other_processes", "%d", others);
