@@ -3,6 +3,7 @@
 #
 # CAISSON_ASSETS  where QEMU, the guest kernel and the base image lie; see
 #                 tools/setup/assets --help for the default
+# PREFIX, DESTDIR where `make install` installs
 # FUZZ_SECONDS    how long `make fuzz` runs each fuzzer
 
 .DEFAULT_GOAL := help
@@ -70,7 +71,7 @@ fuzz: packages-build packages-develop ## run every fuzzer for FUZZ_SECONDS (60)
 
 .PHONY: tidy
 tidy: packages-build packages-develop ## check the sources with clang-tidy, the scripts with shellcheck
-	@shellcheck -x tools/setup/{packages,assets,prepare,demo,*.sh} tools/setup/parts/*.sh .ci/run
+	@shellcheck -x tools/setup/{packages,assets,prepare,demo,uninstall,*.sh} tools/setup/parts/*.sh .ci/run
 	@cmake --preset tidy
 	@cmake --build --preset tidy
 
@@ -81,6 +82,20 @@ format: packages-develop ## format the C++ sources
 .PHONY: bench
 bench: build packages-run packages-bench assets prepare ## measure a box's start beside podman, gVisor and bubblewrap
 	@bench/start
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+INSTALLED ?= build/release/installed.txt
+
+.PHONY: install
+install: build ## install programs, library, documents below PREFIX (/usr/local), in DESTDIR
+	@DESTDIR="$(DESTDIR)" cmake --install build/release --prefix "$(PREFIX)" --strip
+	@cp build/release/install_manifest.txt "$(INSTALLED)"
+	@if [[ -z "$(DESTDIR)" && $$EUID == 0 ]]; then ldconfig; fi
+
+.PHONY: uninstall
+uninstall: ## remove what the last `make install` installed; DESTDIR as then
+	@tools/setup/uninstall "$(INSTALLED)" "$(DESTDIR)"
 
 .PHONY: clean
 clean: ## remove what builds made; keep assets

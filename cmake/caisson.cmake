@@ -4,9 +4,18 @@ set(CMAKE_CXX_STANDARD_REQUIRED ON)
 set(CMAKE_CXX_EXTENSIONS OFF)
 set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
 set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+
+# A build tree is laid out as an installation is, see cmake/install.cmake: programs and library find each other in the
+# same way in both.
+set(CMAKE_INSTALL_LIBDIR lib CACHE PATH "Libraries, below the prefix")
+include(GNUInstallDirs)
 set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
+set(CMAKE_LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/${CMAKE_INSTALL_LIBDIR})
 # Programs that only caisson starts; found by the others as ../libexec/caisson beside bin/.
 set(CAISSON_LIBEXEC_DIRECTORY ${CMAKE_BINARY_DIR}/libexec/caisson)
+# All builds of one source tree share the assets that tools/setup makes for an ordinary user.
+file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/lib/caisson)
+file(CREATE_LINK ../../../assets ${CMAKE_BINARY_DIR}/lib/caisson/assets SYMBOLIC)
 
 # Size and start time matter more here than the last percent of a loop; -O3 and LTO doubled the build for nothing.
 set(CMAKE_CXX_FLAGS_RELEASE "-O2 -DNDEBUG")
@@ -57,6 +66,8 @@ function(caisson_library name)
   cmake_parse_arguments(ARG "" "" "SOURCES;LINK" ${ARGN})
   add_library(${name} STATIC ${ARG_SOURCES})
   caisson_flags(${name})
+  # libcaisson.so is made of these: nothing leaves it but what its headers mark.
+  set_target_properties(${name} PROPERTIES CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
   target_include_directories(${name} PUBLIC ${CMAKE_SOURCE_DIR}/src ${CMAKE_SOURCE_DIR}/include)
   target_link_libraries(${name} PUBLIC ${ARG_LINK})
 endfunction()

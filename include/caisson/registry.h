@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 
+#include "caisson/export.h"
 #include "caisson/result.h"
 #include "caisson/secret.h"
 
@@ -37,18 +38,18 @@ struct CallerAccessOptions {
 
 // What the calling user has: logins of docker's config.json (in the file, or by credential helpers), authorities.
 // Everything is read when it is first needed, as root at once. Errors: kNotFound, kPermission, kCorrupt, naming the file.
-Result<RegistryAccessSource> caller_access(const CallerAccessOptions& options);
+CAISSON_API Result<RegistryAccessSource> caller_access(const CallerAccessOptions& options);
 
 // Stores a login for `registry` where docker looks for it: with the credential helper if one is configured, else in
 // config.json (0600, replaced atomically). Returns where, for people. Does not ask the registry; see
 // Runtime::check_registry_login().
-Result<std::string> store_registry_login(const std::string& registry, const RegistryLogin& login,
+CAISSON_API Result<std::string> store_registry_login(const std::string& registry, const RegistryLogin& login,
                                          const CallerAccessOptions& options = {});
 // Removes it. False if there was none.
-Result<bool> remove_registry_login(const std::string& registry, const CallerAccessOptions& options = {});
+CAISSON_API Result<bool> remove_registry_login(const std::string& registry, const CallerAccessOptions& options = {});
 
 // The registry that an image's name points to: "docker.io" for "debian:12". kUsage for what is no name.
-Result<std::string> registry_of(std::string_view image);
+CAISSON_API Result<std::string> registry_of(std::string_view image);
 
 // How far one layer of a pull is.
 struct LayerProgress {

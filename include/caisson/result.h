@@ -11,6 +11,8 @@
 #include <utility>
 #include <vector>
 
+#include "caisson/export.h"
+
 namespace caisson::base {
 
 enum class Errc : int {
@@ -42,7 +44,7 @@ struct ErrcInfo {
 };
 
 // The one table. Thread-safe, never fails.
-const ErrcInfo& errc_info(Errc code);
+CAISSON_API const ErrcInfo& errc_info(Errc code);
 
 struct Error {
     Errc code = Errc::kInternal;
@@ -60,7 +62,7 @@ struct Error {
         return std::move(*this);
     }
     // "outer: inner: message: strerror" without the hint; one line.
-    std::string to_string() const;
+    CAISSON_API std::string to_string() const;
 };
 
 template <typename T = void>

@@ -19,6 +19,7 @@
 #include <utility>
 #include <vector>
 
+#include "caisson/export.h"
 #include "caisson/outcome.h"
 #include "caisson/registry.h"
 #include "caisson/result.h"
@@ -35,10 +36,11 @@ using ProgressCallback = std::function<void(const Progress&)>;
 
 struct RuntimeOptions {
     std::string home;         // absolute; empty: $CAISSON_HOME, else the default of this user
-    std::string assets;       // VMM and guest kernel; empty: $CAISSON_ASSETS, else beside the program
+    std::string assets;       // VMM and guest kernel; empty: $CAISSON_ASSETS, else where caisson is installed
     std::string accelerator;  // "", "tcg" or "kvm"; empty: $CAISSON_ACCEL, else what works
     std::string program_directory;  // where caisson's helper programs are sought (../libexec/caisson from here);
-                                    // empty: the directory of the running program
+                                    // empty: where libcaisson.so is installed, or for a program that has the library
+                                    // in it, the directory of the program
     int kvm_fd = -1;  // /dev/kvm, open for reading and writing as long as the Runtime lives; -1: opened when it is needed
     ProgressCallback on_progress;
     std::function<void(const std::string&)> on_notice;  // one line for a person, e.g. "template was rebuilt"
@@ -115,7 +117,7 @@ struct BoxState;
 }  // namespace internal
 
 // A process in a box, its streams and its end.
-class Execution {
+class CAISSON_API Execution {
   public:
     // Moves bytes until the command has ended and its last byte is delivered. Call it once. Errors are caisson's own
     // (the caller's descriptors fail other than by a closed reader); how the command ended is the Outcome.
@@ -133,7 +135,7 @@ class Execution {
 };
 
 // A running box. Destroying it kills what still runs and removes it if it was to be removed.
-class Box {
+class CAISSON_API Box {
   public:
     const std::string& id() const;
     const std::string& name() const;
@@ -223,7 +225,7 @@ struct Check {
     std::string remedy;  // exact command; empty if none is needed
 };
 
-class Runtime {
+class CAISSON_API Runtime {
   public:
     // Opens (and makes) the home, and tidies up after processes that died.
     static Result<Runtime> open(RuntimeOptions options);
@@ -282,12 +284,12 @@ class Runtime {
 // user (the user "caisson", else uid 61777), and turns this process into that user for good. Returns `options` with
 // the home filled in and /dev/kvm opened, for that user may not. Does nothing for ordinary users. What only root may read
 // must be opened before.
-Result<RuntimeOptions> leave_root(RuntimeOptions options);
+CAISSON_API Result<RuntimeOptions> leave_root(RuntimeOptions options);
 
 // "ctrl-p,ctrl-q" as bytes: keys separated by commas, each a character or ctrl- and a letter or one of @ [ \\ ] ^ _.
 // Empty for an empty text. kUsage for anything else.
-Result<std::string> parse_detach_keys(std::string_view text);
+CAISSON_API Result<std::string> parse_detach_keys(std::string_view text);
 
-std::string_view version();
+CAISSON_API std::string_view version();
 
 }  // namespace caisson

@@ -3,8 +3,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "box/place.h"
 #include "box/state.h"
-#include "os/host.h"
 #include "os/user.h"
 
 namespace caisson {
@@ -35,10 +35,10 @@ Result<RuntimeOptions> leave_root(RuntimeOptions options) {
     if (::geteuid() != 0) return options;
     if (options.home.empty())
         options.home = CAISSON_TRY(store::default_home(::getenv("CAISSON_HOME"), ::getenv("HOME"), true));
-    if (options.program_directory.empty()) options.program_directory = os::program_directory();
+    if (options.program_directory.empty()) options.program_directory = box::own_program_directory();
     auto identity = os::service_identity();
     CAISSON_TRY(store::prepare_home_as_root(options.home, identity.user, identity.group));
-    const auto libexec = options.program_directory + "/../libexec/caisson/";
+    const auto libexec = box::prefix_of(options.program_directory) + "/libexec/caisson/";
     os::Fd programs[std::size(kPrograms)];
     for (std::size_t i = 0; i < std::size(kPrograms); ++i)
         programs[i] = CAISSON_TRY(os::open_file(libexec + kPrograms[i], O_RDONLY));

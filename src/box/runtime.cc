@@ -13,6 +13,7 @@
 #include "box/convert.h"
 #include "box/engine.h"
 #include "box/owner.h"
+#include "box/place.h"
 #include "box/plan.h"
 #include "box/state.h"
 #include "image/host.h"
@@ -53,7 +54,7 @@ std::string environment_or(const std::string& chosen, const char* name) {
 RuntimeOptions complete(RuntimeOptions options) {
     options.assets = environment_or(options.assets, "CAISSON_ASSETS");
     options.accelerator = environment_or(options.accelerator, "CAISSON_ACCEL");
-    if (options.program_directory.empty()) options.program_directory = os::program_directory();
+    if (options.program_directory.empty()) options.program_directory = box::own_program_directory();
     return options;
 }
 
@@ -267,12 +268,15 @@ tl::expected<void, LaunchFailure> wait_until_launched(BoxState& box) {
 namespace internal {
 
 Result<vmm::Assets> RuntimeState::assets() const {
-    const auto& programs = options.program_directory;
-    // Beside an installed program, a build tree's own, the one that root's set-up makes for everybody.
-    return vmm::find_assets(options.assets,
-                            {programs + "/../lib/caisson/assets", programs + "/../../assets",
-                             "/usr/local/lib/caisson/assets"},
-                            libexec);
+    const auto prefix = box::prefix_of(options.program_directory);
+    // Of this installation (in a build tree a link to those that all builds share); or those that root's set-up makes
+    // for everybody.
+    const auto own = prefix + "/lib/caisson/assets";
+    const std::string common = "/usr/local/lib/caisson/assets";
+    auto candidates = own == common ? std::vector<std::string>{own} : std::vector<std::string>{own, common};
+    const auto setup = prefix + "/bin/caisson-setup";
+    return vmm::find_assets({options.assets, std::move(candidates), libexec,
+                             ::access(setup.c_str(), X_OK) == 0 ? setup : std::string()});
 }
 
 }  // namespace internal
@@ -294,13 +298,13 @@ Result<Runtime> Runtime::open(RuntimeOptions options) {
                     ? CAISSON_TRY(store::default_home(::getenv("CAISSON_HOME"), ::getenv("HOME"), false))
                     : state->options.home;
     state->home = CAISSON_TRY(store::open_home(home));
-    state->libexec = state->options.program_directory + "/../libexec/caisson";
+    state->libexec = box::prefix_of(state->options.program_directory) + "/libexec/caisson";
     // Programs that this user cannot reach were copied by leave_root().
     if (::access(state->shim_program().c_str(), X_OK) != 0 && os::exists(home + "/programs/caisson-shim"))
         state->libexec = home + "/programs";
     if (::access(state->shim_program().c_str(), X_OK) != 0)
         return failure(Errc::kHostMissing, "caisson's own program " + state->shim_program() + " is missing",
-                       "build or install caisson again: make build");
+                       "install caisson again, or in its source tree: make build");
     state->database = CAISSON_TRY(store::Database::open(state->home.database()));
     CAISSON_TRY_CTX(internal::reconcile(state->home, *state->database), "tidying up after earlier processes");
     image::Store::Options images;

@@ -49,15 +49,15 @@ bool is_trusted(const std::string& directory, const std::string& libexec) {
 
 }  // namespace
 
-Result<Assets> find_assets(const std::string& override_directory, const std::vector<std::string>& candidates,
-                           const std::string& libexec) {
-    auto sought = override_directory.empty() ? candidates : std::vector<std::string>{override_directory};
+Result<Assets> find_assets(const AssetsSearch& search) {
+    auto sought = search.override_directory.empty() ? search.candidates
+                                                    : std::vector<std::string>{search.override_directory};
     std::string missing;
     std::string distrusted;
     for (const auto& directory : sought) {
         missing = missing_part(directory);
         if (!missing.empty()) continue;
-        if (override_directory.empty() && !is_trusted(directory, libexec)) {
+        if (search.override_directory.empty() && !is_trusted(directory, search.libexec)) {
             distrusted += " (" + directory + " belongs to somebody else or others can write to it: not used)";
             continue;
         }
@@ -67,19 +67,25 @@ Result<Assets> find_assets(const std::string& override_directory, const std::vec
         assets.kernel = directory + "/kernel/vmlinux";
         assets.modules = directory + "/kernel/modules";
         assets.modules_list = directory + "/kernel/modules.list";
-        assets.agent = libexec + "/caisson-agent";
+        assets.agent = search.libexec + "/caisson-agent";
         assets.vmm_version = std::string(base::trim(CAISSON_TRY(os::read_file(directory + "/vmm.version", 4096))));
         assets.kernel_version =
             std::string(base::trim(CAISSON_TRY(os::read_file(directory + "/kernel/version", 4096))));
         if (::access(assets.agent.c_str(), R_OK) != 0)
             return failure(Errc::kHostMissing, "the guest agent " + assets.agent + " is missing",
-                           "build or install caisson again: make build");
+                           "install caisson again, or in its source tree: make build");
         return assets;
+    }
+    std::string remedy =
+        "run 'make run' in caisson's source tree, or tools/setup/assets DIRECTORY and set CAISSON_ASSETS=DIRECTORY";
+    if (!search.setup_program.empty()) {
+        // Where the search began is also where set-up puts them, but for a place that the user has named.
+        remedy = "sudo " + search.setup_program;
+        if (!search.override_directory.empty()) remedy += " " + search.override_directory;
     }
     return failure(Errc::kHostMissing,
                    "the VMM and the guest kernel are not set up (looked in " + base::join(sought, ", ") + ")" + distrusted,
-                   "run 'make run' in caisson's source tree, or tools/setup/assets DIRECTORY and set "
-                   "CAISSON_ASSETS=DIRECTORY");
+                   remedy);
 }
 
 }  // namespace caisson::vmm

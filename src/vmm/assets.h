@@ -22,10 +22,13 @@ struct Assets {
 // Path of QEMU inside vmm_root.
 inline constexpr const char* kQemuPath = "/usr/bin/qemu-system-x86_64";
 
-// `libexec` is the directory of caisson's own helper programs. Looks at `override_directory` if it is not empty,
-// else at the directories of `candidates` in order. kHostMissing names what is missing, where it was sought and the
-// command that makes it.
-Result<Assets> find_assets(const std::string& override_directory, const std::vector<std::string>& candidates,
-                           const std::string& libexec);
+struct AssetsSearch {
+    std::string override_directory;       // if not empty, the only place
+    std::vector<std::string> candidates;  // else these, in order
+    std::string libexec;                  // caisson's own helper programs
+    std::string setup_program;            // makes the assets of an installed caisson; empty in a source tree
+};
+// kHostMissing names what is missing, where it was sought and the command that makes it.
+Result<Assets> find_assets(const AssetsSearch& search);
 
 }  // namespace caisson::vmm

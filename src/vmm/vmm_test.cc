@@ -177,21 +177,31 @@ TEST(Assets, ThatOthersCouldHavePlantedAreNotUsed) {
     for (const auto& name : {directory + "/vmm.version", directory + "/kernel/version", directory + "/kernel/vmlinux",
                              directory + "/kernel/modules.list", directory + "/vmm" + kQemuPath, libexec + "/caisson-agent"})
         ASSERT_TRUE(os::write_file_atomic(name, "1", 0755).has_value());
-    EXPECT_TRUE(find_assets("", {directory}, libexec).has_value());
+    EXPECT_TRUE(find_assets({.candidates = {directory}, .libexec = libexec}).has_value());
     ASSERT_EQ(::chmod(directory.c_str(), 0757), 0);
-    auto refused = find_assets("", {directory}, libexec);
+    auto refused = find_assets({.candidates = {directory}, .libexec = libexec});
     ASSERT_FALSE(refused.has_value());
     EXPECT_NE(refused.error().to_string().find("not used"), std::string::npos) << refused.error().to_string();
     // What the user names is used as it is.
-    EXPECT_TRUE(find_assets(directory, {}, libexec).has_value());
+    EXPECT_TRUE(find_assets({.override_directory = directory, .libexec = libexec}).has_value());
     ASSERT_EQ(::chmod(directory.c_str(), 0755), 0);
     if (::geteuid() == 0) {
         ASSERT_EQ(::chown(directory.c_str(), 12345, 12345), 0);
-        EXPECT_FALSE(find_assets("", {directory}, libexec).has_value());
+        EXPECT_FALSE(find_assets({.candidates = {directory}, .libexec = libexec}).has_value());
         // A neighbour of the same owner as the programs.
         ASSERT_EQ(::chown(libexec.c_str(), 12345, 12345), 0);
-        EXPECT_TRUE(find_assets("", {directory}, libexec).has_value());
+        EXPECT_TRUE(find_assets({.candidates = {directory}, .libexec = libexec}).has_value());
     }
+}
+
+TEST(Assets, WhatMakesThemIsNamed) {
+    auto installed = find_assets({.candidates = {"/nowhere/assets"}, .setup_program = "/usr/bin/caisson-setup"});
+    ASSERT_FALSE(installed.has_value());
+    EXPECT_EQ(installed.error().code, Errc::kHostMissing);
+    EXPECT_EQ(installed.error().hint, "sudo /usr/bin/caisson-setup");
+    auto named = find_assets({.override_directory = "/nowhere", .setup_program = "/usr/bin/caisson-setup"});
+    EXPECT_EQ(named.error().hint, "sudo /usr/bin/caisson-setup /nowhere");
+    EXPECT_NE(find_assets({.candidates = {"/nowhere"}}).error().hint.find("make run"), std::string::npos);
 }
 
 TEST(Initramfs, IsACpioThatGnuCpioWouldRead) {
