@@ -25,6 +25,8 @@ struct Context {
 // A command's work; what it returns is the exit code.
 using Action = std::function<Result<int>(Context&)>;
 
+// Declares the whole command line.
+void add_everything(CLI::App& app, Action& action);
 // Each declares one command (and its subcommands) and stores what to do when it was chosen.
 void add_run(CLI::App& app, Action& action);
 void add_box_commands(CLI::App& app, Action& action);

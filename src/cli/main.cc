@@ -11,13 +11,6 @@
 
 namespace {
 
-constexpr const char* kDescription =
-    "caisson runs commands from OCI images, each in a micro-VM of its own.\n\n"
-    "  caisson run --rm caisson/base uname -a\n"
-    "  caisson run --rm -i caisson/base python3 - < script.py\n"
-    "  caisson image pull debian:12\n"
-    "  caisson doctor";
-
 int usage(const CLI::App& app, const CLI::ParseError& error) {
     const CLI::App* chosen = &app;
     while (!chosen->get_subcommands().empty()) chosen = chosen->get_subcommands().front();
@@ -46,18 +39,9 @@ int main(int argc, char** argv) {
     const char* no_colour = std::getenv("NO_COLOR");
     context.colour = ::isatty(STDOUT_FILENO) == 1 && (no_colour == nullptr || *no_colour == '\0');
 
-    CLI::App app{kDescription, "caisson"};
-    app.set_version_flag("--version", "caisson " + std::string(version()));
-    app.require_subcommand(1);
-    app.fallthrough(false);
-    app.get_formatter()->column_width(34);
+    CLI::App app{"", "caisson"};
     cli::Action action;
-    cli::add_run(app, action);
-    cli::add_box_commands(app, action);
-    cli::add_image_commands(app, action);
-    cli::add_registry_commands(app, action);
-    cli::add_template_commands(app, action);
-    cli::add_doctor(app, action);
+    cli::add_everything(app, action);
     try {
         app.parse(argc, argv);
     } catch (const CLI::Success& success) {

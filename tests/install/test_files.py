@@ -90,6 +90,53 @@ def test_another_minor_version_is_not_found(prefix, tmp_path):
     assert ended.returncode != 0 and "0.0.9" in ended.stderr
 
 
+def pages(prefix):
+    return sorted((prefix / "share/man/man1").glob("*.1.gz"))
+
+
+def test_every_command_has_a_manual_page(prefix):
+    table = run(BUILD / "bin/caisson", "--help")
+    commands = re.findall(r"^  ([a-z]+)(?:, | {2,})", table.partition("Subcommands:")[2], re.M)
+    assert len(commands) > 4
+    names = {page.name for page in pages(prefix)}
+    assert {"caisson.1.gz", "caisson-setup.1.gz"} | {f"caisson-{name}.1.gz" for name in commands} == names
+
+
+def test_manual_pages_render_without_a_warning(prefix):
+    for page in pages(prefix):
+        shown = subprocess.run(["man", "--warnings", "-E", "UTF-8", "-l", page], capture_output=True, text=True,
+                               env={**os.environ, "MANWIDTH": "100", "LC_ALL": "C.UTF-8"})
+        assert (shown.returncode, shown.stderr) == (0, ""), f"{page}: {shown.stderr}"
+        assert "NAME" in shown.stdout and "SYNOPSIS" in shown.stdout
+        text = subprocess.run(["zcat", page], capture_output=True, text=True, check=True).stdout
+        lint = subprocess.run(["mandoc", "-Tlint", "-W", "warning"], input=text, capture_output=True, text=True)
+        assert lint.stdout == "", f"{page}: {lint.stdout}"
+
+
+def test_every_option_is_on_its_page(prefix):
+    text = run("man", "-l", prefix / "share/man/man1/caisson-run.1.gz", env={**os.environ, "LC_ALL": "C.UTF-8"})
+    text = re.sub(r".\x08", "", text)
+    for option in re.findall(r"--[a-z-]+", run(BUILD / "bin/caisson", "run", "--help").partition("Options:")[2].partition("Examples:")[0]):
+        assert option in text
+
+
+def test_what_is_generated_depends_on_nothing_else(prefix, tmp_path):
+    version = run(BUILD / "bin/caisson", "--version").split()[1]
+    for place in ("one", "two"):
+        run(BUILD / "src/cli/caisson-generate", tmp_path / place, version, "2001-02-03", cwd=tmp_path)
+    run("diff", "-r", tmp_path / "one", tmp_path / "two")
+    shell = tmp_path / "one"
+    run("bash", "-n", shell / "bash/caisson")
+    run("zsh", "-n", shell / "zsh/_caisson")
+    run("fish", "--no-execute", shell / "fish/caisson.fish")
+
+
+def test_set_up_explains_itself_where_it_is_installed(prefix):
+    assert "sudo caisson-setup" in run(prefix / "bin/caisson-setup", "--help")
+    ended = subprocess.run([prefix / "bin/caisson-setup", "--check", prefix / "nowhere"], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", "")
+
+
 def test_make_uninstall_removes_every_file(tmp_path):
     place = {**os.environ, "DESTDIR": str(tmp_path)}
     run("cmake", "--install", BUILD, "--prefix", "/usr/local", env=place)

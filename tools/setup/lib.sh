@@ -38,7 +38,12 @@ need_commands() {
         command -v "$command" >/dev/null 2>&1 || missing+=("$command")
     done
     if ((${#missing[@]} > 0)); then
+        # An installed caisson has its package's dependencies instead of the lists.
+        # shellcheck disable=SC2154
+        if [[ -x $here/packages ]]; then
+            die "cannot $purpose" "these programs are missing: ${missing[*]}" "run tools/setup/packages --for run"
+        fi
         die "cannot $purpose" "these programs are missing: ${missing[*]}" \
-            "run tools/setup/packages --for run"
+            "install the Debian packages that hold them (mmdebstrap, xz-utils, zstd)"
     fi
 }
