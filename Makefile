@@ -4,6 +4,7 @@
 # CAISSON_ASSETS  where QEMU, the guest kernel and the base image lie; see
 #                 tools/setup/assets --help for the default
 # PREFIX, DESTDIR where `make install` installs
+# SUITE           the Debian release of `make test-package`
 # FUZZ_SECONDS    how long `make fuzz` runs each fuzzer
 
 .DEFAULT_GOAL := help
@@ -71,7 +72,7 @@ fuzz: packages-build packages-develop ## run every fuzzer for FUZZ_SECONDS (60)
 
 .PHONY: tidy
 tidy: packages-build packages-develop ## check the sources with clang-tidy, the scripts with shellcheck
-	@shellcheck -x tools/setup/{packages,assets,prepare,demo,uninstall,caisson-setup,*.sh} tools/setup/parts/*.sh .ci/run
+	@shellcheck -x tools/setup/{packages,assets,prepare,demo,uninstall,caisson-setup,*.sh} tools/setup/parts/*.sh tools/package/post* tests/install/debian_tree .ci/run
 	@cmake --preset tidy
 	@cmake --build --preset tidy
 
@@ -84,6 +85,7 @@ bench: build packages-run packages-bench assets prepare ## measure a box's start
 	@bench/start
 
 PREFIX ?= /usr/local
+SUITE ?= bookworm
 DESTDIR ?=
 INSTALLED ?= build/release/installed.txt
 
@@ -97,13 +99,26 @@ install: build ## install programs, library, documents below PREFIX (/usr/local)
 uninstall: ## remove what the last `make install` installed; DESTDIR as then
 	@tools/setup/uninstall "$(INSTALLED)" "$(DESTDIR)"
 
+.PHONY: package
+package: build packages-package ## make Debian packages in build/package
+	@rm -rf build/package
+	@cpack --config build/release/CPackConfig.cmake -B build/package >build/release/cpack.log || { cat build/release/cpack.log; exit 1; }
+	@rm -rf build/package/_CPack_Packages
+	@ls build/package/*.deb
+
+# TREE_OPTIONS: see tests/install/debian_tree
+.PHONY: test-package
+test-package: package packages-run assets ## install, use and remove the package in a fresh tree of Debian SUITE (bookworm; root)
+	@lintian --allow-root --fail-on error,warning build/package/*.deb
+	@tests/install/debian_tree $(TREE_OPTIONS) $(SUITE) build/package
+
 .PHONY: clean
 clean: ## remove what builds made; keep assets
-	@rm -rf build/{release,dev,asan,tsan,fuzz,tidy}
+	@rm -rf build/{release,dev,asan,tsan,fuzz,tidy,package}
 
 # The steps of set-up; each is quick and silent when there is nothing to do.
-.PHONY: packages-build packages-run packages-test packages-develop packages-bench packages-nested
-packages-build packages-run packages-test packages-develop packages-bench packages-nested: packages-%:
+.PHONY: packages-build packages-run packages-test packages-develop packages-bench packages-nested packages-package
+packages-build packages-run packages-test packages-develop packages-bench packages-nested packages-package: packages-%:
 	@tools/setup/packages --for $*
 
 .PHONY: assets

@@ -81,6 +81,7 @@ function(caisson_program name)
   target_link_options(${name} PRIVATE -Wl,-z,relro,-z,now -Wl,--as-needed)
   if(ARG_LIBEXEC)
     set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CAISSON_LIBEXEC_DIRECTORY})
+    set_property(GLOBAL APPEND PROPERTY CAISSON_LIBEXEC_PROGRAMS ${name})  # installed by cmake/install.cmake
   endif()
 endfunction()
 

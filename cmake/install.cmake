@@ -8,7 +8,8 @@ set(CAISSON_CMAKE_DIRECTORY ${CMAKE_INSTALL_LIBDIR}/cmake/caisson)
 # ---- runtime: the command line, its helper programs, the library
 add_dependencies(programs caisson_shared)
 install(TARGETS caisson RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT runtime)
-install(TARGETS caisson-shim caisson-unpack caisson-fetch caisson-agent RUNTIME DESTINATION libexec/caisson COMPONENT runtime)
+get_property(CAISSON_LIBEXEC_PROGRAMS GLOBAL PROPERTY CAISSON_LIBEXEC_PROGRAMS)
+install(TARGETS ${CAISSON_LIBEXEC_PROGRAMS} caisson-agent RUNTIME DESTINATION libexec/caisson COMPONENT runtime)
 install(TARGETS caisson_shared EXPORT caisson
   LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT runtime NAMELINK_COMPONENT development)
 

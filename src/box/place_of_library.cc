@@ -12,7 +12,8 @@ std::string own_program_directory() {
     Dl_info info{};
     // An address of this library's own. The name is the one that the loader found it by: absolute, or relative to the
     // directory in which the program was started.
-    if (::dladdr(reinterpret_cast<const void*>(&own_program_directory), &info) == 0 || info.dli_fname == nullptr) return {};
+    if (::dladdr(reinterpret_cast<const void*>(&own_program_directory), &info) == 0 || info.dli_fname == nullptr)
+        return {};
     std::unique_ptr<char, decltype(&std::free)> real(::realpath(info.dli_fname, nullptr), &std::free);
     if (!real) return {};
     std::string library = real.get();

@@ -32,8 +32,8 @@ def test_everybody_may_read_and_nobody_else_may_write(prefix):
         if path.is_symlink():
             continue
         mode = stat.S_IMODE(path.stat().st_mode)
-        program = path.is_dir() or path.parent.name == "bin" or path.read_bytes()[:2] == b"#!" or path.name in (
-            "caisson-shim", "caisson-unpack", "caisson-agent")
+        program = path.is_dir() or str(path.parent.relative_to(prefix)) in ("bin", "libexec/caisson") or (
+            path.read_bytes()[:2] == b"#!")
         assert mode == (0o755 if program else 0o644), f"{path} has mode {mode:o}"
 
 

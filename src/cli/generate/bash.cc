@@ -108,11 +108,13 @@ _caisson() {
         elif [[ " $(_caisson_commands "$path") " == *" $word "* ]]; then
             path+=${path:+ }$word
             case $path in
-)bash" + aliases + R"bash(            esac
+)bash" + aliases +
+           R"bash(            esac
         else
             ((count += 1))
             case $path in
-                )bash" + (stops.empty() ? "''" : join(stops, " | ")) + R"bash() stopped=1 ;;
+                )bash" +
+           (stops.empty() ? "''" : join(stops, " | ")) + R"bash() stopped=1 ;;
             esac
         fi
     done

@@ -12,7 +12,9 @@ std::string arguments(const Values& values) {
         case Values::Kind::kNothing: return "";
         case Values::Kind::kFiles: return " -F";
         case Values::Kind::kWords: return " -a " + quote(join(values.words, " "));
-        default: return " -a " + quote("(__caisson_names " + listing(values.kind).key + " " + listing(values.kind).words + ")");
+        default:
+            return " -a " +
+                   quote("(__caisson_names " + listing(values.kind).key + " " + listing(values.kind).words + ")");
     }
 }
 
@@ -23,7 +25,8 @@ void describe(const Command& command, std::string& text, std::vector<std::string
     const auto here = "__caisson_at " + quote(path);
     for (const auto& option : command.options) {
         text += complete(command.options_end_at_first_word ? here + " 0" : here);
-        for (const auto& name : option.names) text += name[1] == '-' ? " -l " + name.substr(2) : " -s " + name.substr(1);
+        for (const auto& name : option.names)
+            text += name[1] == '-' ? " -l " + name.substr(2) : " -s " + name.substr(1);
         if (!option.value.empty()) {
             text += " -r" + arguments(option.values);
             for (const auto& name : option.names) valued.push_back(quote(path + ":" + name));
@@ -44,14 +47,16 @@ void describe(const Command& command, std::string& text, std::vector<std::string
     for (const auto& child : command.commands) describe(child, text, valued);
 }
 
-void collect(const Command& command, std::vector<std::string>& paths, std::string& aliases, std::vector<std::string>& stops) {
+void collect(const Command& command, std::vector<std::string>& paths, std::string& aliases,
+             std::vector<std::string>& stops) {
     if (command.options_end_at_first_word) stops.push_back(quote(command.path_text()));
     for (const auto& child : command.commands) {
         paths.push_back(quote(child.path_text()));
         for (const auto& alias : child.aliases) {
             auto path = child.path;
             path.back() = alias;
-            aliases += "            case " + quote(join(path, " ")) + "\n                set path " + quote(child.path_text()) + "\n";
+            aliases += "            case " + quote(join(path, " ")) + "\n                set path " +
+                       quote(child.path_text()) + "\n";
             paths.push_back(quote(join(path, " ")));
         }
         collect(child, paths, aliases, stops);
@@ -83,25 +88,33 @@ std::string fish_completion(const Command& table) {
            "            continue\n"
            "        end\n"
            "        if test -z \"$stopped\"; and string match -q -- '-*' $word\n"
-           "            contains -- \"$path:$word\" " + join(valued, " ") + "\n"
+           "            contains -- \"$path:$word\" " +
+           join(valued, " ") +
+           "\n"
            "            and set skip 1\n"
            "            continue\n"
            "        end\n"
            "        set -l deeper (string trim -- \"$path $word\")\n"
-           "        if contains -- $deeper " + join(paths, " ") + "\n"
+           "        if contains -- $deeper " +
+           join(paths, " ") +
+           "\n"
            "            set path $deeper\n"
            "        else\n"
            "            set count (math $count + 1)\n"
-           "            contains -- $path " + join(stops, " ") + "\n"
+           "            contains -- $path " +
+           join(stops, " ") +
+           "\n"
            "            and set stopped 1\n"
            "        end\n"
-           "        switch \"$path\"\n" + aliases +
+           "        switch \"$path\"\n" +
+           aliases +
            "        end\n"
            "    end\n"
            "    test \"$path\" = \"$wanted\"\n"
            "    and test -z \"$wanted_count\" -o \"$wanted_count\" = $count\n"
            "end\n\n"
-           "complete -c caisson -f\n" + completions;
+           "complete -c caisson -f\n" +
+           completions;
 }
 
 }  // namespace caisson::cli::generate

@@ -31,6 +31,7 @@ int main(int argc, char** argv) {
     bool good = write(directory + "/bash", "caisson", bash_completion(table)) &&
                 write(directory + "/zsh", "_caisson", zsh_completion(table)) &&
                 write(directory + "/fish", "caisson.fish", fish_completion(table));
-    for (const auto& [name, page] : manual(table, argv[2], argv[3])) good = write(directory + "/man", name, page) && good;
+    for (const auto& [name, page] : manual(table, argv[2], argv[3]))
+        good = write(directory + "/man", name, page) && good;
     return good ? 0 : 1;
 }

@@ -35,7 +35,8 @@ std::string section(const char* macro, const std::string& title) { return std::s
 std::string heading(const std::string& page, const std::string& version, const std::string& date) {
     std::string title;
     for (char c : page) title += c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c;
-    return ".\\\" Generated from the command table.\n.TH " + roff(title) + " 1 " + date + " \"caisson " + version + "\" \"caisson\"\n";
+    return ".\\\" Generated from the command table.\n.TH " + roff(title) + " 1 " + date + " \"caisson " + version +
+           "\" \"caisson\"\n";
 }
 
 std::string synopsis(const Command& command) {
@@ -73,9 +74,7 @@ std::string words(const Command& command) {
 std::string footer(const std::string& text, bool page) {
     std::string result;
     bool verbatim = false;
-    auto begin = [&](const char* title) {
-        result += page ? section(".SH", title) : std::string(".PP\n");
-    };
+    auto begin = [&](const char* title) { result += page ? section(".SH", title) : std::string(".PP\n"); };
     auto end_verbatim = [&] {
         if (verbatim) result += ".EE\n";
         verbatim = false;
@@ -106,7 +105,8 @@ std::string name_line(const std::string& page, const std::string& description) {
     return section(".SH", "NAME") + roff(page) + " \\- " + roff(lower_first(description)) + "\n";
 }
 
-std::string command_page(const Command& command, const std::string& page, const std::string& version, const std::string& date) {
+std::string command_page(const Command& command, const std::string& page, const std::string& version,
+                         const std::string& date) {
     std::string text = heading(page, version, date) + name_line(page, command.description);
     text += section(".SH", "SYNOPSIS");
     if (command.commands.empty()) {
@@ -126,8 +126,8 @@ std::string command_page(const Command& command, const std::string& page, const 
     } else {
         text += section(".SH", "COMMANDS");
         for (const auto& child : command.commands)
-            text += section(".SS", child.name()) + roff(sentence(child.description)) + "\n" + words(child) + options(child) +
-                    footer(child.footer, false);
+            text += section(".SS", child.name()) + roff(sentence(child.description)) + "\n" + words(child) +
+                    options(child) + footer(child.footer, false);
     }
     return text + section(".SH", "SEE ALSO") + ".BR caisson (1)\n";
 }
@@ -155,7 +155,8 @@ std::string main_page(const Command& table, const std::string& version, const st
     auto lines = base::split(table.description, '\n');
     std::string text = heading("caisson", version, date) + section(".SH", "NAME") +
                        "caisson \\- run commands from OCI images, each in a micro\\-VM of its own\n";
-    text += section(".SH", "SYNOPSIS") + synopsis(table) + section(".SH", "DESCRIPTION") + footer(table.description, true);
+    text +=
+        section(".SH", "SYNOPSIS") + synopsis(table) + section(".SH", "DESCRIPTION") + footer(table.description, true);
     text += section(".SH", "COMMANDS");
     std::string see;
     for (const auto& command : table.commands) {

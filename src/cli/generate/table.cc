@@ -14,10 +14,14 @@ namespace {
 const std::map<std::string, Values>& known_values() {
     using Kind = Values::Kind;
     static const std::map<std::string, Values> known{
-        {"FILE", {Kind::kFiles, {}}},        {"SOURCE", {Kind::kFiles, {}}},
-        {"ROOTFS", {Kind::kFiles, {}}},      {"IMAGE", {Kind::kImages, {}}},
-        {"BOX", {Kind::kBoxes, {}}},         {"KEY", {Kind::kTemplates, {}}},
-        {"FORMAT", {Kind::kWords, {"text", "json"}}}, {"MODE", {Kind::kWords, {"none"}}},
+        {"FILE", {Kind::kFiles, {}}},
+        {"SOURCE", {Kind::kFiles, {}}},
+        {"ROOTFS", {Kind::kFiles, {}}},
+        {"IMAGE", {Kind::kImages, {}}},
+        {"BOX", {Kind::kBoxes, {}}},
+        {"KEY", {Kind::kTemplates, {}}},
+        {"FORMAT", {Kind::kWords, {"text", "json"}}},
+        {"MODE", {Kind::kWords, {"none"}}},
         {"WHEN", {Kind::kWords, {"always", "missing", "never"}}},
     };
     return known;

@@ -17,7 +17,7 @@ struct Option {
     std::vector<std::string> names;  // "-e", "--env"
     std::string value;               // placeholder, "NAME[=VALUE]"; empty for a switch
     std::string description;
-    std::string initial;             // the default; empty: none
+    std::string initial;  // the default; empty: none
     bool repeatable = false;
     Values values;
 };
@@ -34,13 +34,13 @@ struct Command {
     std::vector<std::string> path;     // {"image", "ls"}; empty for caisson itself
     std::vector<std::string> aliases;  // of the last word
     std::string description;
-    std::string footer;                // examples, exit codes
+    std::string footer;  // examples, exit codes
     std::vector<Option> options;
     std::vector<Word> words;
     bool options_end_at_first_word = false;
     std::vector<Command> commands;
 
-    std::string name() const;  // "caisson image ls"
+    std::string name() const;       // "caisson image ls"
     std::string path_text() const;  // "image ls"
 };
 

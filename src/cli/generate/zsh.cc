@@ -36,17 +36,22 @@ std::string option_specification(const Option& option) {
 
 void describe(const Command& command, std::string& text) {
     text += function_of(command) + "() {\n";
-    if (!command.commands.empty()) text += "    local curcontext=\"$curcontext\" context state state_descr line\n    typeset -A opt_args\n";
+    if (!command.commands.empty())
+        text += "    local curcontext=\"$curcontext\" context state state_descr line\n    typeset -A opt_args\n";
     text += std::string("    _arguments -s") + (command.commands.empty() ? "" : " -C");
     for (const auto& option : command.options) text += " \\\n        " + option_specification(option);
     if (!command.commands.empty()) {
-        text += " \\\n        '1: :->command' '*:: :->words'\n    case $state in\n        command)\n            local -a commands=(\n";
+        text +=
+            " \\\n        '1: :->command' '*:: :->words'\n    case $state in\n        command)\n            local -a "
+            "commands=(\n";
         for (const auto& child : command.commands) {
             auto names = child.aliases;
             names.insert(names.begin(), child.path.back());
             for (const auto& name : names) text += "                " + quote(name + ":" + child.description) + "\n";
         }
-        text += "            )\n            _describe command commands\n            ;;\n        words)\n            case $words[1] in\n";
+        text +=
+            "            )\n            _describe command commands\n            ;;\n        words)\n            case "
+            "$words[1] in\n";
         for (const auto& child : command.commands) {
             auto names = child.aliases;
             names.insert(names.begin(), child.path.back());
@@ -90,7 +95,8 @@ std::string zsh_completion(const Command& table) {
         "    (($#names)) && compadd -a names\n"
         "}\n\n";
     describe(table, text);
-    return text + "if [[ $funcstack[1] == _caisson ]]; then\n    _caisson \"$@\"\nelse\n    compdef _caisson caisson\nfi\n";
+    return text +
+           "if [[ $funcstack[1] == _caisson ]]; then\n    _caisson \"$@\"\nelse\n    compdef _caisson caisson\nfi\n";
 }
 
 }  // namespace caisson::cli::generate
