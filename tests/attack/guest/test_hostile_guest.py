@@ -7,10 +7,10 @@ import signal
 import time
 
 import pytest
-from boxes import ASSETS, BASE, WORK, Started, at_best, caisson, environment
+from boxes import ASSETS, BASE, MEMORY_FACTOR, WORK, Started, at_best, caisson, environment
 
 HOSTILE = pathlib.Path(os.environ["CAISSON_HOSTILE_GUEST"])
-MOST_MEMORY_MIB = 48
+MOST_MEMORY_MIB = 48 * MEMORY_FACTOR
 
 
 @pytest.fixture(scope="module")
