@@ -32,7 +32,8 @@ WORK = HOME.parent
 TINY_ARCHIVE = WORK / "tiny.tar"
 IS_ROOT = os.geteuid() == 0
 # A sanitizer keeps shadows and freed memory: what a process may hold is another question then.
-MEMORY_FACTOR = 4 if b"__asan_init" in pathlib.Path(BIN).read_bytes() else 1
+SANITIZED = b"__asan_init" in pathlib.Path(BIN).read_bytes()
+MEMORY_FACTOR = 4 if SANITIZED else 1
 
 
 def environment(**more):
