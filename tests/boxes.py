@@ -215,7 +215,7 @@ class Process:
 
     def mentions(self, marker):
         marker = os.fsencode(str(marker))
-        if self.closed and self.arguments[0].startswith(os.fsencode(os.path.dirname(BIN)) + b"/"):
+        if self.closed and self.arguments[0].startswith(os.fsencode(os.path.dirname(os.path.dirname(BIN))) + b"/"):
             return True
         return (any(marker in word for word in self.arguments) or marker in self.mounts
                 or any(marker in os.fsencode(link) for link in self.links))

@@ -37,6 +37,25 @@ def test_kill_9(role, code, says):
     assert caisson("ls", "--format", "json").json() == []
 
 
+def test_kill_9_of_cli_and_shim_at_once():
+    """Nobody is left to end the machine, and nobody opens the home: it ends by itself."""
+    with started("--rm") as box:
+        box.line()
+        name = one_box()
+        shim, = of_role("shim", name)
+        box.process.kill()
+        shim.kill()
+        box.process.wait()
+        deadline = time.monotonic() + 2
+        while of_role("vmm", name) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        left = of_role("vmm", name)
+        for process in left:
+            process.kill()
+        assert not left, "the machine outlives its supervisor"
+    assert caisson("ls", "--format", "json").json() == []
+
+
 def test_kill_9_of_the_inner_bwrap():
     with started("--rm") as box:
         box.line()
