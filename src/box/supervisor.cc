@@ -258,15 +258,13 @@ Result<> Supervisor::let_client_go() {
 
 void Supervisor::client_gone() {
     if (client_closed_) return;
+    client_closed_ = true;
+    loop_.unwatch(client_fd_.get());
     if (detached_) {
-        client_closed_ = true;
-        loop_.unwatch(client_fd_.get());
         client_fd_.reset();
         if (auto flushed = flush_agent(); !flushed) fail(flushed.error(), false);
         return;
     }
-    client_closed_ = true;
-    loop_.unwatch(client_fd_.get());
     stop_asked_ = true;
     end(wire::Ended::SIGNALLED, SIGKILL, "the process that started the box went away");
 }
