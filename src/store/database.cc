@@ -2,8 +2,13 @@
 
 #include <fcntl.h>
 #include <sqlite3.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <array>
+#include <chrono>
+#include <thread>
 
 #include "base/text.h"
 #include "os/file.h"
@@ -15,6 +20,10 @@ using base::failure;
 namespace {
 
 constexpr int kBusyTimeoutMs = 15000;
+// How long other processes may take to let go of a database that has to be migrated. Those of this version, which only
+// opened it at the same time, take no time at all.
+constexpr std::chrono::milliseconds kMigrationPatience{2000};
+constexpr std::chrono::milliseconds kRetryInterval{5};
 
 // What takes a database from each version to the next, beginning with an empty one. Never changed, only added to.
 constexpr const char* kMigrations[] = {
@@ -40,12 +49,37 @@ PRAGMA user_version = 1;
     R"(
 ALTER TABLE boxes ADD COLUMN base_disk TEXT NOT NULL DEFAULT '';
 PRAGMA user_version = 2;
+)",
+    R"(
+ALTER TABLE boxes ADD COLUMN spec BLOB NOT NULL DEFAULT x'';
+ALTER TABLE boxes ADD COLUMN engine TEXT NOT NULL DEFAULT '';
+ALTER TABLE boxes ADD COLUMN started_ms INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE boxes ADD COLUMN outcome TEXT NOT NULL DEFAULT '';
+ALTER TABLE boxes ADD COLUMN restarts INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE boxes ADD COLUMN health TEXT NOT NULL DEFAULT '';
+ALTER TABLE boxes ADD COLUMN stop_requested INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE executions(
+  id TEXT PRIMARY KEY,
+  box_id TEXT NOT NULL REFERENCES boxes(id) ON DELETE CASCADE,
+  command TEXT NOT NULL,
+  running INTEGER NOT NULL,
+  started_ms INTEGER NOT NULL,
+  finished_ms INTEGER NOT NULL DEFAULT 0,
+  outcome TEXT NOT NULL DEFAULT '',
+  exit_code INTEGER,
+  reason TEXT NOT NULL DEFAULT ''
+) STRICT;
+CREATE INDEX executions_of_box ON executions(box_id);
+PRAGMA user_version = 3;
 )"};
 constexpr std::int64_t kSchemaVersion = std::size(kMigrations);
 
 constexpr const char* kColumns =
     "id,name,image,image_digest,command,state,auto_remove,created_ms,finished_ms,owner_pid,owner_start,owner_boot,"
-    "exit_code,reason,base_disk";
+    "exit_code,reason,base_disk,spec,engine,started_ms,outcome,restarts,health,stop_requested";
+constexpr const char* kExecutionColumns =
+    "id,box_id,command,running,started_ms,finished_ms,outcome,exit_code,reason";
+constexpr const char* kLiveStates = "('creating','starting','running','paused','stopping')";
 
 base::Failure sqlite_failure(sqlite3* handle, const std::string& doing) {
     int code = sqlite3_extended_errcode(handle);
@@ -62,8 +96,11 @@ base::Failure sqlite_failure(sqlite3* handle, const std::string& doing) {
     return base::failure(std::move(error));
 }
 
+constexpr BoxState kStates[] = {BoxState::kCreating, BoxState::kCreated,  BoxState::kStarting, BoxState::kRunning,
+                                BoxState::kPaused,   BoxState::kStopping, BoxState::kStopped,  BoxState::kFailed};
+
 std::optional<BoxState> state_from(std::string_view text) {
-    for (auto state : {BoxState::kCreating, BoxState::kRunning, BoxState::kStopped, BoxState::kFailed})
+    for (auto state : kStates)
         if (text == to_string(state)) return state;
     return std::nullopt;
 }
@@ -73,11 +110,19 @@ std::optional<BoxState> state_from(std::string_view text) {
 const char* to_string(BoxState state) {
     switch (state) {
         case BoxState::kCreating: return "creating";
+        case BoxState::kCreated: return "created";
+        case BoxState::kStarting: return "starting";
         case BoxState::kRunning: return "running";
+        case BoxState::kPaused: return "paused";
+        case BoxState::kStopping: return "stopping";
         case BoxState::kStopped: return "stopped";
         case BoxState::kFailed: return "failed";
     }
     return "failed";
+}
+
+bool is_live(BoxState state) {
+    return state != BoxState::kCreated && state != BoxState::kStopped && state != BoxState::kFailed;
 }
 
 struct Database::Connection {
@@ -88,6 +133,23 @@ struct Database::Connection {
         if (sqlite3_exec(handle, sql, nullptr, nullptr, nullptr) != SQLITE_OK) return sqlite_failure(handle, doing);
         return {};
     }
+    Result<> use_wal(const std::string& doing);
+    Result<std::int64_t> version();
+    // Other processes that use the database, because of whom nothing was done; none if it is of this version now.
+    Result<std::vector<std::int64_t>> migrate(const std::string& path);
+    // What is written while this lives reaches the disk with the next durable transaction.
+    class Lazily {
+      public:
+        explicit Lazily(Connection& connection) : connection_(connection) {
+            static_cast<void>(connection.execute("PRAGMA synchronous=NORMAL", "writing"));
+        }
+        ~Lazily() { static_cast<void>(connection_.execute("PRAGMA synchronous=FULL", "writing")); }
+        Lazily(const Lazily&) = delete;
+        Lazily& operator=(const Lazily&) = delete;
+
+      private:
+        Connection& connection_;
+    };
 };
 
 namespace {
@@ -113,6 +175,13 @@ class Statement {
     }
     void bind(std::int64_t number) { sqlite3_bind_int64(statement_, ++bound_, number); }
     void bind_null() { sqlite3_bind_null(statement_, ++bound_); }
+    void bind(const std::optional<int>& number) {
+        if (number) bind(std::int64_t{*number});
+        else bind_null();
+    }
+    void bind_blob(const std::string& bytes) {
+        sqlite3_bind_blob(statement_, ++bound_, bytes.data(), static_cast<int>(bytes.size()), SQLITE_TRANSIENT);
+    }
     // true: a row is there.
     Result<bool> step(const std::string& doing) {
         int code = sqlite3_step(statement_);
@@ -124,6 +193,15 @@ class Statement {
         auto data = sqlite3_column_text(statement_, column);
         auto size = static_cast<std::size_t>(sqlite3_column_bytes(statement_, column));
         return data == nullptr ? std::string() : std::string(reinterpret_cast<const char*>(data), size);
+    }
+    std::string blob(int column) const {
+        auto data = sqlite3_column_blob(statement_, column);
+        auto size = static_cast<std::size_t>(sqlite3_column_bytes(statement_, column));
+        return data == nullptr ? std::string() : std::string(static_cast<const char*>(data), size);
+    }
+    std::optional<int> optional_number(int column) const {
+        if (is_null(column)) return std::nullopt;
+        return static_cast<int>(number(column));
     }
     std::int64_t number(int column) const { return sqlite3_column_int64(statement_, column); }
     bool is_null(int column) const { return sqlite3_column_type(statement_, column) == SQLITE_NULL; }
@@ -149,9 +227,30 @@ Result<BoxRecord> read_record(const Statement& row) {
     record.created_ms = row.number(7);
     record.finished_ms = row.number(8);
     record.owner = {row.number(9), row.number(10), row.text(11)};
-    if (!row.is_null(12)) record.exit_code = static_cast<int>(row.number(12));
+    record.exit_code = row.optional_number(12);
     record.reason = row.text(13);
     record.base_disk = row.text(14);
+    record.spec = row.blob(15);
+    record.engine = row.text(16);
+    record.started_ms = row.number(17);
+    record.outcome = row.text(18);
+    record.restarts = row.number(19);
+    record.health = row.text(20);
+    record.stop_requested = row.number(21) != 0;
+    return record;
+}
+
+ExecutionRecord read_execution(const Statement& row) {
+    ExecutionRecord record;
+    record.id = row.text(0);
+    record.box_id = row.text(1);
+    record.command = row.text(2);
+    record.running = row.number(3) != 0;
+    record.started_ms = row.number(4);
+    record.end.finished_ms = row.number(5);
+    record.end.outcome = row.text(6);
+    record.end.exit_code = row.optional_number(7);
+    record.end.reason = row.text(8);
     return record;
 }
 
@@ -161,7 +260,66 @@ Result<std::vector<BoxRecord>> read_all(Statement statement) {
     return records;
 }
 
+// Processes other than this one that have the database open. In WAL mode each connection holds a lock on the -shm file
+// for its whole life, whatever its version; /proc/locks shows them to everybody. Source: proc(5), SQLite's walformat.
+std::vector<std::int64_t> other_users(const std::string& path) {
+    struct stat shared {};
+    auto locks = os::read_file("/proc/locks", 16 << 20);
+    std::vector<std::int64_t> pids;
+    if (!locks || ::stat((path + "-shm").c_str(), &shared) != 0) return pids;
+    const std::string inode = ":" + std::to_string(shared.st_ino) + " ";
+    for (const auto& line : base::split(*locks, '\n')) {
+        // "1: POSIX  ADVISORY  READ 4242 08:01:131 128 128"
+        auto at = line.find(inode);
+        if (at == std::string::npos) continue;
+        auto device = line.rfind(' ', at);
+        auto pid = device == std::string::npos || device == 0 ? device : line.rfind(' ', device - 1);
+        if (pid == std::string::npos) continue;
+        auto number = base::parse_u64(std::string_view(line).substr(pid + 1, device - pid - 1));
+        if (!number) continue;
+        auto value = static_cast<std::int64_t>(*number);
+        if (value != ::getpid() && std::find(pids.begin(), pids.end(), value) == pids.end()) pids.push_back(value);
+    }
+    return pids;
+}
+
 }  // namespace
+
+// A database is changed to WAL once in its life. Of two processes that try, SQLite lets one fail at once instead of
+// waiting, since waiting could be for ever; here it cannot be.
+Result<> Database::Connection::use_wal(const std::string& doing) {
+    const auto give_up = std::chrono::steady_clock::now() + std::chrono::milliseconds(kBusyTimeoutMs);
+    for (;;) {
+        auto changed = execute("PRAGMA journal_mode=WAL", doing);
+        if (changed || changed.error().code != Errc::kInUse || std::chrono::steady_clock::now() > give_up) return changed;
+        std::this_thread::sleep_for(kRetryInterval);
+    }
+}
+
+Result<std::int64_t> Database::Connection::version() {
+    auto statement = CAISSON_TRY(Statement::prepare(handle, "PRAGMA user_version"));
+    CAISSON_TRY(statement.step("reading the database's version"));
+    return statement.number(0);
+}
+
+Result<std::vector<std::int64_t>> Database::Connection::migrate(const std::string& path) {
+    std::vector<std::int64_t> users;
+    CAISSON_TRY(execute("BEGIN IMMEDIATE", "making the database"));
+    auto migrated = [&]() -> Result<> {
+        // Somebody else may have been first while we waited for the lock. Who opens the database from now on finds it
+        // locked, and then of this version.
+        auto next = CAISSON_TRY(version());
+        if (next > 0 && next < kSchemaVersion) users = other_users(path);
+        if (!users.empty()) return execute("ROLLBACK", "leaving the database as it is");
+        for (; next < kSchemaVersion; ++next) CAISSON_TRY(execute(kMigrations[next], "making the database"));
+        return execute("COMMIT", "making the database");
+    }();
+    if (!migrated) {
+        static_cast<void>(execute("ROLLBACK", "giving up"));
+        return base::failure(migrated.error());
+    }
+    return users;
+}
 
 Database::Database(std::unique_ptr<Connection> connection) : connection_(std::move(connection)) {}
 Database::Database(Database&&) noexcept = default;
@@ -169,8 +327,10 @@ Database& Database::operator=(Database&&) noexcept = default;
 Database::~Database() = default;
 
 Result<Database> Database::open(const std::string& path) {
-    // SQLite would make it readable for everybody; its other files take this one's mode.
-    CAISSON_TRY(os::open_file(path, O_RDWR | O_CREAT | O_NOFOLLOW, 0600));
+    // SQLite would make it readable for everybody; its other files take this one's mode. Only if it is missing: closing
+    // a descriptor of a database drops the locks that other connections of this process hold on it (fcntl(2)).
+    if (auto made = os::open_file(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0600); !made && made.error().sys_errno != EEXIST)
+        return base::failure(std::move(made.error()));
     auto connection = std::make_unique<Connection>();
     int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_NOFOLLOW;
     if (sqlite3_open_v2(path.c_str(), &connection->handle, flags, nullptr) != SQLITE_OK)
@@ -181,38 +341,33 @@ Result<Database> Database::open(const std::string& path) {
     sqlite3_db_config(connection->handle, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
     sqlite3_db_config(connection->handle, SQLITE_DBCONFIG_DEFENSIVE, 1, nullptr);
     sqlite3_db_config(connection->handle, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, nullptr);
-    CAISSON_TRY(connection->execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;",
-                                    "opening the database " + path));
-    auto version_of = [&]() -> Result<std::int64_t> {
-        auto statement = CAISSON_TRY(Statement::prepare(connection->handle, "PRAGMA user_version"));
-        CAISSON_TRY(statement.step("reading the database's version"));
-        return statement.number(0);
-    };
-    auto version = CAISSON_TRY(version_of());
-    if (version > kSchemaVersion)
-        return failure(Errc::kUnsupported,
-                       "the home was written by a newer caisson (database version " + std::to_string(version) +
-                           ", this one knows " + std::to_string(kSchemaVersion) + ")",
-                       "use that newer caisson, or another CAISSON_HOME");
-    if (version < kSchemaVersion) {
-        CAISSON_TRY(connection->execute("BEGIN IMMEDIATE", "making the database"));
-        auto migrated = [&]() -> Result<> {
-            // Somebody else may have been first while we waited for the lock.
-            for (auto next = CAISSON_TRY(version_of()); next < kSchemaVersion; ++next)
-                CAISSON_TRY(connection->execute(kMigrations[next], "making the database"));
-            return connection->execute("COMMIT", "making the database");
-        }();
-        if (!migrated) {
-            static_cast<void>(connection->execute("ROLLBACK", "giving up"));
-            return base::failure(migrated.error());
+    CAISSON_TRY(connection->use_wal("opening the database " + path));
+    CAISSON_TRY(connection->execute("PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;", "opening the database " + path));
+    const auto give_up = std::chrono::steady_clock::now() + kMigrationPatience;
+    for (;;) {
+        auto version = CAISSON_TRY(connection->version());
+        if (version > kSchemaVersion)
+            return failure(Errc::kUnsupported,
+                           "the home was written by a newer caisson (database version " + std::to_string(version) +
+                               ", this one knows " + std::to_string(kSchemaVersion) + ")",
+                           "use that newer caisson, or another CAISSON_HOME");
+        if (version == kSchemaVersion) return Database(std::move(connection));
+        auto users = CAISSON_TRY(connection->migrate(path));
+        if (users.empty()) continue;
+        if (std::chrono::steady_clock::now() > give_up) {
+            std::vector<std::string> pids;
+            for (auto pid : users) pids.push_back(std::to_string(pid));
+            return failure(Errc::kInUse,
+                           "the home was written by an older caisson, of which processes still run: " + base::join(pids, ", "),
+                           "let their boxes end, or end these processes, and try again");
         }
+        std::this_thread::sleep_for(kRetryInterval * 20);
     }
-    return Database(std::move(connection));
 }
 
 Result<> Database::insert_box(const BoxRecord& record) {
     auto statement = CAISSON_TRY(Statement::prepare(
-        connection_->handle, std::string("INSERT INTO boxes(") + kColumns + ") VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"));
+        connection_->handle, std::string("INSERT INTO boxes(") + kColumns + ") VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"));
     statement.bind(record.id);
     statement.bind(record.name);
     statement.bind(record.image);
@@ -225,46 +380,105 @@ Result<> Database::insert_box(const BoxRecord& record) {
     statement.bind(record.owner.pid);
     statement.bind(record.owner.start_time);
     statement.bind(record.owner.boot_id);
-    if (record.exit_code) statement.bind(std::int64_t{*record.exit_code});
-    else statement.bind_null();
+    statement.bind(record.exit_code);
     statement.bind(record.reason);
     statement.bind(record.base_disk);
+    statement.bind_blob(record.spec);
+    statement.bind(record.engine);
+    statement.bind(record.started_ms);
+    statement.bind(record.outcome);
+    statement.bind(record.restarts);
+    statement.bind(record.health);
+    statement.bind(std::int64_t{record.stop_requested});
     auto inserted = statement.step("recording box " + record.name);
     if (!inserted) {
         if (sqlite3_extended_errcode(connection_->handle) == SQLITE_CONSTRAINT_UNIQUE) {
-            auto holder = find_box(record.name);
-            return failure(Errc::kAlreadyExists,
-                           "the name '" + record.name + "' is taken" + (holder ? " by box " + holder->id : ""),
-                           "choose another --name, or remove that box: caisson rm " + record.name);
+            return name_taken(record.name);
         }
         return base::failure(inserted.error());
     }
     return {};
 }
 
-Result<> Database::set_box_running(const std::string& id, const ProcessIdentity& shim) {
-    auto statement = CAISSON_TRY(Statement::prepare(
-        connection_->handle, "UPDATE boxes SET state='running',owner_pid=?,owner_start=?,owner_boot=? WHERE id=?"));
-    statement.bind(shim.pid);
-    statement.bind(shim.start_time);
-    statement.bind(shim.boot_id);
-    statement.bind(id);
-    CAISSON_TRY(statement.step("recording that box " + id + " runs"));
+base::Failure Database::name_taken(const std::string& name) const {
+    auto holder = find_box(name);
+    return failure(Errc::kAlreadyExists, "the name '" + name + "' is taken" + (holder ? " by box " + holder->id : ""),
+                   "choose another name, or remove that box: caisson rm " + name);
+}
+
+template <typename... Values>
+Result<> Database::update(const std::string& sql, const std::string& doing, const Values&... values) {
+    auto statement = CAISSON_TRY(Statement::prepare(connection_->handle, sql));
+    (statement.bind(values), ...);
+    CAISSON_TRY(statement.step(doing));
     return {};
 }
 
-Result<> Database::finish_box(const std::string& id, BoxState state, std::optional<int> exit_code,
-                              const std::string& reason, std::int64_t finished_ms) {
-    auto statement = CAISSON_TRY(Statement::prepare(
-        connection_->handle, "UPDATE boxes SET state=?,exit_code=?,reason=?,finished_ms=? WHERE id=?"));
-    statement.bind(std::string(to_string(state)));
-    if (exit_code) statement.bind(std::int64_t{*exit_code});
-    else statement.bind_null();
-    statement.bind(reason);
-    statement.bind(finished_ms);
-    statement.bind(id);
-    CAISSON_TRY(statement.step("recording the end of box " + id));
-    return {};
+Result<> Database::set_box_created(const std::string& id) {
+    return update("UPDATE boxes SET state='created' WHERE id=? AND state='creating'", "recording box " + id, id);
+}
+
+Result<> Database::begin_start(const std::string& id, const ProcessIdentity& owner) {
+    CAISSON_TRY(update("UPDATE boxes SET state='starting',owner_pid=?,owner_start=?,owner_boot=?,exit_code=NULL,outcome='',"
+                       "reason='',finished_ms=0,restarts=0,health='',stop_requested=0 "
+                       "WHERE id=? AND state IN ('created','stopped','failed')",
+                       "recording that box " + id + " starts", owner.pid, owner.start_time, owner.boot_id, id));
+    if (sqlite3_changes(connection_->handle) == 1) return {};
+    auto record = CAISSON_TRY(find_box(id));
+    return failure(Errc::kInUse, "box " + record.name + " is " + to_string(record.state));
+}
+
+Result<> Database::set_box_owner(const std::string& id, const ProcessIdentity& shim, const std::string& engine) {
+    Connection::Lazily lazily(*connection_);
+    return update("UPDATE boxes SET state='starting',owner_pid=?,owner_start=?,owner_boot=?,engine=? WHERE id=?",
+                  "recording who supervises box " + id, shim.pid, shim.start_time, shim.boot_id, engine, id);
+}
+
+Result<> Database::set_box_running(const std::string& id, std::int64_t started_ms) {
+    Connection::Lazily lazily(*connection_);
+    return update("UPDATE boxes SET state='running',started_ms=? WHERE id=?", "recording that box " + id + " runs", started_ms, id);
+}
+
+Result<> Database::set_box_state(const std::string& id, BoxState state, const std::string& reason) {
+    Connection::Lazily lazily(*connection_);
+    return update("UPDATE boxes SET state=?,reason=? WHERE id=?", "recording how box " + id + " goes",
+                  std::string(to_string(state)), reason, id);
+}
+
+Result<> Database::set_box_health(const std::string& id, const std::string& health) {
+    Connection::Lazily lazily(*connection_);
+    return update("UPDATE boxes SET health=? WHERE id=?", "recording the health of box " + id, health, id);
+}
+
+Result<> Database::set_stop_requested(const std::string& id) {
+    return update("UPDATE boxes SET stop_requested=1 WHERE id=?", "recording that box " + id + " is stopped", id);
+}
+
+Result<> Database::restart_box(const std::string& id, const EndRecord& end) {
+    return update("UPDATE boxes SET state='starting',restarts=restarts+1,outcome=?,exit_code=?,reason=?,finished_ms=?,health='' "
+                  "WHERE id=?",
+                  "recording that box " + id + " starts again", end.outcome, end.exit_code, end.reason, end.finished_ms, id);
+}
+
+Result<> Database::finish_box(const std::string& id, BoxState state, const EndRecord& end) {
+    CAISSON_TRY(connection_->execute("BEGIN IMMEDIATE", "recording the end of box " + id));
+    auto finished = [&]() -> Result<> {
+        CAISSON_TRY(update("UPDATE boxes SET state=?,outcome=?,exit_code=?,reason=?,finished_ms=?,health='' WHERE id=?",
+                           "recording the end of box " + id, std::string(to_string(state)), end.outcome, end.exit_code,
+                           end.reason, end.finished_ms, id));
+        CAISSON_TRY(update("UPDATE executions SET running=0,outcome='failed',reason='the box ended',finished_ms=? "
+                           "WHERE box_id=? AND running=1",
+                           "recording the end of box " + id, end.finished_ms, id));
+        return connection_->execute("COMMIT", "recording the end of box " + id);
+    }();
+    if (!finished) static_cast<void>(connection_->execute("ROLLBACK", "giving up"));
+    return finished;
+}
+
+Result<> Database::rename_box(const std::string& id, const std::string& name) {
+    auto renamed = update("UPDATE boxes SET name=? WHERE id=?", "renaming box " + id, name, id);
+    if (!renamed && sqlite3_extended_errcode(connection_->handle) == SQLITE_CONSTRAINT_UNIQUE) return name_taken(name);
+    return renamed;
 }
 
 Result<> Database::remove_box(const std::string& id) {
@@ -300,8 +514,43 @@ Result<std::vector<BoxRecord>> Database::boxes() const {
 
 Result<std::vector<BoxRecord>> Database::live_boxes() const {
     return read_all(CAISSON_TRY(Statement::prepare(
-        connection_->handle,
-        std::string("SELECT ") + kColumns + " FROM boxes WHERE state IN ('creating','running') ORDER BY id")));
+        connection_->handle, std::string("SELECT ") + kColumns + " FROM boxes WHERE state IN " + kLiveStates + " ORDER BY id")));
+}
+
+Result<> Database::insert_execution(const ExecutionRecord& record) {
+    return update(std::string("INSERT INTO executions(") + kExecutionColumns + ") VALUES(?,?,?,?,?,?,?,?,?)",
+                  "recording an execution", record.id, record.box_id, record.command, std::int64_t{record.running},
+                  record.started_ms, record.end.finished_ms, record.end.outcome, record.end.exit_code, record.end.reason);
+}
+
+Result<> Database::finish_execution(const std::string& id, const EndRecord& end) {
+    return update("UPDATE executions SET running=0,finished_ms=?,outcome=?,exit_code=?,reason=? WHERE id=? AND running=1",
+                  "recording the end of an execution", end.finished_ms, end.outcome, end.exit_code, end.reason, id);
+}
+
+Result<ExecutionRecord> Database::find_execution(const std::string& box_id, const std::string& reference) const {
+    const auto shown = base::printable(reference, 64);
+    auto statement = CAISSON_TRY(Statement::prepare(
+        connection_->handle, std::string("SELECT ") + kExecutionColumns +
+                                 " FROM executions WHERE box_id=?1 AND ?2<>'' AND substr(id,1,length(?2))=?2 "
+                                 "ORDER BY id=?2 DESC LIMIT 2"));
+    statement.bind(box_id);
+    statement.bind(reference);
+    if (!CAISSON_TRY(statement.step("looking for an execution")))
+        return failure(Errc::kNotFound, "there is no execution '" + shown + "' in this box", "see: caisson inspect BOX");
+    auto found = read_execution(statement);
+    if (found.id != reference && CAISSON_TRY(statement.step("looking for an execution")))
+        return failure(Errc::kUsage, "'" + shown + "' fits several executions", "write more of the id");
+    return found;
+}
+
+Result<std::vector<ExecutionRecord>> Database::executions(const std::string& box_id) const {
+    auto statement = CAISSON_TRY(Statement::prepare(
+        connection_->handle, std::string("SELECT ") + kExecutionColumns + " FROM executions WHERE box_id=? ORDER BY id"));
+    statement.bind(box_id);
+    std::vector<ExecutionRecord> records;
+    while (CAISSON_TRY(statement.step("reading the executions"))) records.push_back(read_execution(statement));
+    return records;
 }
 
 }  // namespace caisson::store

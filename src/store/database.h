@@ -1,5 +1,6 @@
 // The database: beside its test, the only file that includes sqlite3.h is database.cc. One connection per Database; not shared between
-// threads. Every method is one transaction and durable when it returns (WAL, synchronous=FULL).
+// threads. Every method is one transaction and, where nothing else is said, durable when it
+// returns (WAL, synchronous=FULL).
 #pragma once
 
 #include <cstdint>
@@ -12,9 +13,20 @@
 
 namespace caisson::store {
 
-// How far a box's life has come. "creating" and "running" name processes; reconciling checks that they still live.
-enum class BoxState { kCreating, kRunning, kStopped, kFailed };
+// How far a box's life has come.
+enum class BoxState {
+    kCreating,  // its record exists, what belongs to it is being made; undone if its owner dies
+    kCreated,   // complete, never started
+    kStarting,  // these four name a process that answers for the box; reconciling checks that it still lives
+    kRunning,
+    kPaused,
+    kStopping,
+    kStopped,
+    kFailed,
+};
 const char* to_string(BoxState state);
+// Does a process answer for it?
+bool is_live(BoxState state);
 
 // A process that cannot be mistaken for a later one with the same number.
 struct ProcessIdentity {
@@ -37,11 +49,37 @@ struct BoxRecord {
     std::optional<int> exit_code;  // as a shell sees it
     std::string reason;            // why it ended, for people
     std::string base_disk;         // path of what its overlay lies over; empty in records of old homes
+    std::string spec;              // wire::BoxSpec, serialised: what it was asked to be; empty in records of old homes
+    std::string engine;            // how its guest was last run, for people
+    std::int64_t started_ms = 0;   // its command, last; 0: never
+    std::string outcome;           // of its last life: "exited", "signalled", "timed_out", "failed"; empty: none yet
+    std::int64_t restarts = 0;     // by its restart policy, since somebody started it
+    std::string health;            // "", "starting", "healthy", "unhealthy"
+    bool stop_requested = false;   // somebody ended it: no policy starts it again
+};
+
+// How a life of a box, or an execution, ended.
+struct EndRecord {
+    std::string outcome;
+    std::optional<int> exit_code;
+    std::string reason;
+    std::int64_t finished_ms = 0;
+};
+
+// A detached execution: others find it by this record. The box's main command has none, it is the box.
+struct ExecutionRecord {
+    std::string id;
+    std::string box_id;
+    std::string command;  // JSON array
+    bool running = true;
+    std::int64_t started_ms = 0;
+    EndRecord end;
 };
 
 class Database {
   public:
-    // Creates or migrates. kUnsupported: written by a newer caisson. kCorrupt: not a database.
+    // Creates or migrates. kUnsupported: written by a newer caisson. kInUse: it has to be migrated, and processes of an
+    // older caisson (the message names them) still use it. kCorrupt: not a database.
     static Result<Database> open(const std::string& path);
     Database(Database&&) noexcept;
     Database& operator=(Database&&) noexcept;
@@ -49,9 +87,24 @@ class Database {
 
     // kAlreadyExists: the name is taken (the message names its holder).
     Result<> insert_box(const BoxRecord& record);
-    Result<> set_box_running(const std::string& id, const ProcessIdentity& shim);
-    Result<> finish_box(const std::string& id, BoxState state, std::optional<int> exit_code, const std::string& reason,
-                        std::int64_t finished_ms);
+    // Everything of the box is there now: kCreating becomes kCreated.
+    Result<> set_box_created(const std::string& id);
+    // kCreated, kStopped or kFailed becomes kStarting, answered for by `owner`; kInUse in any other state. Its last
+    // life's end and `restarts` are forgotten.
+    Result<> begin_start(const std::string& id, const ProcessIdentity& owner);
+    // A live box's supervisor tells how it goes. Not durable before the next method that is: after a crash of the host
+    // these states mean the same.
+    Result<> set_box_owner(const std::string& id, const ProcessIdentity& shim, const std::string& engine);
+    Result<> set_box_running(const std::string& id, std::int64_t started_ms);
+    Result<> set_box_state(const std::string& id, BoxState state, const std::string& reason);
+    Result<> set_box_health(const std::string& id, const std::string& health);
+    // Durable: whoever starts boxes by their policies must know.
+    Result<> set_stop_requested(const std::string& id);
+    // Its policy starts it again: kStarting, with `restarts` counted up and its last end kept.
+    Result<> restart_box(const std::string& id, const EndRecord& end);
+    // kStopped or kFailed; whatever executions of it still run are over with it.
+    Result<> finish_box(const std::string& id, BoxState state, const EndRecord& end);
+    Result<> rename_box(const std::string& id, const std::string& name);
     Result<> remove_box(const std::string& id);  // removing what is gone is fine
     // By name, id, or unique prefix of an id. kNotFound; kUsage if a prefix fits several.
     Result<BoxRecord> find_box(const std::string& reference) const;
@@ -59,9 +112,18 @@ class Database {
     // Boxes whose state names a process.
     Result<std::vector<BoxRecord>> live_boxes() const;
 
+    Result<> insert_execution(const ExecutionRecord& record);
+    Result<> finish_execution(const std::string& id, const EndRecord& end);
+    // By id or unique prefix of an id; kNotFound, kUsage.
+    Result<ExecutionRecord> find_execution(const std::string& box_id, const std::string& reference) const;
+    Result<std::vector<ExecutionRecord>> executions(const std::string& box_id) const;
+
   private:
     struct Connection;
     explicit Database(std::unique_ptr<Connection> connection);
+    base::Failure name_taken(const std::string& name) const;
+    template <typename... Values>
+    Result<> update(const std::string& sql, const std::string& doing, const Values&... values);
     std::unique_ptr<Connection> connection_;
 };
 
