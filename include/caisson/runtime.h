@@ -4,8 +4,10 @@
 //   auto box = runtime->run({.image = "caisson/base", .command = {"python3", "-c", "print(6*7)"}});
 //   auto outcome = box->main().wait({.on_stdout = [](std::string_view bytes) { ... }});
 //
-// Every call that can fail returns Result. Objects are move-only owners: destroying a Box ends it. One Runtime may be
-// used from several threads; a Box and its Execution belong to one thread at a time.
+// Every call that can fail returns Result. Objects are move-only owners: destroying a Box ends it. Boxes that live on
+// their own are made by create() and start(), or run_detached(), and found again by any process that opens the same home:
+// wherever a `reference` is asked for, it is a box's name, its id, or a beginning of its id that fits no other. One
+// Runtime may be used from several threads; a Box and its Execution belong to one thread at a time.
 #pragma once
 
 #include <chrono>
@@ -60,6 +62,21 @@ enum class PullPolicy {
     kNever,
 };
 
+enum class RestartPolicy {
+    kNo,
+    kOnFailure,  // when it ended otherwise than with 0
+    kAlways,     // unless somebody stopped it
+};
+
+// A command that the box's supervisor runs in it again and again to learn whether it does its work.
+struct HealthCheck {
+    std::vector<std::string> command;
+    std::chrono::milliseconds interval{30000};  // from the end of one to the next
+    std::chrono::milliseconds timeout{30000};   // one that takes longer has failed
+    std::uint32_t retries = 3;                  // failures in a row until it is unhealthy
+    std::chrono::milliseconds start_period{0};  // failures this early do not count
+};
+
 struct BoxOptions {
     std::string image;
     PullPolicy pull = PullPolicy::kMissing;
@@ -84,6 +101,33 @@ struct BoxOptions {
     bool cold = false;                 // boot instead of restoring a template
     std::string network = "none";      // the only one yet
     std::optional<std::chrono::milliseconds> timeout;  // of the command; its end is Outcome::kTimedOut
+    std::map<std::string, std::string> labels;
+    RestartPolicy restart = RestartPolicy::kNo;  // only for boxes that are detached and not removed
+    std::uint32_t restart_limit = 0;             // for kOnFailure; 0: none
+    std::optional<std::chrono::milliseconds> max_duration;  // then it is stopped
+    // Stopped after this time without anybody attached to its command and without an execution beside it.
+    std::optional<std::chrono::milliseconds> idle_timeout;
+    std::chrono::milliseconds stop_timeout{10000};  // between the stop signal and the kill
+    int stop_signal = 0;                            // 0: the image's, else SIGTERM
+    std::optional<HealthCheck> health;
+    bool replace = false;                           // removes, by force, a box that has the name
+};
+
+// A further command in a box that runs.
+struct ExecOptions {
+    std::vector<std::string> command;
+    std::vector<std::pair<std::string, std::string>> environment;  // over that of the box's command
+    std::string working_directory;  // empty: that of the box's command
+    std::string user;               // empty: that of the box's command
+    bool open_stdin = false;
+    bool terminal = false;
+    std::uint32_t terminal_rows = 0, terminal_columns = 0;
+    std::optional<std::chrono::milliseconds> timeout;
+};
+
+struct AttachOptions {
+    std::string execution;  // its id or a unique beginning of it; empty: the box's command
+    bool input = true;      // if the command has an input that nobody else holds
 };
 
 // Where an execution's streams go while wait() runs. A descriptor stays the caller's and may be blocking. For each
@@ -127,9 +171,15 @@ class CAISSON_API Execution {
     // Gives the command's terminal another size, in characters. May be called from another thread while wait() runs.
     // kUsage for a size beyond 65535; without a terminal it does nothing.
     Result<> resize(std::uint32_t rows, std::uint32_t columns);
+    // Of what was attached to: does it have a terminal, does its input come from here, and which record of its log is
+    // the first that wait() will deliver.
+    bool terminal() const;
+    bool input() const;
+    std::uint64_t log_position() const;
 
   private:
     friend class Box;
+    friend class Runtime;
     explicit Execution(std::shared_ptr<internal::BoxState> state) : state_(std::move(state)) {}
     std::shared_ptr<internal::BoxState> state_;
 };
@@ -152,11 +202,51 @@ class CAISSON_API Box {
     Execution main_;
 };
 
+// What every list of boxes shows.
 struct BoxInfo {
-    std::string id, name, image, command, state, reason;
-    std::int64_t created_ms = 0;
+    std::string id, name, image, command, state, reason;  // `command` is a JSON array
+    std::int64_t created_ms = 0;                          // Unix time, as all of these; 0: not yet
     std::int64_t finished_ms = 0;
+    std::optional<int> exit_code;  // as a shell sees it
+    std::int64_t started_ms = 0;
+    std::string outcome;           // of its last life: "exited", "signalled", "timed_out", "failed"; empty: none yet
+    std::string health;            // "", "starting", "healthy", "unhealthy"
+    std::int64_t restarts = 0;
+    std::map<std::string, std::string> labels;
+};
+
+struct ExecutionInfo {
+    std::string id, command, state;  // "running" or "ended"; `command` is a JSON array
+    bool detached = false;
+    std::int64_t started_ms = 0, finished_ms = 0;
+    std::string outcome, reason;
     std::optional<int> exit_code;
+};
+
+// All that is known about one box.
+struct BoxDetails {
+    BoxInfo info;
+    std::string image_digest, engine;
+    std::string hostname, working_directory, user;
+    std::vector<std::string> environment;
+    bool auto_remove = false, read_only = false, terminal = false, open_stdin = false;
+    std::uint32_t cpu_millis = 0, pids_limit = 0;
+    std::uint64_t memory_bytes = 0, disk_bytes = 0;
+    std::vector<TmpfsOption> tmpfs;
+    std::string network, restart;  // "no", "on-failure", "on-failure:3", "always"
+    std::int64_t timeout_ms = 0, max_duration_ms = 0, idle_timeout_ms = 0, stop_timeout_ms = 0;  // 0: none
+    int stop_signal = 0;
+    std::optional<HealthCheck> health_check;
+    std::int64_t supervisor_pid = 0, vmm_pid = 0;  // 0: it does not run
+    std::uint64_t disk_used_bytes = 0;  // of its directory: what it wrote, and its logs
+    std::vector<ExecutionInfo> executions;  // those that run, and detached ones that are over
+};
+
+// Facts of this installation and its home.
+struct RuntimeInfo {
+    std::string version, home, engine;
+    std::size_t boxes = 0, running = 0, paused = 0, images = 0, templates = 0;
+    std::uint64_t home_bytes = 0;
 };
 
 struct ImageInfo {
@@ -239,9 +329,47 @@ class CAISSON_API Runtime {
     // What run() would do, for people: machine, jail, mounts, command. Starts nothing.
     Result<std::string> plan(const BoxOptions& options);
 
+    // The same, but the box lives on its own: it returns once the command runs.
+    Result<BoxInfo> run_detached(const BoxOptions& options);
+    // A box that has not been started. BoxOptions::auto_remove counts for its first life.
+    Result<BoxInfo> create(const BoxOptions& options);
+    // Starts a box that was created or has ended; it lives on its own. What it had written to its disk is there. One
+    // that runs already is left alone.
+    Result<BoxInfo> start(const std::string& reference);
+    // The boxes that a restart policy wants to run and that do not because their supervisor died or the host was
+    // restarted; `failed` hears of those that could not be started.
+    Result<std::vector<BoxInfo>> start_by_policy(const std::function<void(const BoxInfo&, const Error&)>& failed);
+
+    // Starts a command beside the box's own; it ends with the Execution. kInUse: the box does not run.
+    // kCommandNotFound and kNotExecutable say that it could not be started, and why.
+    Result<Execution> exec(const std::string& reference, const ExecOptions& options);
+    // The same, but it lives on its own; its output goes to a log, its end to its record.
+    Result<ExecutionInfo> exec_detached(const std::string& reference, const ExecOptions& options);
+    // Joins what runs. Errors: kNotFound, there never was such an execution; kInUse, it (or the box) is over.
+    Result<Execution> attach(const std::string& reference, const AttachOptions& options);
+    // Waits for the end of a box's life, or of an execution; at once if that was before. kInUse: a box that was never
+    // started.
+    Result<Outcome> wait(const std::string& reference, const std::string& execution = {});
+
+    // Asks the box's command to end, kills it after `grace` (unset: as it was asked to be), waits until the box is
+    // stopped. One that does not run is left alone.
+    Result<> stop(const std::string& reference, std::optional<std::chrono::milliseconds> grace = {});
+    Result<BoxInfo> restart(const std::string& reference, std::optional<std::chrono::milliseconds> grace = {});
+    // Sends a signal to the box's command or to an execution.
+    Result<> kill(const std::string& reference, int signal, const std::string& execution = {});
+    // Freezes the whole machine; its time stands still until it goes on, and is the host's again then.
+    Result<> pause(const std::string& reference);
+    Result<> resume(const std::string& reference);
+    Result<> rename(const std::string& reference, const std::string& name);
+
+    // Oldest first.
     Result<std::vector<BoxInfo>> boxes() const;
+    Result<BoxDetails> inspect(const std::string& reference) const;
     // Removes a box. kInUse while it runs, unless `force`: then it is killed first, which may take a few seconds.
     Result<> remove_box(const std::string& reference, bool force = false);
+    // Removes boxes that do not run and have all of these labels (an empty value fits any); those never started too.
+    Result<std::vector<BoxInfo>> prune_boxes(const std::map<std::string, std::string>& labels);
+    Result<RuntimeInfo> info() const;
 
     Result<std::vector<ImageInfo>> images() const;
     // From an OCI layout (a directory), an OCI archive or a docker archive; `fd` is read and stays the caller's. Makes
@@ -289,6 +417,9 @@ CAISSON_API Result<RuntimeOptions> leave_root(RuntimeOptions options);
 // "ctrl-p,ctrl-q" as bytes: keys separated by commas, each a character or ctrl- and a letter or one of @ [ \\ ] ^ _.
 // Empty for an empty text. kUsage for anything else.
 CAISSON_API Result<std::string> parse_detach_keys(std::string_view text);
+
+// "SIGTERM", "TERM", "15", "SIGRTMIN+3" as a number of 1 to 64; kUsage for anything else.
+CAISSON_API Result<int> parse_signal(std::string_view text);
 
 CAISSON_API std::string_view version();
 

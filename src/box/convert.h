@@ -2,6 +2,7 @@
 #pragma once
 
 #include "base/result.h"
+#include "caisson/outcome.h"
 #include "vmm/machine.h"
 #include "wire/shim.pb.h"
 
@@ -51,6 +52,29 @@ inline Error from_message(const wire::ShimError& in) {
     error.message = in.message();
     error.sys_errno = in.error_number();
     error.hint = in.hint();
+    return error;
+}
+
+inline Outcome outcome_from(wire::Ended::Kind kind, int code, const std::string& reason) {
+    switch (kind) {
+        case wire::Ended::EXITED: return {Outcome::Kind::kExited, code, 0, reason};
+        case wire::Ended::SIGNALLED: return {Outcome::Kind::kSignalled, 0, code, reason};
+        case wire::Ended::TIMED_OUT: return {Outcome::Kind::kTimedOut, 0, 0, reason};
+        default: return {Outcome::Kind::kFailed, 0, 0, reason};
+    }
+}
+
+// How the agent says that a command could not be started.
+inline Error from_message(const wire::StartFailed& failed) {
+    Error error;
+    error.message = failed.message();
+    switch (failed.kind()) {
+        case wire::StartFailed::NOT_FOUND: error.code = Errc::kCommandNotFound; break;
+        case wire::StartFailed::NOT_EXECUTABLE:
+        case wire::StartFailed::BAD_WORKING_DIRECTORY:
+        case wire::StartFailed::UNKNOWN_USER: error.code = Errc::kNotExecutable; break;
+        default: error.code = Errc::kGuest; break;
+    }
     return error;
 }
 

@@ -42,6 +42,10 @@ Result<> Execution::resize(std::uint32_t rows, std::uint32_t columns) {
                       "cannot change the terminal's size");
 }
 
+bool Execution::terminal() const { return state_->terminal; }
+bool Execution::input() const { return state_->stdin_open; }
+std::uint64_t Execution::log_position() const { return state_->log_position; }
+
 Box::Box(std::shared_ptr<internal::BoxState> state) : state_(state), main_(Execution(std::move(state))) {}
 const std::string& Box::id() const { return state_->id; }
 const std::string& Box::name() const { return state_->name; }
@@ -54,7 +58,14 @@ BoxState::~BoxState() {
     if (!shim) return;
     // Closing the socket ends the box; the shim removes it. Should the shim have been killed, we do.
     shim->close();
-    if (!ended) clean_after_shim("the box's owner let it go");
+    if (owner && !ended) clean_after_shim("the box's owner let it go");
+}
+
+Result<> BoxState::make_order_pipe() {
+    auto orders = CAISSON_TRY(os::make_pipe());
+    order_read = std::move(orders.first);
+    order_write = std::move(orders.second);
+    return os::set_nonblocking(order_read.get(), true);
 }
 
 void BoxState::clean_after_shim(const std::string& reason) {
@@ -67,9 +78,8 @@ void BoxState::clean_after_shim(const std::string& reason) {
         return;
     }
     auto record = runtime->database->find_box(id);
-    if (record && record->state != store::BoxState::kStopped && record->state != store::BoxState::kFailed) {
-        static_cast<void>(runtime->database->finish_box(id, store::BoxState::kFailed, 125, reason, os::unix_ms()));
-    }
+    if (record && store::is_live(record->state))
+        static_cast<void>(runtime->database->finish_box(id, store::BoxState::kFailed, {"failed", 125, reason, os::unix_ms()}));
 }
 
 }  // namespace internal

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/text.h"
+#include "box/limits.h"
 #include "vmm/qcow2.h"
 #include "vmm/shape.h"
 
@@ -46,6 +47,69 @@ void put_environment(std::vector<std::string>& environment, const std::string& n
     environment.push_back(name + "=" + value);
 }
 
+Result<> validate_environment(const std::vector<std::pair<std::string, std::string>>& environment) {
+    for (const auto& [name, value] : environment) {
+        if (name.empty() || name.find('=') != std::string::npos || name.find('\0') != std::string::npos ||
+            value.find('\0') != std::string::npos)
+            return failure(Errc::kUsage, "'" + base::printable(name, 100) + "' is not the name of an environment variable");
+    }
+    return {};
+}
+
+Result<> validate_command(const std::vector<std::string>& command) {
+    for (const auto& word : command)
+        if (word.find('\0') != std::string::npos)
+            return failure(Errc::kUsage, "an argument of the command holds a zero byte");
+    return {};
+}
+
+Result<> validate_time(const std::string& option, const std::optional<std::chrono::milliseconds>& time) {
+    if (time && time->count() <= 0) return failure(Errc::kUsage, option + " must be more than zero");
+    if (time && *time > limits::kLongestTime) return failure(Errc::kUsage, option + " is longer than 24 days");
+    return {};
+}
+
+Result<> validate_labels(const std::map<std::string, std::string>& labels) {
+    if (labels.size() > limits::kMostLabels)
+        return failure(Errc::kUsage, "more than " + std::to_string(limits::kMostLabels) + " labels");
+    for (const auto& [key, value] : labels) {
+        const auto shown = base::printable(key, 100);
+        if (key.empty() || key.size() > limits::kLongestLabel || key.find('=') != std::string::npos || key.find('\0') != std::string::npos)
+            return failure(Errc::kUsage, "'" + shown + "' cannot be the name of a label");
+        if (value.size() > limits::kLongestLabelValue) return failure(Errc::kUsage, "the value of label '" + shown + "' is too long");
+    }
+    return {};
+}
+
+Result<> validate_life(const BoxOptions& options) {
+    CAISSON_TRY(validate_time("--timeout", options.timeout));
+    CAISSON_TRY(validate_time("--max-duration", options.max_duration));
+    CAISSON_TRY(validate_time("--idle-timeout", options.idle_timeout));
+    if (options.stop_timeout.count() < 0 || options.stop_timeout > limits::kLongestTime)
+        return failure(Errc::kUsage, "--stop-timeout is out of range", "give between 0 and 24 days");
+    if (options.stop_signal < 0 || options.stop_signal > 64) return failure(Errc::kUsage, "there is no stop signal " + std::to_string(options.stop_signal));
+    if (options.restart != RestartPolicy::kNo && options.auto_remove)
+        return failure(Errc::kUsage, "a box that is removed at its end cannot be started again", "leave out --rm or --restart");
+    if (options.restart_limit > 0 && options.restart != RestartPolicy::kOnFailure)
+        return failure(Errc::kUsage, "only --restart on-failure can have a limit");
+    if (options.replace && options.name.empty())
+        return failure(Errc::kUsage, "--replace needs the name of the box to be replaced", "add --name");
+    CAISSON_TRY(validate_labels(options.labels));
+    if (!options.health) return {};
+    if (options.health->command.empty()) return failure(Errc::kUsage, "the health check has no command");
+    CAISSON_TRY(validate_command(options.health->command));
+    CAISSON_TRY(validate_time("--health-interval", options.health->interval));
+    CAISSON_TRY(validate_time("--health-timeout", options.health->timeout));
+    if (options.health->retries == 0) return failure(Errc::kUsage, "--health-retries must be at least 1");
+    if (options.health->start_period.count() < 0 || options.health->start_period > limits::kLongestTime)
+        return failure(Errc::kUsage, "--health-start-period is out of range");
+    return {};
+}
+
+std::uint32_t ms(const std::optional<std::chrono::milliseconds>& time) {
+    return time ? static_cast<std::uint32_t>(time->count()) : 0;
+}
+
 }  // namespace
 
 Result<> validate(const BoxOptions& options) {
@@ -59,14 +123,8 @@ Result<> validate(const BoxOptions& options) {
     if (!options.hostname.empty() && !is_name(options.hostname, ".-"))
         return failure(Errc::kUsage, "'" + base::printable(options.hostname, 100) + "' is not a host name",
                        "use letters, digits, '.' and '-', at most 64");
-    for (const auto& [name, value] : options.environment) {
-        if (name.empty() || name.find('=') != std::string::npos || name.find('\0') != std::string::npos ||
-            value.find('\0') != std::string::npos)
-            return failure(Errc::kUsage, "'" + base::printable(name, 100) + "' is not the name of an environment variable");
-    }
-    for (const auto& word : options.command)
-        if (word.find('\0') != std::string::npos)
-            return failure(Errc::kUsage, "an argument of the command holds a zero byte");
+    CAISSON_TRY(validate_environment(options.environment));
+    CAISSON_TRY(validate_command(options.command));
     if (!options.working_directory.empty()) CAISSON_TRY(validate_guest_path("--workdir", options.working_directory));
     for (std::size_t i = 0; i < options.tmpfs.size(); ++i) {
         CAISSON_TRY(validate_guest_path("--tmpfs", options.tmpfs[i].path));
@@ -86,10 +144,7 @@ Result<> validate(const BoxOptions& options) {
     if (options.pids_limit > kMaxPids)
         return failure(Errc::kUsage, "--pids-limit " + std::to_string(options.pids_limit) + " is too many",
                        "give at most " + std::to_string(kMaxPids) + ", or 0 for no limit");
-    if (options.timeout && options.timeout->count() <= 0) return failure(Errc::kUsage, "--timeout must be more than zero");
-    if (options.timeout && options.timeout->count() > 0x7fffffff)
-        return failure(Errc::kUsage, "--timeout is longer than 24 days");
-    return {};
+    return validate_life(options);
 }
 
 Result<wire::Exec> plan_exec(const BoxOptions& options, const image::Config& config) {
@@ -126,6 +181,81 @@ Result<wire::Exec> plan_exec(const BoxOptions& options, const image::Config& con
     exec.set_rows(options.terminal_rows);
     exec.set_columns(options.terminal_columns);
     return exec;
+}
+
+wire::BoxSpec plan_spec(const BoxOptions& options, const image::Config& config, wire::Exec exec, const SpecParts& parts) {
+    wire::BoxSpec spec;
+    *spec.mutable_configure() = plan_configure(options, parts.box_id, parts.machine_id);
+    *spec.mutable_exec() = std::move(exec);
+    add_hostname(*spec.mutable_exec(), hostname_of(options, parts.box_id));
+    spec.set_cpu_millis(options.cpu_millis);
+    spec.set_memory_bytes(options.memory_bytes);
+    spec.set_disk_bytes(options.disk_bytes);
+    spec.set_base_disk_bytes(parts.base_disk_bytes);
+    for (const auto& path : parts.warm) spec.add_warm(path);
+    spec.set_cold(options.cold);
+    spec.set_auto_remove(options.auto_remove);
+    spec.set_timeout_ms(ms(options.timeout));
+    spec.set_max_duration_ms(ms(options.max_duration));
+    spec.set_idle_timeout_ms(ms(options.idle_timeout));
+    spec.set_stop_timeout_ms(ms(options.stop_timeout));
+    int signal = options.stop_signal;
+    // What an image says is not always a signal; then the usual one.
+    if (auto named = parse_signal(config.stop_signal); signal == 0 && named) signal = *named;
+    spec.set_stop_signal(signal);
+    switch (options.restart) {
+        case RestartPolicy::kNo: spec.set_restart(wire::BoxSpec::NO); break;
+        case RestartPolicy::kOnFailure: spec.set_restart(wire::BoxSpec::ON_FAILURE); break;
+        case RestartPolicy::kAlways: spec.set_restart(wire::BoxSpec::ALWAYS); break;
+    }
+    spec.set_restart_limit(options.restart_limit);
+    for (const auto& [key, value] : options.labels) {
+        auto* label = spec.add_labels();
+        label->set_key(key);
+        label->set_value(value);
+    }
+    if (options.health) {
+        auto* health = spec.mutable_health();
+        for (const auto& word : options.health->command) health->add_command(word);
+        health->set_interval_ms(ms(options.health->interval));
+        health->set_timeout_ms(ms(options.health->timeout));
+        health->set_retries(options.health->retries);
+        health->set_start_period_ms(ms(options.health->start_period));
+    }
+    return spec;
+}
+
+Result<wire::Exec> plan_further_exec(const wire::BoxSpec& spec, const ExecOptions& options) {
+    if (options.command.empty() || options.command[0].empty())
+        return failure(Errc::kUsage, "no command is given", "write: caisson exec BOX COMMAND...");
+    CAISSON_TRY(validate_command(options.command));
+    CAISSON_TRY(validate_environment(options.environment));
+    CAISSON_TRY(validate_time("--timeout", options.timeout));
+    if (!options.working_directory.empty()) CAISSON_TRY(validate_guest_path("--workdir", options.working_directory));
+    wire::Exec exec;
+    for (const auto& word : options.command) exec.add_arguments(word);
+    std::vector<std::string> environment;
+    for (const auto& variable : spec.exec().environment())
+        if (options.terminal || !base::starts_with(variable, "TERM=")) environment.push_back(variable);
+    if (options.terminal) put_environment(environment, "TERM", "xterm");
+    for (const auto& [name, value] : options.environment) put_environment(environment, name, value);
+    for (auto& variable : environment) exec.add_environment(std::move(variable));
+    exec.set_working_directory(options.working_directory.empty() ? spec.exec().working_directory() : options.working_directory);
+    exec.set_user(options.user.empty() ? spec.exec().user() : options.user);
+    exec.set_stdin_open(options.open_stdin);
+    exec.set_terminal(options.terminal);
+    exec.set_rows(options.terminal_rows);
+    exec.set_columns(options.terminal_columns);
+    return exec;
+}
+
+std::string restart_text(const wire::BoxSpec& spec) {
+    switch (spec.restart()) {
+        case wire::BoxSpec::ON_FAILURE:
+            return spec.restart_limit() > 0 ? "on-failure:" + std::to_string(spec.restart_limit()) : "on-failure";
+        case wire::BoxSpec::ALWAYS: return "always";
+        default: return "no";
+    }
 }
 
 std::string hostname_of(const BoxOptions& options, const std::string& box_id) {

@@ -4,6 +4,7 @@
 #include "caisson/runtime.h"
 #include "image/store.h"
 #include "wire/agent.pb.h"
+#include "wire/shim.pb.h"
 
 namespace caisson::box {
 
@@ -13,6 +14,20 @@ Result<> validate(const BoxOptions& options);
 // The command by Docker's rules: --entrypoint replaces ENTRYPOINT and drops CMD; arguments replace CMD.
 // kUsage if nothing is left to run.
 Result<wire::Exec> plan_exec(const BoxOptions& options, const image::Config& config);
+
+// What a box is asked to be, for its record and its supervisor. `exec` is plan_exec()'s.
+struct SpecParts {
+    std::string box_id, machine_id;
+    std::uint64_t base_disk_bytes = 0;
+    std::vector<std::string> warm;
+};
+wire::BoxSpec plan_spec(const BoxOptions& options, const image::Config& config, wire::Exec exec, const SpecParts& parts);
+
+// A further command of a box: where nothing else is said, as the box's own.
+Result<wire::Exec> plan_further_exec(const wire::BoxSpec& spec, const ExecOptions& options);
+
+// "no", "on-failure", "on-failure:3", "always".
+std::string restart_text(const wire::BoxSpec& spec);
 
 // What the box is called inside: as asked, else by its id.
 std::string hostname_of(const BoxOptions& options, const std::string& box_id);

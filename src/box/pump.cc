@@ -29,15 +29,19 @@ constexpr std::size_t kReadChunk = wire::kMaxDataBytes;
 class Pump {
   public:
     Pump(os::Loop loop, internal::BoxState& box, const StreamOptions& streams)
-        : loop_(std::move(loop)), box_(box), streams_(streams), connection_(box.shim->connection()), detach_keys_(streams.detach_keys) {}
+        : loop_(std::move(loop)), box_(box), streams_(streams), connection_(box.shim->connection()),
+          stdin_stream_(wire::stream_of(box.number, wire::Channel::kStdin)), detach_keys_(streams.detach_keys) {
+        // What another client has sent and the command has not taken yet is not ours to send.
+        if (box.input_credit < wire::kInitialCredit) stdin_window_.consume(wire::kInitialCredit - box.input_credit);
+    }
 
     ~Pump() {
         if (signals_) ::pthread_sigmask(SIG_SETMASK, &old_mask_, nullptr);
     }
 
     Result<Outcome> run() {
-        outputs_[0] = {wire::stream_of(kMainExecution, wire::Channel::kStdout), streams_.stdout_fd, &streams_.on_stdout};
-        outputs_[1] = {wire::stream_of(kMainExecution, wire::Channel::kStderr), streams_.stderr_fd, &streams_.on_stderr};
+        outputs_[0] = {wire::stream_of(box_.number, wire::Channel::kStdout), streams_.stdout_fd, &streams_.on_stdout};
+        outputs_[1] = {wire::stream_of(box_.number, wire::Channel::kStderr), streams_.stderr_fd, &streams_.on_stderr};
         CAISSON_TRY(loop_.watch(box_.shim->fd(), EPOLLIN, [this](std::uint32_t) { guard(on_shim()); }));
         CAISSON_TRY(loop_.watch(box_.order_read.get(), EPOLLIN, [this](std::uint32_t) { guard(on_order()); }));
         if (streams_.forward_signals) CAISSON_TRY(forward_signals());
@@ -93,7 +97,7 @@ class Pump {
                 continue;
             }
             const bool ends = number == SIGINT || number == SIGTERM;
-            if (ends && ++ending_signals_ > 1) {
+            if (ends && ++ending_signals_ > 1 && box_.owner) {
                 wire::ToShim message;
                 message.mutable_stop()->set_signal(number);
                 CAISSON_TRY(append_to_shim(connection_.out(), message));
@@ -115,6 +119,7 @@ class Pump {
 
     Result<> queue_size(unsigned rows, unsigned columns) {
         wire::ToShim message;
+        message.mutable_resize()->set_id(box_.number);
         message.mutable_resize()->set_rows(rows);
         message.mutable_resize()->set_columns(columns);
         return append_to_shim(connection_.out(), message);
@@ -129,6 +134,7 @@ class Pump {
 
     Result<> queue_signal(int number) {
         wire::ToShim message;
+        message.mutable_signal()->set_id(box_.number);
         message.mutable_signal()->set_signal(number);
         return append_to_shim(connection_.out(), message);
     }
@@ -171,7 +177,7 @@ class Pump {
         base::Bytes input;
         const bool leaves = detach_keys_.feed({buffer, static_cast<std::size_t>(got)}, input);
         stdin_window_.consume(static_cast<std::uint32_t>(input.size()));
-        if (!input.empty()) wire::append_data(connection_.out(), kStdinStream, input);
+        if (!input.empty()) wire::append_data(connection_.out(), stdin_stream_, input);
         if (leaves) return detach();
         if (!may_read_stdin()) unwatch_stdin();
         return flush();
@@ -190,7 +196,7 @@ class Pump {
     Result<> end_stdin() {
         unwatch_stdin();
         stdin_open_ = false;
-        wire::append_eof(connection_.out(), kStdinStream);
+        wire::append_eof(connection_.out(), stdin_stream_);
         return flush();
     }
 
@@ -208,7 +214,7 @@ class Pump {
             switch (frame->type) {
                 case wire::FrameType::kControl: CAISSON_TRY(on_message(frame->payload)); break;
                 case wire::FrameType::kCredit:
-                    if (frame->stream == kStdinStream) {
+                    if (frame->stream == stdin_stream_) {
                         CAISSON_TRY(stdin_window_.add(wire::credit_of(*frame)));
                         if (stdin_open_) CAISSON_TRY(watch_stdin());
                     }
@@ -225,7 +231,7 @@ class Pump {
             if (!ended_) {
                 outcome_.kind = Outcome::Kind::kFailed;
                 outcome_.reason = "the box's supervisor died; the box is gone with it";
-                box_.clean_after_shim(outcome_.reason);
+                if (box_.owner) box_.clean_after_shim(outcome_.reason);
                 ended_ = true;
             }
         } else if (!done_) {
@@ -315,15 +321,16 @@ class Pump {
             ended_ = true;
             return {};
         }
-        if (!message.has_ended()) return {};
-        const auto& end = message.ended();
-        switch (end.kind()) {
-            case wire::Ended::EXITED: outcome_ = {Outcome::Kind::kExited, end.code(), 0, end.reason()}; break;
-            case wire::Ended::SIGNALLED: outcome_ = {Outcome::Kind::kSignalled, 0, end.code(), end.reason()}; break;
-            case wire::Ended::TIMED_OUT: outcome_ = {Outcome::Kind::kTimedOut, 0, 0, end.reason()}; break;
-            default: outcome_ = {Outcome::Kind::kFailed, 0, 0, end.reason()}; break;
+        if (message.has_execution_ended()) {
+            const auto& end = message.execution_ended();
+            outcome_ = outcome_from(end.kind(), end.code(), end.reason());
+        } else if (message.has_ended()) {
+            const auto& end = message.ended();
+            outcome_ = outcome_from(end.kind(), end.code(), end.reason());
+            add_stages(end.timings());
+        } else {
+            return {};
         }
-        add_stages(end.timings());
         ended_ = true;
         box_.ended = true;
         return {};
@@ -352,11 +359,11 @@ class Pump {
         done_ = true;
     }
 
-    static constexpr std::uint32_t kStdinStream = wire::stream_of(kMainExecution, wire::Channel::kStdin);
     os::Loop loop_;
     internal::BoxState& box_;
     const StreamOptions& streams_;
     wire::Connection& connection_;
+    std::uint32_t stdin_stream_;
     std::array<Output, 2> outputs_;
     wire::SendWindow stdin_window_;
     DetachKeys detach_keys_;

@@ -21,14 +21,19 @@ Result<> reconcile(const store::Home& home, store::Database& database) {
             if (!taken && taken.error().code == Errc::kInUse) continue;
             if (taken) lock = std::move(*taken);
         }
+        // It may have ended, or have been started again, since it was read.
+        auto now = database.find_box(box.id);
+        if (!now && now.error().code == Errc::kNotFound) continue;
+        if (!now) return base::failure(std::move(now.error()));
+        if (!store::is_live(now->state) || box::owner_lives(now->owner, boot_id)) continue;
         box::kill_strays(home.box(box.id));
         const bool rebooted = box.owner.boot_id != boot_id;
         if (box.auto_remove || box.state == store::BoxState::kCreating) {
             CAISSON_TRY(os::remove_tree(home.box(box.id)));
             CAISSON_TRY(database.remove_box(box.id));
         } else {
-            CAISSON_TRY(database.finish_box(box.id, store::BoxState::kFailed, 125,
-                                            rebooted ? "host rebooted" : "supervisor died", os::unix_ms()));
+            CAISSON_TRY(database.finish_box(box.id, store::BoxState::kFailed,
+                                            {"failed", 125, rebooted ? kHostRebooted : kSupervisorDied, os::unix_ms()}));
         }
     }
     // Records are written before directories are made, so a directory without a record is a removal cut short.

@@ -62,6 +62,16 @@ void build(os::Fd client, const wire::BuildTemplate& request) {
     }
 }
 
+Result<> supervise(os::Fd client, wire::Launch launch) {
+    Standing standing;
+    for (;;) {
+        Supervisor supervisor(CAISSON_TRY(os::Loop::create()), std::move(client), std::move(launch), standing);
+        if (!CAISSON_TRY(supervisor.run())) return {};
+        launch = supervisor.next_launch();
+        client = os::Fd();
+    }
+}
+
 }  // namespace
 
 Result<> serve(os::Fd client) {
@@ -71,8 +81,7 @@ Result<> serve(os::Fd client) {
         return {};
     }
     if (!request.has_launch()) return failure(Errc::kProtocol, "the request asks for nothing");
-    Supervisor supervisor(CAISSON_TRY(os::Loop::create()), std::move(client), std::move(*request.mutable_launch()));
-    return supervisor.run();
+    return supervise(std::move(client), std::move(*request.mutable_launch()));
 }
 
 }  // namespace caisson::box

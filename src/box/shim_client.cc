@@ -3,6 +3,9 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/un.h>
+
+#include <cstring>
 
 #include "box/shim.h"
 #include "os/file.h"
@@ -29,6 +32,35 @@ Result<std::unique_ptr<ShimClient>> ShimClient::start(const std::string& program
     auto process = CAISSON_TRY_CTX(os::spawn(command), "starting the box's supervisor");
     CAISSON_TRY(os::set_nonblocking(sockets.first.get(), true));
     return std::unique_ptr<ShimClient>(new ShimClient(std::move(process), std::move(sockets.first)));
+}
+
+Result<std::unique_ptr<ShimClient>> ShimClient::connect(const std::string& box_directory) {
+    auto directory = CAISSON_TRY(os::open_file(box_directory, O_RDONLY | O_DIRECTORY));
+    const auto path = shim_socket_path(directory);
+    os::Fd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    if (!socket) return base::failure_errno("cannot make a socket");
+    struct sockaddr_un address {};
+    address.sun_family = AF_UNIX;
+    std::memcpy(address.sun_path, path.c_str(), std::min(path.size(), sizeof address.sun_path - 1));
+    if (::connect(socket.get(), reinterpret_cast<const struct sockaddr*>(&address), sizeof address) != 0) {
+        if (errno == ENOENT || errno == ECONNREFUSED) return failure(Errc::kNotFound, "the box has no supervisor");
+        return base::failure_errno("cannot reach the box's supervisor");
+    }
+    CAISSON_TRY(os::set_nonblocking(socket.get(), true));
+    std::unique_ptr<ShimClient> client(new ShimClient(os::Process(), std::move(socket)));
+    wire::ToShim hello;
+    hello.mutable_hello()->set_version_major(wire::kVersionMajor);
+    hello.mutable_hello()->set_version_minor(wire::kVersionMinor);
+    auto answer = [&]() -> Result<std::optional<wire::FromShim>> {
+        CAISSON_TRY(client->send(hello));
+        return client->receive();
+    }();
+    // It may end at any moment.
+    if (!answer || !*answer || !(*answer)->has_hello()) return failure(Errc::kNotFound, "the box's supervisor is ending");
+    if ((*answer)->hello().version_major() != wire::kVersionMajor)
+        return failure(Errc::kUnsupported, "the box was started by a caisson of another version",
+                       "stop it and start it again; ls, logs, stop, kill and rm work");
+    return client;
 }
 
 Result<> ShimClient::send(const wire::ToShim& message) {

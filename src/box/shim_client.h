@@ -1,4 +1,4 @@
-// The library's end of a shim: starts it, asks it one thing, and holds the socket that its life hangs on.
+// The library's end of a shim: starts it, or finds one that runs, and talks to it over the socket.
 #pragma once
 
 #include <memory>
@@ -22,6 +22,9 @@ class ShimClient {
     // `program` is caisson-shim. `log_path` (empty: none) takes its last words.
     static Result<std::unique_ptr<ShimClient>> start(const std::string& program, Inherited inherited,
                                                      const std::string& log_path);
+    // The supervisor of the box in this directory, greeted. kNotFound: there is none, or it is just ending.
+    // kUnsupported: it speaks a protocol of another major version.
+    static Result<std::unique_ptr<ShimClient>> connect(const std::string& box_directory);
     // Queues and sends; blocks until the socket took it.
     Result<> send(const wire::ToShim& message);
     // The next control message; blocks. nullopt: the shim is gone. Only for the time before a command runs: a stream
@@ -31,9 +34,9 @@ class ShimClient {
     wire::Connection& connection() { return connection_; }
     int fd() const { return socket_.get(); }
     os::Process& process() { return process_; }
-    // Closes the socket, which ends an attached box, and waits until the shim is gone.
+    // Closes the socket, which ends what is attached to it; waits until a shim that was started here is gone.
     void close();
-    // The shim has been told to go on alone: leaves it.
+    // The shim goes on alone: leaves it.
     void leave();
 
   private:

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "box/shim.h"
 #include "box/shim_client.h"
 #include "caisson/runtime.h"
 #include "image/store.h"
@@ -49,13 +50,20 @@ struct Order {
     std::uint16_t columns = 0;
 };
 
+// One execution that this process is connected to, and for a box's own command the box. The same struct serves
+// Box, its main Execution, and the Executions of exec() and attach().
 struct BoxState {
     std::shared_ptr<RuntimeState> runtime;
     std::string id;
     std::string name;
     std::string engine;
+    bool owner = false;      // this process started the box, which ends with it
     bool auto_remove = true;
+    std::uint32_t number = box::kMainExecution;
     bool stdin_open = false;
+    bool terminal = false;
+    std::uint32_t input_credit = wire::kInitialCredit;
+    std::uint64_t log_position = 0;
     std::optional<os::FileLock> lock;
     std::unique_ptr<box::ShimClient> shim;
     os::Fd order_read, order_write;  // Order after Order
@@ -63,12 +71,23 @@ struct BoxState {
     bool ended = false;
 
     ~BoxState();
-    // The shim is dead without having said how the box ended: removes or records what is left.
+    // The supervisor is dead without having said how the box ended: removes or records what is left.
     void clean_after_shim(const std::string& reason);
+    Result<> make_order_pipe();
 };
 
 // Brings the image of `options` into the store if its pull policy says so.
 Result<> ensure_image(RuntimeState& runtime, const BoxOptions& options);
+
+BoxInfo info_of(const store::BoxRecord& record);
+// How a recorded life or execution ended.
+Outcome outcome_of(const store::EndRecord& end);
+// What a box was asked to be; kUnsupported for one that an older caisson made and that has no such record.
+Result<wire::BoxSpec> spec_of(const store::BoxRecord& record);
+
+// Why a box failed that nobody was there to end.
+inline constexpr const char* kHostRebooted = "host rebooted";
+inline constexpr const char* kSupervisorDied = "supervisor died";
 
 // Removes what dead processes left in the home. Called when a home is opened.
 Result<> reconcile(const store::Home& home, store::Database& database);

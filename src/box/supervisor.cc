@@ -3,11 +3,13 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/epoll.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include <cstdio>
 
 #include "box/convert.h"
+#include "box/limits.h"
 #include "box/owner.h"
 #include "box/strays.h"
 #include "os/file.h"
@@ -30,56 +32,105 @@ constexpr milliseconds kForcedSyncGrace{5000};
 constexpr milliseconds kAgentGoneGrace{500};
 constexpr milliseconds kVmmExitGrace{5000};
 constexpr milliseconds kDiskFullRetry{1000};
+// A machine that went on for this long after its disk was full has room again.
+constexpr milliseconds kDiskRoomPatience{3000};
+// How long a killed command's last output may take before the machine is ended with it.
+constexpr milliseconds kKillGrace{1000};
+// What clients other than the launcher get of the end's messages, they take within this.
+constexpr milliseconds kFarewellGrace{5000};
+
+const char* outcome_of(wire::Ended::Kind kind) {
+    switch (kind) {
+        case wire::Ended::EXITED: return "exited";
+        case wire::Ended::SIGNALLED: return "signalled";
+        case wire::Ended::TIMED_OUT: return "timed_out";
+        default: return "failed";
+    }
+}
 
 }  // namespace
+
+store::EndRecord end_record(wire::Ended::Kind kind, int code, const std::string& reason) {
+    const int shown = kind == wire::Ended::SIGNALLED   ? 128 + code
+                      : kind == wire::Ended::TIMED_OUT ? 124
+                      : kind == wire::Ended::FAILED    ? 125
+                                                       : code;
+    return {outcome_of(kind), shown, reason, os::unix_ms()};
+}
+
+Supervisor::Supervisor(os::Loop loop, os::Fd launcher, wire::Launch launch, Standing& standing)
+    : loop_(std::move(loop)),
+      launch_(std::move(launch)),
+      standing_(standing),
+      started_(std::chrono::steady_clock::now()) {
+    if (!launcher) return;
+    clients_.emplace_back(std::move(launcher));
+    clients_.back().launcher = true;
+    clients_.back().greeted = true;
+}
+
+Supervisor::~Supervisor() = default;
 
 std::uint32_t Supervisor::mark() const {
     return static_cast<std::uint32_t>(
         std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - started_).count());
 }
 
-Result<> Supervisor::run() {
-    auto begun = start();
-    if (!begun) {
-        fail(begun.error(), false);
-        vm_.init = jail::Init();
-        vm_.process = os::Process();
-        kill_strays(launch_.box_directory());
-        finish();
-        return {};
+Result<bool> Supervisor::run() {
+    auto begun = prepare();
+    if (!begun) give_up(begun.error());
+    while (!finished_) {
+        CAISSON_TRY(loop_.step(milliseconds(-1)));
+        sweep_clients();
     }
-    CAISSON_TRY(loop_.run());
+    return restart_;
+}
+
+wire::Launch Supervisor::next_launch() const {
+    auto next = launch_;
+    next.set_template_directory(launch_.restart_template_directory());
+    next.set_fresh(false);
+    next.set_detached(true);
+    return next;
+}
+
+Result<> Supervisor::prepare() {
+    auto& command = add_execution();
+    command.command.assign(launch_.spec().exec().arguments().begin(), launch_.spec().exec().arguments().end());
+    command.stdin_open = launch_.spec().exec().stdin_open();
+    command.terminal = launch_.spec().exec().terminal();
+    command.timeout_ms = launch_.spec().timeout_ms();
+    CAISSON_TRY(listen());
+    signals_ = CAISSON_TRY(os::make_signal_fd({SIGTERM, SIGINT, SIGHUP}));
+    if (standing_.delay.count() > 0) {
+        loop_.after(standing_.delay, [this] {
+            if (phase_ != Phase::kWaiting) return;
+            if (auto begun = start(); !begun) give_up(begun.error());
+        });
+    } else {
+        CAISSON_TRY(start());
+    }
+    CAISSON_TRY(loop_.watch(signals_.get(), EPOLLIN, [this](std::uint32_t) { on_signal(); }));
+    for (auto& client : clients_) {
+        // Of a box that is started detached the launcher only hears whether it runs.
+        if (!launch_.detached()) open_for(client, command, command.stdin_open);
+        CAISSON_TRY(loop_.watch(client.fd.get(), EPOLLIN, [this, &client](std::uint32_t) { on_client(client); }));
+    }
+    if (standing_.listener)
+        CAISSON_TRY(loop_.watch(standing_.listener.get(), EPOLLIN, [this](std::uint32_t) { on_listener(); }));
     return {};
 }
 
 Result<> Supervisor::start() {
     std::fprintf(stderr, "caisson-shim: %s\n", launch_.engine().c_str());
-    vmm::MachinePlan plan;
-    plan.start = launch_.template_directory().empty() ? vmm::MachinePlan::Start::kCold
-                                                      : vmm::MachinePlan::Start::kRestore;
-    plan.shape = shape_from(launch_.shape());
-    plan.accelerator = accelerator_from(launch_.shape());
-    plan.tsc_khz = launch_.shape().tsc_khz();
-    plan.kvm_source_fd = kShimKvmFd;
-    plan.template_directory = launch_.template_directory();
-    plan.disk = vmm::Disk{launch_.overlay_path(), launch_.base_disk_path(), launch_.disk_bytes()};
-    auto assets = from_message(launch_.assets());
-    if (plan.start == vmm::MachinePlan::Start::kCold) {
-        plan.template_directory = launch_.box_directory() + "/boot";
-        CAISSON_TRY(os::make_directories(plan.template_directory, 0700));
-        CAISSON_TRY(vmm::write_initramfs(assets, plan.template_directory));
-    }
-    vm_ = CAISSON_TRY(vmm::start_vm(plan, assets));
+    CAISSON_TRY(start_machine());
     timings_.set_vmm_started(mark());
+    phase_ = Phase::kStarting;
     agent_ = std::make_unique<wire::Connection>(vm_.agent.get());
     CAISSON_TRY(vmm::greet(*agent_));
-
-    signals_ = CAISSON_TRY(os::make_signal_fd({SIGTERM, SIGINT, SIGHUP}));
-    CAISSON_TRY(loop_.watch(signals_.get(), EPOLLIN, [this](std::uint32_t) { on_signal(); }));
-    CAISSON_TRY(loop_.watch(client_fd_.get(), EPOLLIN, [this](std::uint32_t) { guard(on_client(), Peer::kClient); }));
     CAISSON_TRY(loop_.watch(vm_.console.get(), EPOLLIN, [this](std::uint32_t) { on_console(); }));
-    CAISSON_TRY(loop_.watch(vm_.agent.get(), EPOLLIN, [this](std::uint32_t) { guard(on_agent(), Peer::kGuest); }));
-    CAISSON_TRY(loop_.watch(vm_.qmp.get(), EPOLLIN, [this](std::uint32_t) { guard(on_qmp(), Peer::kGuest); }));
+    CAISSON_TRY(loop_.watch(vm_.agent.get(), EPOLLIN, [this](std::uint32_t) { guard_guest(on_agent()); }));
+    CAISSON_TRY(loop_.watch(vm_.qmp.get(), EPOLLIN, [this](std::uint32_t) { guard_guest(on_qmp()); }));
     CAISSON_TRY(loop_.watch(vm_.process.pidfd().get(), EPOLLIN, [this](std::uint32_t) { on_vmm_exit(); }));
     CAISSON_TRY(flush_agent());
     start_timer_ = loop_.after(milliseconds(launch_.start_deadline_ms()), [this] {
@@ -90,23 +141,68 @@ Result<> Supervisor::start() {
     });
 
     // While the machine comes up: who supervises this box now.
-    database_ = CAISSON_TRY(store::Database::open(launch_.database()));
-    CAISSON_TRY(database_->set_box_running(launch_.box_id(), CAISSON_TRY(this_process())));
+    if (launch_.without_command()) return {};
+    if (!standing_.database) standing_.database = CAISSON_TRY(store::Database::open(launch_.database()));
+    return standing_.database->set_box_owner(launch_.box_id(), CAISSON_TRY(this_process()), launch_.engine());
+}
+
+// The life could not begin. What there is of it ends here, without the events of a machine that was watched.
+void Supervisor::give_up(const Error& error) {
+    fail(error, false);
+    if (finished_) return;
+    vm_.init = jail::Init();
+    vm_.process = os::Process();
+    kill_strays(launch_.box_directory());
+    finish();
+}
+
+Result<> Supervisor::start_machine() {
+    vmm::MachinePlan plan;
+    plan.start = launch_.template_directory().empty() ? vmm::MachinePlan::Start::kCold
+                                                      : vmm::MachinePlan::Start::kRestore;
+    plan.shape = shape_from(launch_.shape());
+    plan.accelerator = accelerator_from(launch_.shape());
+    plan.tsc_khz = launch_.shape().tsc_khz();
+    plan.kvm_source_fd = kShimKvmFd;
+    plan.template_directory = launch_.template_directory();
+    plan.disk = vmm::Disk{launch_.overlay_path(), launch_.base_disk_path(), launch_.spec().disk_bytes()};
+    auto assets = from_message(launch_.assets());
+    if (plan.start == vmm::MachinePlan::Start::kCold) {
+        plan.template_directory = launch_.box_directory() + "/boot";
+        CAISSON_TRY(os::make_directories(plan.template_directory, 0700));
+        CAISSON_TRY(vmm::write_initramfs(assets, plan.template_directory));
+    }
+    vm_ = CAISSON_TRY(vmm::start_vm(plan, assets));
     return {};
 }
 
-void Supervisor::guard(const Result<>& result, Peer peer) {
-    if (result) return;
-    if (peer == Peer::kClient) return client_gone();
-    Error error = result.error();
-    if (error.code == Errc::kProtocol) error.message = "the guest broke the protocol: " + error.message;
-    stop_listening_to_agent();
-    fail(error, false);
+// The command runs, or the box is one without.
+void Supervisor::begin_running() {
+    phase_ = Phase::kRunning;
+    running_since_ = std::chrono::steady_clock::now();
+    loop_.cancel(start_timer_);
+    timings_.set_command_started(mark());
+    wire::FromShim launched;
+    launched.mutable_launched();
+    for (auto& client : clients_)
+        if (client.launcher) send(client, launched);
+    if (launch_.without_command()) return;
+    note(standing_.database->set_box_running(launch_.box_id(), os::unix_ms()));
+    if (auto limit = launch_.spec().max_duration_ms(); limit > 0)
+        loop_.after(milliseconds(limit), [this, limit] {
+            stop_kind_ = wire::Ended::TIMED_OUT;
+            no_restart_ = true;
+            begin_stop(milliseconds(launch_.spec().stop_timeout_ms()),
+                       "it ran for its longest time, " + std::to_string(limit / 1000) + " s");
+        });
+    watch_host_clock();
+    arm_idle_timer();
+    begin_health_checks();
 }
 
 // A guest that broke the rules once is not listened to any more.
 void Supervisor::stop_listening_to_agent() {
-    if (agent_closed_) return;
+    if (agent_closed_ || !agent_) return;
     agent_closed_ = true;
     loop_.unwatch(vm_.agent.get());
 }
@@ -151,21 +247,50 @@ void Supervisor::end(wire::Ended::Kind kind, int code, std::string reason) {
     if (phase_ >= Phase::kEnding) return;
     phase_ = Phase::kEnding;
     loop_.cancel(start_timer_);
-    loop_.cancel(timeout_timer_);
+    loop_.cancel(idle_timer_);
+    loop_.cancel(health_timer_);
     ended_.set_kind(kind);
     ended_.set_code(code);
     ended_.set_reason(std::move(reason));
     const bool forced = kind == wire::Ended::TIMED_OUT || stop_asked_;
     bool guest_alive = kind != wire::Ended::FAILED && vm_.process.running();
-    if (!launch_.auto_remove() && guest_alive && !agent_closed_) return sync_guest(forced ? kForcedSyncGrace : kSyncGrace);
+    if (!launch_.spec().auto_remove() && guest_alive && !agent_closed_)
+        return sync_guest(forced ? kForcedSyncGrace : kSyncGrace);
     kill_vmm();
+}
+
+// Asks the command to end; the box ends with it. Who asks again is told to be patient by the same end.
+void Supervisor::begin_stop(milliseconds grace, const std::string& reason) {
+    if (phase_ >= Phase::kEnding || !stop_reason_.empty()) return;
+    stop_reason_ = reason;
+    no_restart_ = true;
+    if (phase_ < Phase::kRunning) {
+        stop_asked_ = true;
+        return end(wire::Ended::SIGNALLED, SIGKILL, reason);
+    }
+    record_state(store::BoxState::kStopping, reason);
+    if (paused_) note(send_qmp("cont"));
+    const int signal = launch_.spec().stop_signal() > 0 ? launch_.spec().stop_signal() : SIGTERM;
+    guard_guest(signal_execution(kMainExecution, signal, false));
+    loop_.after(grace, [this] { kill_command(stop_reason_); });
+}
+
+void Supervisor::kill_command(const std::string& reason) {
+    if (phase_ != Phase::kRunning) return;
+    guard_guest(signal_execution(kMainExecution, SIGKILL, true));
+    loop_.after(kKillGrace, [this, reason] {
+        if (phase_ >= Phase::kEnding) return;
+        stop_asked_ = true;
+        end(stop_kind_ == wire::Ended::TIMED_OUT ? stop_kind_ : wire::Ended::SIGNALLED, SIGKILL, reason);
+    });
 }
 
 void Supervisor::sync_guest(milliseconds grace) {
     phase_ = Phase::kSyncing;
+    if (paused_) note(send_qmp("cont"));
     wire::ToAgent message;
     message.mutable_shutdown()->set_sync(true);
-    if (!wire::append_control(agent_->out(), message) || !flush_agent()) return kill_vmm();
+    if (!send_to_agent(message)) return kill_vmm();
     loop_.after(grace, [this] { kill_vmm(); });
 }
 
@@ -173,7 +298,13 @@ void Supervisor::kill_vmm() {
     if (phase_ == Phase::kGone) return;
     phase_ = Phase::kGone;
     vm_.init.kill();
-    static_cast<void>(vm_.process.send_signal(SIGKILL));
+    // There may be none: the machine could not be started, or it is not time yet.
+    if (!vm_.process.running() && !vmm_exited_) {
+        vmm_exited_ = true;
+        kill_strays(launch_.box_directory());
+    } else {
+        static_cast<void>(vm_.process.send_signal(SIGKILL));
+    }
     if (vm_.init.known())
         static_cast<void>(loop_.watch(vm_.init.pidfd().get(), EPOLLIN, [this](std::uint32_t) {
             loop_.unwatch(vm_.init.pidfd().get());
@@ -185,7 +316,8 @@ void Supervisor::kill_vmm() {
 }
 
 void Supervisor::remove_what_the_vmm_does_not_need() {
-    if (launch_.auto_remove()) static_cast<void>(os::remove_tree(launch_.box_directory()));
+    if (launch_.spec().auto_remove() && !launch_.without_command())
+        static_cast<void>(os::remove_tree(launch_.box_directory()));
 }
 
 void Supervisor::check_gone() {
@@ -195,78 +327,111 @@ void Supervisor::check_gone() {
     finish();
 }
 
-// Everything is gone: record it, tell the client, leave.
+// Everything of this life is gone: record it, tell the clients.
 void Supervisor::finish() {
     if (finished_) return;
     finished_ = true;
+    on_console();
     timings_.set_vmm_gone(mark());
-    if (database_) record_end();
+    restart_ = wants_restart();
+    if (!launch_.without_command()) record_end();
     timings_.set_removed(mark());
     *ended_.mutable_timings() = timings_;
-    if (!client_closed_) {
-        wire::FromShim message;
-        if (start_failed_) {
-            *message.mutable_start_failed() = *start_failed_;
-            static_cast<void>(append_message(message));
-        }
-        if (error_) *message.mutable_error() = *error_;
-        else *message.mutable_ended() = ended_;
-        static_cast<void>(append_message(message));
-        // The client may be slow to take the last output; it has all the time it wants, as long as it lives.
-        static_cast<void>(os::set_nonblocking(client_fd_.get(), false));
-        while (client_.queued_bytes() > 0) {
-            if (!client_.flush()) break;
-            if (client_.queued_bytes() == 0) break;
-            struct pollfd wanted[] = {{client_fd_.get(), POLLOUT, 0}, {signals_.get(), POLLIN, 0}};
-            ::poll(wanted, 2, -1);
-            if (wanted[1].revents != 0) break;  // told to stop: everything is recorded, only the client is left
-        }
-    }
+    tell_clients_the_end();
+    if (standing_.listener) loop_.unwatch(standing_.listener.get());
     loop_.stop();
 }
 
+bool Supervisor::wants_restart() const {
+    if (stop_asked_ || no_restart_ || launch_.without_command() || launch_.spec().auto_remove()) return false;
+    // What never began once would not begin the next time.
+    if ((error_ || start_failed_) && standing_.restarts == 0) return false;
+    switch (launch_.spec().restart()) {
+        case wire::BoxSpec::ALWAYS: return true;
+        case wire::BoxSpec::ON_FAILURE: {
+            const auto limit = launch_.spec().restart_limit();
+            const bool failed = ended_.kind() != wire::Ended::EXITED || ended_.code() != 0;
+            return failed && (limit == 0 || standing_.restarts < limit);
+        }
+        default: return false;
+    }
+}
+
 void Supervisor::record_end() {
+    if (!standing_.database) return;
+    auto& database = *standing_.database;
     Result<> recorded;
-    if (launch_.auto_remove()) {
+    const auto end = end_record(ended_.kind(), ended_.code(), ended_.reason());
+    if (restart_) {
+        recorded = database.restart_box(launch_.box_id(), end);
+        // Twice as long each time, unless the life that ended was long enough to count as one.
+        const bool lasted = std::chrono::steady_clock::now() - running_since_ > limits::kRestartForgiven &&
+                            running_since_ != std::chrono::steady_clock::time_point();
+        auto delay = lasted || standing_.restarts == 0 ? limits::kFirstRestartDelay : standing_.delay * 2;
+        standing_.delay = std::min(delay, limits::kLongestRestartDelay);
+        ++standing_.restarts;
+    } else if (launch_.spec().auto_remove() || (launch_.fresh() && error_)) {
         // Again: the VMM may have been writing while the first sweep ran.
         auto removed = os::remove_tree(launch_.box_directory());
-        recorded = removed ? database_->remove_box(launch_.box_id()) : std::move(removed);
+        recorded = removed ? database.remove_box(launch_.box_id()) : std::move(removed);
     } else {
-        bool failed = ended_.kind() == wire::Ended::FAILED;
-        int code = ended_.kind() == wire::Ended::SIGNALLED   ? 128 + ended_.code()
-                   : ended_.kind() == wire::Ended::TIMED_OUT ? 124
-                   : failed                                  ? 125
-                                                             : ended_.code();
-        recorded = database_->finish_box(launch_.box_id(), failed ? store::BoxState::kFailed : store::BoxState::kStopped,
-                                         code, ended_.reason(), os::unix_ms());
+        const bool failed = ended_.kind() == wire::Ended::FAILED;
+        recorded = database.finish_box(launch_.box_id(), failed ? store::BoxState::kFailed : store::BoxState::kStopped, end);
     }
     // The next process that opens the home does what could not be done here.
-    if (!recorded) std::fprintf(stderr, "caisson-shim: %s\n", recorded.error().to_string().c_str());
+    note(recorded);
 }
 
-// The box goes on without its client. What the command writes from now on is taken and dropped.
-Result<> Supervisor::let_client_go() {
-    if (phase_ != Phase::kRunning) return failure(Errc::kProtocol, "the client left a box that does not run");
-    wire::FromShim message;
-    message.mutable_detached();
-    CAISSON_TRY(append_message(message));
-    detached_ = true;
-    // What the client took without giving credit yet must not hold the command up.
-    for (auto channel : {wire::Channel::kStdout, wire::Channel::kStderr}) grant_output(channel);
-    return {};
-}
-
-void Supervisor::client_gone() {
-    if (client_closed_) return;
-    client_closed_ = true;
-    loop_.unwatch(client_fd_.get());
-    if (detached_) {
-        client_fd_.reset();
-        if (auto flushed = flush_agent(); !flushed) fail(flushed.error(), false);
-        return;
+void Supervisor::tell_clients_the_end() {
+    wire::FromShim end;
+    if (error_) *end.mutable_error() = *error_;
+    else *end.mutable_ended() = ended_;
+    for (auto& client : clients_) {
+        if (client.broken) continue;
+        for (auto& [number, execution] : executions_) {
+            auto* attachment = execution->attachment_of(client);
+            if (attachment == nullptr || number == kMainExecution) continue;
+            wire::FromShim cut_short;
+            cut_short.mutable_execution_ended()->set_kind(wire::Ended::FAILED);
+            cut_short.mutable_execution_ended()->set_reason("the box ended");
+            send(client, cut_short);
+        }
+        auto* command = find_execution(kMainExecution);
+        const bool hears = client.launcher || (command != nullptr && command->attachment_of(client) != nullptr);
+        if (!hears) continue;
+        if (start_failed_) {
+            wire::FromShim message;
+            *message.mutable_start_failed() = *start_failed_;
+            send(client, message);
+        }
+        send(client, end);
     }
-    stop_asked_ = true;
-    end(wire::Ended::SIGNALLED, SIGKILL, "the process that started the box went away");
+    // The launcher may be slow to take the last output; it has all the time it wants, as long as it lives.
+    const auto patience = std::chrono::steady_clock::now() + kFarewellGrace;
+    for (;;) {
+        std::vector<struct pollfd> wanted{{signals_.get(), POLLIN, 0}};
+        bool launcher_waits = false;
+        for (auto& client : clients_) {
+            if (client.broken || !client.connection.flush()) client.broken = true;
+            if (client.broken || client.connection.queued_bytes() == 0) continue;
+            launcher_waits = launcher_waits || client.launcher;
+            wanted.push_back({client.fd.get(), POLLOUT, 0});
+        }
+        const auto left = std::chrono::duration_cast<milliseconds>(patience - std::chrono::steady_clock::now());
+        if (wanted.size() == 1 || (!launcher_waits && left.count() <= 0)) break;
+        ::poll(wanted.data(), wanted.size(), launcher_waits ? -1 : static_cast<int>(left.count()));
+        if (wanted[0].revents != 0) break;  // told to stop: everything is recorded, only the clients are left
+    }
+}
+
+void Supervisor::record_state(store::BoxState state, const std::string& reason) {
+    if (standing_.database && !launch_.without_command())
+        note(standing_.database->set_box_state(launch_.box_id(), state, reason));
+}
+
+// What does not stop the box is for whoever reads its supervisor's log.
+void Supervisor::note(const Result<>& result) const {
+    if (!result) std::fprintf(stderr, "caisson-shim: %s\n", result.error().to_string().c_str());
 }
 
 void Supervisor::on_signal() {
@@ -280,7 +445,20 @@ void Supervisor::on_signal() {
 }
 
 void Supervisor::on_console() {
-    if (!console_.read_from(vm_.console.get())) loop_.unwatch(vm_.console.get());
+    if (!vm_.console) return;
+    auto keep = [this](base::ByteView bytes) {
+        if (launch_.without_command() || (phase_ == Phase::kGone && launch_.spec().auto_remove())) return;
+        if (!standing_.console_log) {
+            auto opened = LogWriter::open(launch_.box_directory(), kConsoleLog);
+            if (!opened) return;
+            standing_.console_log.emplace(std::move(*opened));
+        }
+        standing_.console_log->append(LogSource::kConsole, bytes, os::unix_ns());
+    };
+    if (!console_.read_from(vm_.console.get(), keep)) {
+        loop_.unwatch(vm_.console.get());
+        vm_.console.reset();
+    }
 }
 
 void Supervisor::on_vmm_exit() {
@@ -289,7 +467,7 @@ void Supervisor::on_vmm_exit() {
     auto status = vm_.process.wait();
     if (phase_ < Phase::kEnding) {
         // What the guest said before it went is still in the socket; the command's own end may be in there.
-        guard(on_agent(), Peer::kGuest);
+        guard_guest(on_agent());
         static_cast<void>(on_qmp());
     }
     if (phase_ < Phase::kEnding) {
@@ -305,6 +483,10 @@ void Supervisor::on_vmm_exit() {
     check_gone();
 }
 
+Result<> Supervisor::send_qmp(const std::string& command) {
+    return os::write_all(vm_.qmp.get(), vmm::qmp_command(command));
+}
+
 // One read for each time the socket is readable: a VMM that never stops talking must not keep the loop from the rest.
 Result<> Supervisor::on_qmp() {
     std::uint8_t buffer[16384];
@@ -318,14 +500,113 @@ Result<> Supervisor::on_qmp() {
         if (message->kind != vmm::QmpMessage::Kind::kEvent) continue;
         if (message->event == "SHUTDOWN" && shutdown_reason_.empty()) shutdown_reason_ = message->reason;
         if (message->event == "GUEST_PANICKED") shutdown_reason_ = "its kernel panicked";
+        if (message->event == "STOP") on_machine_stopped();
+        if (message->event == "RESUME") on_machine_resumed();
         // QEMU stops the machine when the host's disk is full. It goes on as soon as there is room again.
-        if (message->event == "BLOCK_IO_ERROR" && message->no_space && disk_full_timer_ == 0)
+        if (message->event == "BLOCK_IO_ERROR" && message->no_space && disk_full_timer_ == 0) {
+            if (!disk_full_ && phase_ == Phase::kRunning && !paused_)
+                record_state(store::BoxState::kPaused, "the host's disk is full; it goes on when there is room");
+            disk_full_ = true;
             disk_full_timer_ = loop_.after(kDiskFullRetry, [this] {
                 disk_full_timer_ = 0;
-                if (phase_ < Phase::kGone) static_cast<void>(os::write_all(vm_.qmp.get(), vmm::qmp_command("cont")));
+                if (phase_ < Phase::kGone && !paused_) note(send_qmp("cont"));
+                // No further complaint for a while: there is room.
+                loop_.after(kDiskRoomPatience, [this] {
+                    if (!disk_full_ || disk_full_timer_ != 0) return;
+                    disk_full_ = false;
+                    if (phase_ == Phase::kRunning && !paused_ && stop_reason_.empty())
+                        record_state(store::BoxState::kRunning, "");
+                });
             });
+        }
     }
     return qmp_rate_.check(qmp_.lines(), std::chrono::steady_clock::now());
+}
+
+void Supervisor::on_machine_stopped() {
+    if (awaiting_pause_.empty() || phase_ != Phase::kRunning) return;
+    paused_ = true;
+    record_state(store::BoxState::kPaused, "it was asked to");
+    wire::FromShim done;
+    done.mutable_done();
+    for (auto* client : std::exchange(awaiting_pause_, {})) send(*client, done);
+}
+
+void Supervisor::on_machine_resumed() {
+    if (!paused_) return;
+    paused_ = false;
+    if (phase_ != Phase::kRunning) return;
+    if (stop_reason_.empty()) record_state(store::BoxState::kRunning, "");
+    // Its time stood still.
+    guard_guest(set_guest_clock());
+}
+
+// The host slept, or somebody set its clock.
+void Supervisor::watch_host_clock() {
+    host_clock_ = os::Fd(::timerfd_create(CLOCK_REALTIME, TFD_CLOEXEC | TFD_NONBLOCK));
+    if (!host_clock_) return note(base::failure_errno("cannot watch the host's clock"));
+    auto arm = [this] {
+        struct itimerspec never {};
+        never.it_value.tv_sec = INT64_MAX / 1000000000;  // the kernel's own end of time
+        return ::timerfd_settime(host_clock_.get(), TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, &never, nullptr) == 0;
+    };
+    if (!arm()) return note(base::failure_errno("cannot watch the host's clock"));
+    note(loop_.watch(host_clock_.get(), EPOLLIN, [this, arm](std::uint32_t) {
+        std::uint64_t ignored = 0;
+        static_cast<void>(!::read(host_clock_.get(), &ignored, sizeof ignored));  // ECANCELED is what it waited for
+        if (!arm()) loop_.unwatch(host_clock_.get());
+        if (phase_ == Phase::kRunning && !paused_ && !clock_asked_) guard_guest(set_guest_clock());
+    }));
+}
+
+// Idle is what the host can see: nobody listens to the command and nothing was started beside it. What the guest does
+// or says does not count, so it cannot pretend.
+void Supervisor::arm_idle_timer() {
+    const auto timeout = launch_.spec().idle_timeout_ms();
+    if (timeout == 0) return;
+    loop_.cancel(std::exchange(idle_timer_, 0));
+    if (phase_ != Phase::kRunning || watched_by_somebody()) return;
+    idle_timer_ = loop_.after(milliseconds(timeout), [this, timeout] {
+        if (watched_by_somebody()) return;
+        note(standing_.database->set_stop_requested(launch_.box_id()));
+        begin_stop(milliseconds(launch_.spec().stop_timeout_ms()), "it was idle for " + std::to_string(timeout / 1000) + " s");
+    });
+}
+
+void Supervisor::begin_health_checks() {
+    if (!launch_.spec().has_health() || launch_.spec().health().command_size() == 0) return;
+    health_ = "starting";
+    note(standing_.database->set_box_health(launch_.box_id(), health_));
+    health_timer_ = loop_.after(milliseconds(launch_.spec().health().interval_ms()), [this] { check_health(); });
+}
+
+void Supervisor::check_health() {
+    if (phase_ != Phase::kRunning) return;
+    const auto& health = launch_.spec().health();
+    auto again = [this, &health] {
+        health_timer_ = loop_.after(milliseconds(health.interval_ms()), [this] { check_health(); });
+    };
+    if (paused_) return again();
+    wire::Exec exec = launch_.spec().exec();
+    exec.clear_arguments();
+    for (const auto& word : health.command()) exec.add_arguments(word);
+    exec.set_stdin_open(false);
+    exec.set_terminal(false);
+    auto& check = add_execution();
+    check.timeout_ms = health.timeout_ms();
+    check.on_end = [this, again, &health](const wire::ExecutionEnded& ended) {
+        const bool good = ended.kind() == wire::Ended::EXITED && ended.code() == 0;
+        const bool young = std::chrono::steady_clock::now() - running_since_ < milliseconds(health.start_period_ms());
+        if (good) health_failures_ = 0;
+        else if (!young || health_ != "starting") ++health_failures_;
+        const std::string now = good ? "healthy" : health_failures_ >= health.retries() ? "unhealthy" : health_;
+        if (now != health_) {
+            health_ = now;
+            note(standing_.database->set_box_health(launch_.box_id(), health_));
+        }
+        again();
+    };
+    guard_guest(ask_for_execution(check, std::move(exec)));
 }
 
 }  // namespace caisson::box

@@ -1,16 +1,19 @@
-// The supervisor of one box: an event loop between its client, its VMM and its guest, from launch to removal.
+// The supervisor of one box: an event loop between its clients, its VMM and its guest, from launch to removal. One
+// object is one life of the box; a policy that starts it again makes the next one.
 //
-// What the box is and how it ends is in supervisor.cc; what client and guest say to each other through it, and what it
-// tells the guest itself, is in supervisor_dialogue.cc.
+// How the box lives and ends is in supervisor.cc; what passes between it and the guest is in supervisor_guest.cc; what
+// clients ask of it, over the launcher's socket and the one in the box's directory, in supervisor_clients.cc.
 #pragma once
 
 #include <chrono>
+#include <list>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
 
+#include "box/live_execution.h"
 #include "box/shim.h"
-#include "box/stream_rules.h"
 #include "os/loop.h"
 #include "store/database.h"
 #include "vmm/qmp.h"
@@ -20,93 +23,171 @@
 
 namespace caisson::box {
 
-// Lives on the only thread of its process. The state only moves forward.
+// Somebody at the other end of a socket: the process that launched the box, or one that found it later.
+struct Client {
+    explicit Client(os::Fd socket) : fd(std::move(socket)), connection(fd.get()) {}
+    os::Fd fd;
+    wire::Connection connection;
+    bool launcher = false;  // the box ends with it, unless it is detached
+    bool greeted = false;
+    bool broken = false;    // it is gone, and taken off the list after the round that found it out
+};
+
+// How a life or an execution ended, as records keep it.
+store::EndRecord end_record(wire::Ended::Kind kind, int code, const std::string& reason);
+
+// What outlives a life of the box.
+struct Standing {
+    os::Fd listener;    // in the box's directory, see shim.h
+    std::optional<store::Database> database;
+    std::optional<LogWriter> output_log, console_log;
+    std::uint32_t restarts = 0;
+    std::chrono::milliseconds delay{0};  // before the next life
+};
+
+// Lives on the only thread of its process. The phase only moves forward.
 class Supervisor {
   public:
-    Supervisor(os::Loop loop, os::Fd client, wire::Launch launch)
-        : loop_(std::move(loop)),
-          client_fd_(std::move(client)),
-          client_(client_fd_.get()),
-          launch_(std::move(launch)),
-          started_(std::chrono::steady_clock::now()) {}
+    // `launcher` may be empty.
+    Supervisor(os::Loop loop, os::Fd launcher, wire::Launch launch, Standing& standing);
+    ~Supervisor();
 
-    // Returns when everything of the box is gone, whether it ever ran or not. Errors are the event loop's own.
-    Result<> run();
+    // Returns when everything of this life is gone, whether it ever began or not; the box's directory and record are
+    // dealt with. true: the box is to be started again, with next_launch(). Errors are the event loop's own.
+    Result<bool> run();
+    wire::Launch next_launch() const;
 
   private:
-    enum class Phase { kStarting, kConfiguring, kRunning, kEnding, kSyncing, kGone };
-    enum class Peer { kClient, kGuest };
+    enum class Phase { kWaiting, kStarting, kConfiguring, kRunning, kEnding, kSyncing, kGone };
 
-    // ---- the box's life ----
+    // ---- the box's life (supervisor.cc) ----
     std::uint32_t mark() const;
+    Result<> prepare();
     Result<> start();
-    void guard(const Result<>& result, Peer peer);
+    Result<> start_machine();
+    void give_up(const Error& error);
+    void begin_running();
+    void guest_failed(const Error& error);
     Error explain(Error error, bool ended);
     void fail(const Error& error, bool no_answer);
     void end(wire::Ended::Kind kind, int code, std::string reason);
+    void begin_stop(std::chrono::milliseconds grace, const std::string& reason);
+    void kill_command(const std::string& reason);
     void sync_guest(std::chrono::milliseconds grace);
     void kill_vmm();
     void remove_what_the_vmm_does_not_need();
     void check_gone();
     void finish();
+    bool wants_restart() const;
     void record_end();
-    void client_gone();
-    Result<> let_client_go();
-    void grant_output(wire::Channel channel);
+    void tell_clients_the_end();
+    void record_state(store::BoxState state, const std::string& reason);
+    void note(const Result<>& result) const;
     void on_signal();
     void stop_listening_to_agent();
     void on_agent_closed();
     void on_console();
     void on_vmm_exit();
     Result<> on_qmp();
+    void on_machine_stopped();
+    void on_machine_resumed();
+    Result<> send_qmp(const std::string& command);
+    void watch_host_clock();
+    void arm_idle_timer();
+    void begin_health_checks();
+    void check_health();
 
-    // ---- what passes between client and guest ----
-    Result<> append_message(const wire::FromShim& message);
+    // ---- what passes between it and the guest (supervisor_guest.cc) ----
+    void guard_guest(const Result<>& result);
+    Result<> send_to_agent(const wire::ToAgent& message);
     Result<> flush_agent();
-    Result<> flush_client();
+    std::size_t most_agent_queue() const;
     Result<> on_agent();
-    Result<> pass_to_client(const wire::FrameView& frame);
+    Result<> stream_from_guest(const wire::FrameView& frame);
+    void regrant(LiveExecution& execution, wire::Channel channel);
+    void regrant_all(LiveExecution& execution);
     Result<> on_agent_message(base::ByteView payload);
     Result<> on_hello(const wire::Hello& hello);
+    Result<> on_started(const wire::Started& started);
+    Result<> on_start_failed(const wire::StartFailed& failed);
+    Result<> on_exited(const wire::Exited& exited);
     Result<> on_clock_set();
-    Result<> start_command_once_clock_is_right(std::chrono::steady_clock::duration lateness);
-    void on_timeout();
-    Result<> on_client();
-    Result<> pass_to_agent(const wire::FrameView& frame);
-    Result<> on_client_message(const wire::ToShim& message);
+    Result<> set_guest_clock();
+    Result<> clock_is_right(std::chrono::steady_clock::duration lateness);
+    Result<> start_command();
+    Result<> signal_execution(std::uint32_t number, int signal, bool all);
+    void on_execution_timeout(std::uint32_t number);
+    LiveExecution& add_execution();
+    LiveExecution* find_execution(std::uint32_t number);
+    void forget_execution(std::uint32_t number);
+    Result<> ask_for_execution(const LiveExecution& execution, wire::Exec exec);
+
+    // ---- clients (supervisor_clients.cc) ----
+    Result<> listen();
+    Result<> add_client(os::Fd socket, bool launcher);
+    void on_listener();
+    void on_client(Client& client);
+    Result<> read_client(Client& client);
+    void client_gone(Client& client);
+    void sweep_clients();
+    void send(Client& client, const wire::FromShim& message);
+    void flush(Client& client);
+    void refuse(Client& client, const Error& error);
+    Result<> stream_from_client(Client& client, const wire::FrameView& frame);
+    Result<> on_client_message(Client& client, wire::ToShim& message);
+    Result<> start_execution(Client& client, wire::StartExecution& request);
+    void attach(Client& client, const wire::Attach& request);
+    void open_for(Client& client, LiveExecution& execution, bool input);
+    void let_go(Client& client);
+    void detach_execution(LiveExecution& execution);
+    void request_stop(Client& client, const wire::StopBox& request);
+    void pause(Client& client);
+    void resume(Client* client);
+    void status(Client& client);
+    bool watched_by_somebody() const;
 
     os::Loop loop_;
-    os::Fd client_fd_;
-    wire::Connection client_;
     wire::Launch launch_;
+    Standing& standing_;
     std::chrono::steady_clock::time_point started_;
+    std::list<Client> clients_;
     vmm::Vm vm_;
     std::unique_ptr<wire::Connection> agent_;
     os::Fd signals_;
+    os::Fd host_clock_;
     vmm::QmpParser qmp_;
     vmm::QmpRate qmp_rate_;
     vmm::ConsoleTail console_;
-    std::optional<store::Database> database_;
-    StreamRules streams_{kMainExecution};
-    Phase phase_ = Phase::kStarting;
+    std::map<std::uint32_t, std::unique_ptr<LiveExecution>> executions_;
+    std::uint32_t next_execution_ = kMainExecution;
+    Phase phase_ = Phase::kWaiting;
     os::Loop::TimerId start_timer_ = 0;
-    os::Loop::TimerId timeout_timer_ = 0;
     os::Loop::TimerId disk_full_timer_ = 0;
+    os::Loop::TimerId idle_timer_ = 0;
+    os::Loop::TimerId health_timer_ = 0;
     wire::Timings timings_;
     wire::Ended ended_;
     std::optional<wire::ShimError> error_;
     std::optional<wire::StartFailed> start_failed_;
     std::string shutdown_reason_;
+    std::string stop_reason_;  // why the command is being stopped; empty: it is not
+    wire::Ended::Kind stop_kind_ = wire::Ended::EXITED;  // TIMED_OUT: a deadline of the box stops it
     std::chrono::steady_clock::time_point clock_sent_;
     int clock_tries_ = 0;
+    bool clock_asked_ = false;
+    std::vector<Client*> awaiting_pause_, awaiting_resume_;
+    std::uint32_t health_failures_ = 0;
+    std::string health_;
+    std::chrono::steady_clock::time_point running_since_;
     bool command_sent_ = false;
-    bool timed_out_ = false;
-    bool stop_asked_ = false;  // by the client, a signal, or the client's end
-    bool client_closed_ = false;
-    bool detached_ = false;
+    bool stop_asked_ = false;  // by a client, a signal, or the client's end: without a word to the command
+    bool no_restart_ = false;
+    bool disk_full_ = false;
+    bool paused_ = false;
     bool agent_closed_ = false;
     bool vmm_exited_ = false;
     bool finished_ = false;
+    bool restart_ = false;
 };
 
 }  // namespace caisson::box

@@ -1,4 +1,4 @@
-// Boxes, images and templates: listing, loading, removing.
+// Images and templates: listing, loading, removing.
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -17,29 +17,6 @@ namespace caisson::cli {
 using nlohmann::json;
 
 namespace {
-
-Result<int> list_boxes(Context& context, const std::string& format) {
-    bool as_json = CAISSON_TRY(wants_json(format));
-    auto runtime = CAISSON_TRY(open_runtime(context));
-    auto boxes = CAISSON_TRY(runtime.boxes());
-    if (as_json) {
-        json list = json::array();
-        for (const auto& box : boxes) {
-            list.push_back({{"id", box.id}, {"name", box.name}, {"image", box.image},
-                            {"command", json::parse(box.command, nullptr, false)}, {"state", box.state},
-                            {"reason", box.reason}, {"created_ms", box.created_ms}, {"finished_ms", box.finished_ms},
-                            {"exit_code", box.exit_code ? json(*box.exit_code) : json(nullptr)}});
-        }
-        print(list);
-        return 0;
-    }
-    std::vector<std::vector<std::string>> rows{{"ID", "NAME", "IMAGE", "STATE", "EXIT", "CREATED"}};
-    for (const auto& box : boxes)
-        rows.push_back({box.id.substr(0, 26), box.name, base::printable(box.image, 60), box.state,
-                        box.exit_code ? std::to_string(*box.exit_code) : "-", format_age(box.created_ms / 1000)});
-    std::fputs(format_table(rows).c_str(), stdout);
-    return 0;
-}
 
 // Opens what the user named before root is dropped: "-" is standard input, a directory is an OCI layout.
 Result<os::Fd> open_source(const std::string& path) {
@@ -156,31 +133,6 @@ Result<int> doctor(Context& context, const std::string& format) {
 }
 
 }  // namespace
-
-void add_box_commands(CLI::App& app, Action& action) {
-    auto format = std::make_shared<std::string>();
-    auto* list = app.add_subcommand("ls", "List boxes that run or were kept")->alias("ps");
-    list->footer("Example:\n  caisson ls --format json");
-    list->add_option("--format", *format, "text or json")->type_name("FORMAT");
-    list->callback([format, &action] { action = [format](Context& context) { return list_boxes(context, *format); }; });
-
-    auto names = std::make_shared<std::vector<std::string>>();
-    auto force = std::make_shared<bool>(false);
-    auto* remove = app.add_subcommand("rm", "Remove boxes");
-    remove->footer("Examples:\n  caisson rm keen-otter-41\n  caisson rm --force keen-otter-41");
-    remove->add_flag("-f,--force", *force, "Kill a box that runs, then remove it");
-    remove->add_option("BOX", *names, "Names, ids or unique beginnings of ids")->required();
-    remove->callback([names, force, &action] {
-        action = [names, force](Context& context) -> Result<int> {
-            auto runtime = CAISSON_TRY(open_runtime(context));
-            for (const auto& name : *names) {
-                CAISSON_TRY(runtime.remove_box(name, *force));
-                std::printf("%s\n", name.c_str());
-            }
-            return 0;
-        };
-    });
-}
 
 void add_image_commands(CLI::App& app, Action& action) {
     auto* group = app.add_subcommand("image", "Work with the local image store");

@@ -14,5 +14,7 @@ Result<std::string> boot_id();
 std::string program_directory();
 // Wall clock, as records keep it: milliseconds since 1970.
 std::int64_t unix_ms();
+// The same in nanoseconds.
+std::int64_t unix_ns();
 
 }  // namespace caisson::os

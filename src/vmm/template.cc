@@ -106,6 +106,10 @@ Result<std::string> template_key(Shape shape, Accelerator accelerator, const Ass
     for (const auto& path : {assets.vmm_root + kQemuPath, assets.kernel, assets.modules_list, assets.modules,
                              assets.agent, assets.vmm_root + "/usr/share/qemu", assets.vmm_root + "/usr/share/seabios", assets.vmm_root + "/usr/lib", base_disk_path}) {
         struct stat info {};
+        if (path.empty()) {  // a template of no image
+            add(path);
+            continue;
+        }
         if (::stat(path.c_str(), &info) != 0) return base::failure_errno("cannot look at " + path);
         add(path);
         for (auto value : {static_cast<std::int64_t>(info.st_dev), static_cast<std::int64_t>(info.st_ino),

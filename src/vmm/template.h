@@ -2,8 +2,9 @@
 //
 // A template belongs to one image: its root disk is mounted and its container made before the machine is frozen, so
 // that a box does not pay for it. What the mount wrote is in the template's own small overlay, which every box copies.
+// A box whose disk was written to starts from a template without an image, whose guest has read nothing of any disk yet.
 //
-// On disk: <templates>/<key>/{mem,state,disk.qcow2,initramfs,info.json}, files 0444; a directory with that name is complete, for it is
+// On disk: <templates>/<key>/{mem,state,disk.qcow2,initramfs,info.json}, without an image no disk.qcow2; files 0444; a directory with that name is complete, for it is
 // renamed into place. The key covers everything that the frozen state depends on, and the host's boot: templates do
 // not outlive it, nor a week (clones share kernel layout and hash seeds, so that these must not live long).
 #pragma once
@@ -50,6 +51,7 @@ struct TemplateInfo {
 
 // 32 hex digits. Files are identified by device, inode, size and change time, which cannot alter unnoticed; hashing
 // 80 MB at each start would cost more than the restore.
+// `base_disk_path` is empty for a template without an image.
 Result<std::string> template_key(Shape shape, Accelerator accelerator, const Assets& assets, const HostProfile& host,
                                  const std::string& base_disk_path);
 
@@ -71,7 +73,7 @@ struct BuildRequest {
     Accelerator accelerator = Accelerator::kTcg;
     int kvm_fd = -1;  // of /dev/kvm, open; under KVM only
     std::uint64_t tsc_khz = 0;
-    std::string base_disk_path;
+    std::string base_disk_path;      // empty: a template without an image
     std::uint64_t disk_bytes = 0;    // virtual size of the base disk
     std::vector<std::string> warm;   // see Prepare in wire/agent.proto
     std::string image;

@@ -122,21 +122,23 @@ class Freezer {
                         return {};
                     }
                     vm_.init.learn();  // before the guest reads anything of the image
-                    CAISSON_TRY(send_prepare());
+                    if (request_.base_disk_path.empty()) save();
+                    else CAISSON_TRY(send_prepare());
                 }
                 if (message.has_configure_failed())
                     return failure(Errc::kGuest, "the guest could not be prepared: " +
                                                      base::printable(message.configure_failed().message(), 1000));
-                if (message.has_prepared() && greeted_ && !saving_) {
-                    saving_ = true;
-                    send_qmp(qmp_migrate_to_file(std::string(kTemplateInJail) + "/state"));
-                    poll_migration();
-                }
+                if (message.has_prepared() && greeted_ && !saving_) save();
             }
             CAISSON_TRY(agent_.flush());
             return loop_.modify(vm_.agent.get(), agent_.wanted_events(true));
         }();
         if (!step) finish(base::failure(step.error()));
+    }
+    void save() {
+        saving_ = true;
+        send_qmp(qmp_migrate_to_file(std::string(kTemplateInJail) + "/state"));
+        poll_migration();
     }
     Result<> send_prepare() {
         wire::ToAgent message;
@@ -244,8 +246,10 @@ Result<> try_bare_machine(const BuildRequest& request, const std::string& direct
 
 tl::expected<void, BuildFailure> freeze(const BuildRequest& request, const std::string& directory, int owner_gone_fd) {
     auto plan = plan_for(request, MachinePlan::Start::kTemplate, directory);
-    plan.disk = Disk{directory + "/disk.qcow2", request.base_disk_path, request.disk_bytes};
-    CAISSON_TRY(create_overlay(plan.disk->overlay_path, request.disk_bytes));
+    if (!request.base_disk_path.empty()) {
+        plan.disk = Disk{directory + "/disk.qcow2", request.base_disk_path, request.disk_bytes};
+        CAISSON_TRY(create_overlay(plan.disk->overlay_path, request.disk_bytes));
+    }
     for (const char* file : {"/mem", "/state"})
         CAISSON_TRY(os::open_file(directory + file, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600));
     BuildFailure failed{Error()};
@@ -286,7 +290,9 @@ tl::expected<std::string, BuildFailure> build_template(const BuildRequest& reque
     if (auto frozen = freeze(request, work.path(), owner_gone_fd); !frozen) return tl::unexpected(std::move(frozen).error());
 
     const Patience patience(request.deadline, owner_gone_fd);
-    for (const char* file : {"/mem", "/state", "/initramfs", "/disk.qcow2"}) {
+    std::vector<const char*> files{"/mem", "/state", "/initramfs"};
+    if (!request.base_disk_path.empty()) files.push_back("/disk.qcow2");
+    for (const char* file : files) {
         CAISSON_TRY(seal_file(work.path() + file));
         CAISSON_TRY(patience.wait(milliseconds(0), "writing the template to the disk took too long"));
     }

@@ -46,12 +46,13 @@ Result<> greet(wire::Connection& agent) {
     return wire::append_control(agent.out(), hello);
 }
 
-bool ConsoleTail::read_from(int fd) {
+bool ConsoleTail::read_from(int fd, const std::function<void(base::ByteView)>& also) {
     std::uint8_t buffer[4096];
     for (int reads = 0; reads < kReadsAtOnce; ++reads) {
         ssize_t got = ::read(fd, buffer, sizeof buffer);
         if (got <= 0) return got != 0;
         append({buffer, static_cast<std::size_t>(got)});
+        if (also) also({buffer, static_cast<std::size_t>(got)});
     }
     return true;
 }

@@ -1,6 +1,7 @@
 // A running virtual machine: QEMU in its jail and the three descriptors that lead to it.
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "base/bytes.h"
@@ -33,8 +34,8 @@ class ConsoleTail {
   public:
     void append(base::ByteView data);
     // Takes what a non-blocking console holds by now, but no more than kReadsAtOnce times 4 KiB: whoever writes faster
-    // than this reads must not keep the caller. false: its end has come.
-    bool read_from(int fd);
+    // than this reads must not keep the caller. false: its end has come. `also` (may be empty) gets the same bytes.
+    bool read_from(int fd, const std::function<void(base::ByteView)>& also = {});
     static constexpr int kReadsAtOnce = 64;  // at least what a socket holds, for the last words of a machine
     // The error of a guest that went wrong, with the likely cause and the console's end as its hint.
     Error explain(Error error, bool process_ended) const;

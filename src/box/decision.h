@@ -1,0 +1,32 @@
+// What run(), create(), plan() and build_template() decide before anything is made.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "box/engine.h"
+#include "image/store.h"
+#include "vmm/shape.h"
+#include "wire/agent.pb.h"
+
+namespace caisson::box {
+
+struct Decision {
+    image::Image image;
+    wire::Exec exec;
+    vmm::Shape shape;
+    Engine engine;
+    std::uint64_t base_disk_bytes = 0;
+};
+
+// Validates; the image must be in the store.
+Result<Decision> decide(const internal::RuntimeState& runtime, const BoxOptions& options);
+// The base disk if it is there. An image that is too large for the usual one has one of the box's own size.
+Result<std::optional<std::string>> cached_base_disk(const internal::RuntimeState& runtime, Decision& decision,
+                                                    std::uint64_t disk_bytes);
+// The same, made if it is missing.
+Result<std::string> ensure_base_disk(internal::RuntimeState& runtime, Decision& decision, std::uint64_t disk_bytes);
+// What of the image is in its template.
+TemplateImage template_image(const image::Image& image, const std::string& base_disk, std::uint64_t disk_bytes);
+
+}  // namespace caisson::box

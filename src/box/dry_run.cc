@@ -1,0 +1,65 @@
+// What a box would be, for people: `run --dry-run`.
+#include "base/text.h"
+#include "box/decision.h"
+#include "box/plan.h"
+#include "box/state.h"
+#include "jail/jail.h"
+#include "vmm/machine.h"
+
+namespace caisson {
+
+namespace {
+// Of one word of a plan.
+constexpr std::size_t kMostShownBytes = 16 * 1024;
+}  // namespace
+
+Result<std::string> Runtime::plan(const BoxOptions& options) {
+    auto decision = CAISSON_TRY(box::decide(*state_, options));
+    auto base_disk = CAISSON_TRY(box::cached_base_disk(*state_, decision, options.disk_bytes));
+    std::string key = "(none yet)";
+    if (base_disk)
+        key = CAISSON_TRY(vmm::template_key(decision.shape, decision.engine.choice.accelerator, decision.engine.assets,
+                                            decision.engine.host, *base_disk));
+    const std::string box_directory = state_->home.boxes() + "/ID";
+    vmm::MachinePlan machine;
+    machine.start = options.cold ? vmm::MachinePlan::Start::kCold : vmm::MachinePlan::Start::kRestore;
+    machine.shape = decision.shape;
+    machine.accelerator = decision.engine.choice.accelerator;
+    machine.tsc_khz = decision.engine.host.tsc_khz;
+    machine.template_directory = options.cold ? box_directory + "/boot" : state_->home.templates() + "/" + key;
+    machine.disk = vmm::Disk{box_directory + "/disk.qcow2",
+                             base_disk.value_or("(root disk of " + decision.image.name + ", not made yet)"),
+                             options.disk_bytes};
+    box::add_hostname(decision.exec, options.hostname.empty() ? "(the end of ID)" : options.hostname);
+    auto jail_plan = vmm::vmm_jail(machine, decision.engine.assets);
+    jail_plan.descriptors = {{0, 1}, {0, 2}, {0, machine.qmp_fd}, {0, machine.agent_fd}, {0, machine.console_fd}};
+
+    // Much of it comes from the image, and this is what one looks at before one trusts it.
+    auto shown = [](const std::string& word) { return base::printable(base::shell_quote(word), kMostShownBytes); };
+    std::string text = "engine     " + decision.engine.describe() + "\n";
+    text += "image      " + decision.image.name + " (" + decision.image.manifest_digest + ")\n";
+    text += "shape      " + decision.shape.to_string() + (options.cold ? ", cold boot" : ", template " + key) +
+            (!options.cold && !vmm::find_template(state_->home.templates(), key) ? " (to be made)" : "") + "\n";
+    std::vector<std::string> words;
+    for (const auto& word : decision.exec.arguments()) words.push_back(shown(word));
+    text += "command    " + base::join(words, " ") + "\n";
+    text += "directory  " + shown(decision.exec.working_directory()) + "\n";
+    text += "user       " + (decision.exec.user().empty() ? std::string("root (the default)") : shown(decision.exec.user())) + "\n";
+    for (const auto& variable : decision.exec.environment()) text += "env        " + shown(variable) + "\n";
+    text += "root       " + base::format_size(options.disk_bytes) + (options.read_only ? ", read-only" : ", read-write") + "\n";
+    for (const auto& tmpfs : options.tmpfs)
+        text += "tmpfs      " + shown(tmpfs.path) + (tmpfs.size_bytes > 0 ? " " + base::format_size(tmpfs.size_bytes) : "") + "\n";
+    text += "limits     cpus " + std::to_string(options.cpu_millis) + "/1000, memory " +
+            base::format_size(options.memory_bytes) +
+            (options.pids_limit > 0 ? ", processes " + std::to_string(options.pids_limit) : "") + "\n";
+    text += "network    none\n";
+    text += jail::describe(jail_plan);
+    words.clear();
+    const auto bwrap = CAISSON_TRY(jail::find_bwrap());
+    for (const auto& word : jail::bwrap_arguments(jail_plan, bwrap, jail::can_forbid_user_namespaces(bwrap)))
+        words.push_back(shown(word));
+    text += "command line of the jailed VMM\n  " + base::join(words, " ") + "\n";
+    return text;
+}
+
+}  // namespace caisson

@@ -1,0 +1,343 @@
+// Making boxes and starting them.
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/id.h"
+#include "base/text.h"
+#include "box/convert.h"
+#include "box/decision.h"
+#include "box/lifecycle.h"
+#include "box/owner.h"
+#include "box/plan.h"
+#include "box/state.h"
+#include "jail/jail.h"
+#include "os/host.h"
+#include "os/random.h"
+#include "vmm/qcow2.h"
+#include "vmm/template.h"
+
+namespace caisson {
+
+using base::failure;
+using internal::BoxState;
+using internal::RuntimeState;
+
+namespace {
+
+// Until a restored guest answers; a loaded host needs seconds, an idle one a twentieth.
+constexpr std::uint32_t kRestoreDeadlineMs = 20000;
+constexpr std::uint32_t kColdDeadlineMs = 120000;
+
+Result<std::string> random_hex(std::size_t bytes) {
+    base::Bytes random(bytes);
+    CAISSON_TRY(os::fill_random(random));
+    return base::to_hex(random);
+}
+
+// How a start goes about its machine.
+struct Start {
+    std::string template_directory;  // empty: cold
+    std::string restart_template;    // see Launch
+    std::string base_disk;
+    box::Engine engine;
+    vmm::Shape shape;
+};
+
+// Writes the record. What it describes is made after this, and undone by whoever finds that this process died.
+Result<store::BoxRecord> insert_record(RuntimeState& runtime, const BoxOptions& options, const box::Decision& decision,
+                                       const std::string& base_disk, const std::vector<std::string>& warm) {
+    store::BoxRecord record;
+    record.image = decision.image.name;
+    record.image_digest = decision.image.manifest_digest;
+    record.command = nlohmann::json(std::vector<std::string>(decision.exec.arguments().begin(), decision.exec.arguments().end()))
+                         .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    record.auto_remove = options.auto_remove;
+    record.base_disk = base_disk;
+    record.created_ms = os::unix_ms();
+    record.owner = CAISSON_TRY(box::this_process());
+    box::SpecParts parts;
+    parts.machine_id = CAISSON_TRY(random_hex(16));
+    parts.base_disk_bytes = decision.base_disk_bytes;
+    parts.warm = warm;
+    constexpr int kNameTries = 8;
+    for (int attempt = 0;; ++attempt) {
+        std::uint8_t random[18];
+        CAISSON_TRY(os::fill_random(random));
+        std::uint8_t id_random[10];
+        std::copy(random, random + 10, id_random);
+        record.id = base::make_ulid(std::chrono::system_clock::now(), id_random);
+        record.name = options.name.empty()
+                          ? base::make_box_name(base::load_le32(random + 10) | std::uint64_t{base::load_le32(random + 14)} << 32)
+                          : options.name;
+        parts.box_id = record.id;
+        if (!box::plan_spec(options, decision.image.config, decision.exec, parts).SerializeToString(&record.spec))
+            return failure(Errc::kInternal, "the box's record could not be packed");
+        std::scoped_lock guard(runtime.database_mutex);
+        auto inserted = runtime.database->insert_box(record);
+        if (inserted) return record;
+        bool again = inserted.error().code == Errc::kAlreadyExists && options.name.empty() && attempt < kNameTries;
+        if (!again) return base::failure(std::move(inserted.error()));
+    }
+}
+
+void undo_record(RuntimeState& runtime, const std::string& id) {
+    static_cast<void>(os::remove_tree(runtime.home.box(id)));
+    std::scoped_lock guard(runtime.database_mutex);
+    static_cast<void>(runtime.database->remove_box(id));
+}
+
+std::shared_ptr<BoxState> state_of(std::shared_ptr<RuntimeState> runtime, const store::BoxRecord& record,
+                                   const wire::BoxSpec& spec) {
+    auto box = std::make_shared<BoxState>();
+    box->runtime = std::move(runtime);
+    box->id = record.id;
+    box->name = record.name;
+    box->auto_remove = record.auto_remove;
+    box->stdin_open = spec.exec().stdin_open();
+    box->terminal = spec.exec().terminal();
+    return box;
+}
+
+// A restored machine goes on with what its template has written; only a cold one begins on an empty overlay.
+Result<> make_overlay(const std::string& directory, const std::string& template_directory, std::uint64_t disk_bytes) {
+    if (!template_directory.empty())
+        return vmm::copy_overlay(template_directory + "/disk.qcow2", directory + "/disk.qcow2", disk_bytes);
+    return vmm::create_overlay(directory + "/disk.qcow2", disk_bytes);
+}
+
+// Starts the supervisor of the box, whose lock `box` holds, and tells it what to do.
+Result<> start_shim(BoxState& box, const wire::BoxSpec& spec, const Start& start, bool detached, bool fresh, bool without_command) {
+    auto& runtime = *box.runtime;
+    const auto directory = runtime.home.box(box.id);
+    auto kvm = CAISSON_TRY(box::open_kvm(runtime, start.engine.choice.accelerator));
+    box.engine = start.engine.describe();
+    box.shim = CAISSON_TRY(box::ShimClient::start(runtime.shim_program(),
+                                                  {.lock = box.lock->fd().get(), .kvm = kvm.get()}, directory + "/shim.log"));
+    wire::ToShim request;
+    auto* launch = request.mutable_launch();
+    launch->set_box_id(box.id);
+    launch->set_box_directory(directory);
+    launch->set_database(runtime.home.database());
+    *launch->mutable_spec() = spec;
+    box::to_message(start.engine.assets, *launch->mutable_assets());
+    box::to_message(start.shape, start.engine.choice.accelerator, start.engine.host.tsc_khz, *launch->mutable_shape());
+    launch->set_template_directory(start.template_directory);
+    launch->set_restart_template_directory(start.restart_template);
+    launch->set_overlay_path(directory + "/disk.qcow2");
+    launch->set_base_disk_path(start.base_disk);
+    launch->set_start_deadline_ms(start.template_directory.empty() ? kColdDeadlineMs : kRestoreDeadlineMs);
+    launch->set_engine(box.engine);
+    launch->set_detached(detached);
+    launch->set_fresh(fresh);
+    launch->set_without_command(without_command);
+    if (without_command) launch->mutable_spec()->set_auto_remove(false);  // it is the box that goes on
+    return box.shim->send(request);
+}
+
+struct LaunchFailure {
+    Error error;
+    bool no_answer = false;
+};
+
+// Waits until the command runs. The box has ended when this fails.
+tl::expected<void, LaunchFailure> wait_until_launched(BoxState& box) {
+    std::optional<Error> start_failed;
+    for (;;) {
+        auto message = box.shim->receive();
+        if (!message) return tl::unexpected(LaunchFailure{message.error()});
+        if (!*message) {
+            box.shim->close();
+            box.clean_after_shim(internal::kSupervisorDied);
+            box.ended = true;
+            Error error;
+            error.code = Errc::kInternal;
+            error.message = "the box's supervisor died while it started the box";
+            return tl::unexpected(LaunchFailure{error});
+        }
+        const auto& content = **message;
+        if (content.has_launched()) return {};
+        if (content.has_start_failed()) start_failed = box::from_message(content.start_failed());
+        if (content.has_error() || content.has_ended()) {
+            box.shim->close();
+            box.ended = true;
+            if (start_failed) return tl::unexpected(LaunchFailure{*start_failed});
+            if (content.has_error())
+                return tl::unexpected(LaunchFailure{box::from_message(content.error()), content.error().no_answer()});
+            Error error;
+            error.code = Errc::kCancelled;
+            error.message = content.ended().reason();
+            return tl::unexpected(LaunchFailure{error});
+        }
+    }
+}
+
+// A template of this shape that has nothing of an image, for disks that were written to.
+Result<std::string> bare_template(const RuntimeState& runtime, box::Engine& engine, vmm::Shape shape) {
+    return CAISSON_TRY(box::ensure_template(runtime, engine, shape, {})).directory;
+}
+
+// Makes a box from its options and starts it at once.
+Result<std::shared_ptr<BoxState>> launch_new(std::shared_ptr<RuntimeState> runtime, const BoxOptions& options, bool detached) {
+    CAISSON_TRY(box::validate(options));
+    if (!detached && options.restart != RestartPolicy::kNo)
+        return failure(Errc::kUsage, "a box that ends with its caller cannot be started again by a policy",
+                       "run it detached (-d), or leave out --restart");
+    CAISSON_TRY(internal::ensure_image(*runtime, options));
+    auto decision = CAISSON_TRY(box::decide(*runtime, options));
+    CAISSON_TRY(jail::find_bwrap());
+    if (options.replace) CAISSON_TRY(internal::remove_replaced(*runtime, options.name));
+    Start start;
+    start.base_disk = CAISSON_TRY(box::ensure_base_disk(*runtime, decision, options.disk_bytes));
+    auto frozen = box::template_image(decision.image, start.base_disk, decision.base_disk_bytes);
+    for (int attempt = 0;; ++attempt) {
+        if (!options.cold)
+            start.template_directory = CAISSON_TRY(box::ensure_template(*runtime, decision.engine, decision.shape, frozen)).directory;
+        if (options.restart != RestartPolicy::kNo && !options.cold)
+            start.restart_template = CAISSON_TRY(bare_template(*runtime, decision.engine, decision.shape));
+        start.engine = decision.engine;
+        start.shape = decision.shape;
+        auto record = CAISSON_TRY(insert_record(*runtime, options, decision, start.base_disk, frozen.warm));
+        auto spec = CAISSON_TRY(internal::spec_of(record));
+        auto box = state_of(runtime, record, spec);
+        box->owner = !detached;
+        auto started = [&]() -> Result<> {
+            const auto directory = runtime->home.box(box->id);
+            CAISSON_TRY(os::make_directories(directory, 0700));
+            box->lock = CAISSON_TRY(os::FileLock::acquire(directory + "/lock"));
+            CAISSON_TRY(box->make_order_pipe());
+            CAISSON_TRY(make_overlay(directory, start.template_directory, options.disk_bytes));
+            return start_shim(*box, spec, start, detached, true, false);
+        }();
+        if (!started) {
+            box->shim.reset();
+            undo_record(*runtime, box->id);
+            return base::failure(std::move(started.error()).with_context("creating the box"));
+        }
+        auto launched = wait_until_launched(*box);
+        if (launched) return box;
+        if (!launched.error().no_answer || options.cold || attempt > 0) return base::failure(launched.error().error);
+        runtime->notice("the template did not come back to life (" + launched.error().error.to_string() +
+                        "); making it again");
+        box.reset();
+        static_cast<void>(vmm::remove_template(runtime->home.templates(),
+                                               start.template_directory.substr(start.template_directory.rfind('/') + 1)));
+    }
+}
+
+// What a start of a recorded box needs of the host as it is now.
+Result<Start> decide_start(const RuntimeState& runtime, const store::BoxRecord& record, const wire::BoxSpec& spec, bool fresh) {
+    Start start;
+    CAISSON_TRY(jail::find_bwrap());
+    if (!os::exists(record.base_disk))
+        return failure(Errc::kNotFound, "the root disk that box " + record.name + " was made from is gone (" + record.base_disk + ")");
+    start.base_disk = record.base_disk;
+    start.engine = CAISSON_TRY(box::choose_engine(runtime));
+    start.shape = CAISSON_TRY(vmm::shape_for(spec.cpu_millis(), spec.memory_bytes()));
+    if (spec.cold()) return start;
+    const auto bare = [&] { return bare_template(runtime, start.engine, start.shape); };
+    if (!fresh) start.template_directory = CAISSON_TRY(bare());
+    else {
+        box::TemplateImage image{record.image, record.base_disk, spec.base_disk_bytes(), {spec.warm().begin(), spec.warm().end()}};
+        start.template_directory = CAISSON_TRY(box::ensure_template(runtime, start.engine, start.shape, image)).directory;
+    }
+    if (spec.restart() != wire::BoxSpec::NO) start.restart_template = CAISSON_TRY(bare());
+    return start;
+}
+
+}  // namespace
+
+namespace internal {
+
+Result<std::shared_ptr<BoxState>> start_recorded(std::shared_ptr<RuntimeState> runtime, const store::BoxRecord& record,
+                                                 StartMode mode) {
+    auto spec = CAISSON_TRY(spec_of(record));
+    const auto directory = runtime->home.box(record.id);
+    auto box = state_of(runtime, record, spec);
+    // Its last supervisor may just be leaving.
+    box->lock = CAISSON_TRY(lock_patiently(directory, record.name));
+    const bool files_only = mode == StartMode::kFilesOnly;
+    for (int attempt = 0;; ++attempt) {
+        const bool fresh = !os::exists(directory + "/disk.qcow2");
+        auto start = CAISSON_TRY(decide_start(*runtime, record, spec, fresh));
+        if (!files_only) {
+            std::scoped_lock guard(runtime->database_mutex);
+            CAISSON_TRY(runtime->database->begin_start(record.id, CAISSON_TRY(box::this_process())));
+        }
+        auto started = [&]() -> Result<> {
+            CAISSON_TRY(box->make_order_pipe());
+            if (fresh) CAISSON_TRY(make_overlay(directory, start.template_directory, spec.disk_bytes()));
+            return start_shim(*box, spec, start, !files_only, false, files_only);
+        }();
+        if (!started) {
+            box->shim.reset();
+            if (fresh) static_cast<void>(os::remove_tree(directory + "/disk.qcow2"));
+            std::scoped_lock guard(runtime->database_mutex);
+            if (!files_only)
+                static_cast<void>(runtime->database->finish_box(record.id, store::BoxState::kFailed,
+                                                                {"failed", 125, started.error().to_string(), os::unix_ms()}));
+            return base::failure(std::move(started.error()).with_context("starting box " + record.name));
+        }
+        auto launched = wait_until_launched(*box);
+        if (launched) return box;
+        if (!launched.error().no_answer || spec.cold() || attempt > 0) return base::failure(launched.error().error);
+        runtime->notice("the template did not come back to life (" + launched.error().error.to_string() + "); making it again");
+        // Nothing of the guest ever ran, so a disk that was made for it is as good as none.
+        if (fresh) static_cast<void>(os::remove_tree(directory + "/disk.qcow2"));
+        box->shim.reset();
+        box->ended = false;
+        static_cast<void>(vmm::remove_template(runtime->home.templates(),
+                                               start.template_directory.substr(start.template_directory.rfind('/') + 1)));
+    }
+}
+
+}  // namespace internal
+
+Result<Box> Runtime::run(const BoxOptions& options) { return Box(CAISSON_TRY(launch_new(state_, options, false))); }
+
+Result<BoxInfo> Runtime::run_detached(const BoxOptions& options) {
+    auto box = CAISSON_TRY(launch_new(state_, options, true));
+    box->shim->leave();
+    box->ended = true;
+    auto info = internal::find_info(*state_, box->id);
+    if (info || info.error().code != Errc::kNotFound) return info;
+    // It has ended and been removed already.
+    BoxInfo gone;
+    gone.id = box->id;
+    gone.name = box->name;
+    return gone;
+}
+
+Result<BoxInfo> Runtime::create(const BoxOptions& options) {
+    CAISSON_TRY(box::validate(options));
+    CAISSON_TRY(internal::ensure_image(*state_, options));
+    auto decision = CAISSON_TRY(box::decide(*state_, options));
+    if (options.replace) CAISSON_TRY(internal::remove_replaced(*state_, options.name));
+    auto base_disk = CAISSON_TRY(box::ensure_base_disk(*state_, decision, options.disk_bytes));
+    auto frozen = box::template_image(decision.image, base_disk, decision.base_disk_bytes);
+    auto record = CAISSON_TRY(insert_record(*state_, options, decision, base_disk, frozen.warm));
+    auto made = [&]() -> Result<> {
+        CAISSON_TRY(os::make_directories(state_->home.box(record.id), 0700));
+        CAISSON_TRY(os::FileLock::acquire(state_->home.box(record.id) + "/lock"));
+        CAISSON_TRY(os::fsync_directory(state_->home.boxes()));
+        std::scoped_lock guard(state_->database_mutex);
+        return state_->database->set_box_created(record.id);
+    }();
+    if (!made) {
+        undo_record(*state_, record.id);
+        return base::failure(std::move(made.error()).with_context("creating the box"));
+    }
+    return internal::find_info(*state_, record.id);
+}
+
+Result<BoxInfo> Runtime::start(const std::string& reference) {
+    auto record = CAISSON_TRY(internal::find_record(*state_, reference));
+    if (store::is_live(record.state)) return internal::info_of(record);
+    auto box = CAISSON_TRY(internal::start_recorded(state_, record, internal::StartMode::kDetached));
+    box->shim->leave();
+    box->ended = true;
+    return internal::find_info(*state_, record.id);
+}
+
+}  // namespace caisson

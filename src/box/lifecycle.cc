@@ -1,0 +1,556 @@
+// Boxes that exist: found, entered, stopped, removed.
+#include "box/lifecycle.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "base/id.h"
+#include "base/text.h"
+#include "box/convert.h"
+#include "box/engine.h"
+#include "box/limits.h"
+#include "box/owner.h"
+#include "box/plan.h"
+#include "os/host.h"
+#include "os/random.h"
+
+namespace caisson {
+
+using base::failure;
+using internal::BoxState;
+using internal::RuntimeState;
+using std::chrono::milliseconds;
+
+namespace {
+
+// Until a box that is killed is gone; its guest has a few seconds to write back.
+constexpr int kForcedEndMs = 15000;
+// What a supervisor that has recorded its box's end needs to be gone, and one that starts to be there.
+constexpr milliseconds kHandOverPatience{5000};
+constexpr milliseconds kPoll{10};
+
+// Tells the supervisor of a running box to end it at once, and waits until it has. A pid alone may have been given to
+// somebody else meanwhile; the descriptor is of the process that was looked at.
+Result<> kill_supervised(const store::BoxRecord& record) {
+    os::Fd supervisor(static_cast<int>(::syscall(SYS_pidfd_open, static_cast<pid_t>(record.owner.pid), 0)));
+    if (!supervisor || !box::owner_lives(record.owner, CAISSON_TRY(os::boot_id()))) return {};
+    if (::syscall(SYS_pidfd_send_signal, supervisor.get(), SIGTERM, nullptr, 0) != 0 && errno != ESRCH)
+        return base::failure_errno("cannot end box " + record.name);
+    struct pollfd ended {supervisor.get(), POLLIN, 0};
+    if (::poll(&ended, 1, kForcedEndMs) == 0)
+        return failure(Errc::kTimeout, "box " + record.name + " does not end", "kill its supervisor, process " + std::to_string(record.owner.pid));
+    return {};
+}
+
+Result<> not_running(const store::BoxRecord& record) {
+    return failure(Errc::kInUse, "box " + record.name + " is " + (record.state == store::BoxState::kCreated ? "not started" : to_string(record.state)),
+                   store::is_live(record.state) ? "" : "start it: caisson start " + record.name);
+}
+
+// The supervisor's answer to a request, while no streams are open.
+Result<wire::FromShim> ask(box::ShimClient& shim, const wire::ToShim& request) {
+    CAISSON_TRY(shim.send(request));
+    auto answer = CAISSON_TRY(shim.receive());
+    if (!answer) return failure(Errc::kInUse, "the box ended meanwhile");
+    if (answer->has_error()) return base::failure(box::from_message(answer->error()));
+    if (answer->has_start_failed()) return base::failure(box::from_message(answer->start_failed()));
+    return std::move(*answer);
+}
+
+std::shared_ptr<BoxState> connection_of(std::shared_ptr<RuntimeState> runtime, const store::BoxRecord& record,
+                                        std::unique_ptr<box::ShimClient> shim, const wire::ExecutionOpen& open) {
+    auto state = std::make_shared<BoxState>();
+    state->runtime = std::move(runtime);
+    state->id = record.id;
+    state->name = record.name;
+    state->engine = record.engine;
+    state->number = open.number();
+    state->stdin_open = open.input();
+    state->input_credit = open.input_credit();
+    state->terminal = open.terminal();
+    state->log_position = open.log_position();
+    state->shim = std::move(shim);
+    return state;
+}
+
+Result<std::string> new_id() {
+    std::uint8_t random[10];
+    CAISSON_TRY(os::fill_random(random));
+    return base::make_ulid(std::chrono::system_clock::now(), random);
+}
+
+ExecutionInfo info_of(const store::ExecutionRecord& record) {
+    ExecutionInfo info;
+    info.id = record.id;
+    info.command = record.command;
+    info.state = record.running ? "running" : "ended";
+    info.detached = true;
+    info.started_ms = record.started_ms;
+    info.finished_ms = record.end.finished_ms;
+    info.outcome = record.end.outcome;
+    info.reason = record.end.reason;
+    info.exit_code = record.end.exit_code;
+    return info;
+}
+
+std::string as_json(const google::protobuf::RepeatedPtrField<std::string>& words) {
+    return nlohmann::json(std::vector<std::string>(words.begin(), words.end()))
+        .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+}  // namespace
+
+namespace internal {
+
+BoxInfo info_of(const store::BoxRecord& record) {
+    BoxInfo info;
+    info.id = record.id;
+    info.name = record.name;
+    info.image = record.image;
+    info.command = record.command;
+    info.state = store::to_string(record.state);
+    info.reason = record.reason;
+    info.created_ms = record.created_ms;
+    info.finished_ms = record.finished_ms;
+    info.exit_code = record.exit_code;
+    info.started_ms = record.started_ms;
+    info.outcome = record.outcome;
+    info.health = record.health;
+    info.restarts = record.restarts;
+    wire::BoxSpec spec;
+    if (spec.ParseFromString(record.spec))
+        for (const auto& label : spec.labels()) info.labels[label.key()] = label.value();
+    return info;
+}
+
+Outcome outcome_of(const store::EndRecord& end) {
+    Outcome outcome;
+    outcome.reason = end.reason;
+    const int code = end.exit_code.value_or(125);
+    if (end.outcome == "exited" || end.outcome.empty()) {
+        outcome.kind = Outcome::Kind::kExited;
+        outcome.exit_code = code;
+    } else if (end.outcome == "signalled") {
+        outcome.kind = Outcome::Kind::kSignalled;
+        outcome.signal = code - 128;
+    } else if (end.outcome == "timed_out") {
+        outcome.kind = Outcome::Kind::kTimedOut;
+    }
+    return outcome;
+}
+
+Result<wire::BoxSpec> spec_of(const store::BoxRecord& record) {
+    wire::BoxSpec spec;
+    if (record.spec.empty())
+        return failure(Errc::kUnsupported, "box " + record.name + " was made by an older caisson, which kept no record of what it is",
+                       "make a new one of its image: caisson run " + record.image);
+    if (!spec.ParseFromString(record.spec)) return failure(Errc::kCorrupt, "the record of box " + record.name + " is damaged");
+    return spec;
+}
+
+Result<store::BoxRecord> find_record(RuntimeState& runtime, const std::string& reference) {
+    std::scoped_lock guard(runtime.database_mutex);
+    return runtime.database->find_box(reference);
+}
+
+Result<BoxInfo> find_info(RuntimeState& runtime, const std::string& reference) {
+    return info_of(CAISSON_TRY(find_record(runtime, reference)));
+}
+
+Result<os::FileLock> lock_patiently(const std::string& box_directory, const std::string& name) {
+    const auto give_up = std::chrono::steady_clock::now() + kHandOverPatience;
+    for (;;) {
+        auto lock = os::FileLock::try_acquire(box_directory + "/lock");
+        if (lock || lock.error().code != Errc::kInUse) return lock;
+        if (std::chrono::steady_clock::now() > give_up)
+            return failure(Errc::kInUse, "box " + name + " is in use by another process");
+        std::this_thread::sleep_for(kPoll);
+    }
+}
+
+Result<std::unique_ptr<box::ShimClient>> reach(RuntimeState& runtime, const store::BoxRecord& found) {
+    const auto give_up = std::chrono::steady_clock::now() + kHandOverPatience;
+    auto record = found;
+    for (;;) {
+        if (!store::is_live(record.state)) return base::failure(not_running(record).error());
+        auto connected = box::ShimClient::connect(runtime.home.box(record.id));
+        if (connected || connected.error().code != Errc::kNotFound) return connected;
+        // It is just starting, just ending, or was killed.
+        {
+            std::scoped_lock guard(runtime.database_mutex);
+            CAISSON_TRY(reconcile(runtime.home, *runtime.database));
+        }
+        record = CAISSON_TRY(find_record(runtime, record.id));
+        if (std::chrono::steady_clock::now() > give_up) return base::failure(not_running(record).error());
+        std::this_thread::sleep_for(kPoll);
+    }
+}
+
+Result<> remove_record(RuntimeState& runtime, store::BoxRecord record, bool force) {
+    const auto id = record.id;
+    if (store::is_live(record.state) && force) {
+        CAISSON_TRY(kill_supervised(record));
+        {
+            std::scoped_lock guard(runtime.database_mutex);
+            CAISSON_TRY(reconcile(runtime.home, *runtime.database));
+        }
+        auto now = find_record(runtime, id);
+        // Its supervisor has removed it, if it was started with --rm.
+        if (!now && now.error().code == Errc::kNotFound) return {};
+        record = CAISSON_TRY(std::move(now));
+    }
+    if (store::is_live(record.state))
+        return failure(Errc::kInUse, "box " + record.name + " is " + to_string(record.state),
+                       "stop it first, or kill it: caisson rm --force " + record.name);
+    // Whoever reads its files, or is just starting it, keeps it. A directory that is gone has no lock either.
+    std::optional<os::FileLock> lock;
+    if (os::exists(runtime.home.box(id))) lock = CAISSON_TRY(lock_patiently(runtime.home.box(id), record.name));
+    std::scoped_lock guard(runtime.database_mutex);
+    auto now = runtime.database->find_box(id);
+    if (!now && now.error().code == Errc::kNotFound) return {};
+    if (now && store::is_live(now->state)) return failure(Errc::kInUse, "box " + record.name + " was started meanwhile");
+    CAISSON_TRY(os::remove_tree(runtime.home.box(id)));
+    return runtime.database->remove_box(id);
+}
+
+Result<> remove_replaced(RuntimeState& runtime, const std::string& name) {
+    auto holder = find_record(runtime, name);
+    if (!holder && holder.error().code == Errc::kNotFound) return {};
+    auto record = CAISSON_TRY(std::move(holder));
+    if (record.name != name) return {};  // a prefix of an id is no name
+    return remove_record(runtime, record, true);
+}
+
+}  // namespace internal
+
+// ---- entering ----
+
+Result<Execution> Runtime::exec(const std::string& reference, const ExecOptions& options) {
+    auto record = CAISSON_TRY(internal::find_record(*state_, reference));
+    wire::ToShim request;
+    auto* start = request.mutable_start_execution();
+    *start->mutable_exec() = CAISSON_TRY(box::plan_further_exec(CAISSON_TRY(internal::spec_of(record)), options));
+    start->set_id(CAISSON_TRY(new_id()));
+    if (options.timeout) start->set_timeout_ms(static_cast<std::uint32_t>(options.timeout->count()));
+    auto shim = CAISSON_TRY(internal::reach(*state_, record));
+    auto answer = CAISSON_TRY(ask(*shim, request));
+    if (!answer.has_execution_open()) return failure(Errc::kProtocol, "the box's supervisor answered something else");
+    auto state = connection_of(state_, record, std::move(shim), answer.execution_open());
+    CAISSON_TRY(state->make_order_pipe());
+    return Execution(std::move(state));
+}
+
+Result<ExecutionInfo> Runtime::exec_detached(const std::string& reference, const ExecOptions& options) {
+    auto record = CAISSON_TRY(internal::find_record(*state_, reference));
+    wire::ToShim request;
+    auto* start = request.mutable_start_execution();
+    *start->mutable_exec() = CAISSON_TRY(box::plan_further_exec(CAISSON_TRY(internal::spec_of(record)), options));
+    start->set_id(CAISSON_TRY(new_id()));
+    start->set_detached(true);
+    if (options.timeout) start->set_timeout_ms(static_cast<std::uint32_t>(options.timeout->count()));
+    auto shim = CAISSON_TRY(internal::reach(*state_, record));
+    auto answer = CAISSON_TRY(ask(*shim, request));
+    if (!answer.has_execution_open()) return failure(Errc::kProtocol, "the box's supervisor answered something else");
+    std::scoped_lock guard(state_->database_mutex);
+    return info_of(CAISSON_TRY(state_->database->find_execution(record.id, start->id())));
+}
+
+Result<Execution> Runtime::attach(const std::string& reference, const AttachOptions& options) {
+    auto record = CAISSON_TRY(internal::find_record(*state_, reference));
+    wire::ToShim request;
+    auto* attach = request.mutable_attach();
+    attach->set_output(true);
+    attach->set_input(options.input);
+    std::optional<store::ExecutionRecord> execution;
+    if (!options.execution.empty()) {
+        std::scoped_lock guard(state_->database_mutex);
+        execution = CAISSON_TRY(state_->database->find_execution(record.id, options.execution));
+        attach->set_execution(execution->id);
+    }
+    const std::string over = "execution " + (execution ? execution->id : "") + " is over";
+    if (execution && !execution->running)
+        return failure(Errc::kInUse, over, "what it wrote: caisson logs --execution " + execution->id + " " + record.name);
+    auto shim = CAISSON_TRY(internal::reach(*state_, record));
+    auto answer = CAISSON_TRY(ask(*shim, request));
+    if (answer.has_no_such_execution()) return failure(Errc::kInUse, over);
+    if (!answer.has_execution_open()) return failure(Errc::kProtocol, "the box's supervisor answered something else");
+    auto state = connection_of(state_, record, std::move(shim), answer.execution_open());
+    CAISSON_TRY(state->make_order_pipe());
+    return Execution(std::move(state));
+}
+
+Result<Outcome> Runtime::wait(const std::string& reference, const std::string& execution) {
+    auto record = CAISSON_TRY(internal::find_record(*state_, reference));
+    std::string execution_id;
+    for (;;) {
+        if (!execution.empty()) {
+            std::scoped_lock guard(state_->database_mutex);
+            auto found = CAISSON_TRY(state_->database->find_execution(record.id, execution));
+            if (!found.running) return internal::outcome_of(found.end);
+            execution_id = found.id;
+        } else if (!store::is_live(record.state)) {
+            if (record.state == store::BoxState::kCreated)
+                return failure(Errc::kInUse, "box " + record.name + " was never started", "start it: caisson start " + record.name);
+            return internal::outcome_of({record.outcome, record.exit_code, record.reason, record.finished_ms});
+        }
+        auto waited = [&]() -> Result<std::optional<Outcome>> {
+            auto shim = CAISSON_TRY(internal::reach(*state_, record));
+            wire::ToShim request;
+            request.mutable_attach()->set_execution(execution_id);
+            auto answer = CAISSON_TRY(ask(*shim, request));
+            if (!answer.has_execution_open()) return std::optional<Outcome>();
+            for (;;) {
+                auto message = CAISSON_TRY(shim->receive());
+                if (!message) return std::optional<Outcome>();
+                if (message->has_execution_ended())
+                    return std::optional(box::outcome_from(message->execution_ended().kind(), message->execution_ended().code(),
+                                                           message->execution_ended().reason()));
+                if (message->has_ended())
+                    return std::optional(box::outcome_from(message->ended().kind(), message->ended().code(), message->ended().reason()));
+            }
+        }();
+        if (waited && *waited) return **waited;
+        if (!waited && waited.error().code != Errc::kInUse) return base::failure(std::move(waited.error()));
+        // It ended meanwhile: the record says how, unless the box is gone with it.
+        std::this_thread::sleep_for(kPoll);
+        {
+            std::scoped_lock guard(state_->database_mutex);
+            CAISSON_TRY(internal::reconcile(state_->home, *state_->database));
+        }
+        record = CAISSON_TRY(internal::find_record(*state_, record.id));
+    }
+}
+
+// ---- ending ----
+
+Result<> Runtime::stop(const std::string& reference, std::optional<milliseconds> grace) {
+    if (grace && (grace->count() < 0 || *grace > box::limits::kLongestTime))
+        return failure(Errc::kUsage, "the time until the kill is out of range");
+    auto record = CAISSON_TRY(internal::find_record(*state_, reference));
+    if (!store::is_live(record.state)) return {};
+    auto stopped = [&]() -> Result<> {
+        auto shim = CAISSON_TRY(internal::reach(*state_, record));
+        wire::ToShim request;
+        request.mutable_stop_box();
+        if (grace) request.mutable_stop_box()->set_grace_ms(static_cast<std::uint32_t>(grace->count()));
+        CAISSON_TRY(shim->send(request));
+        for (;;) {
+            auto message = CAISSON_TRY(shim->receive());
+            if (!message || message->has_ended() || message->has_error()) return {};
+        }
+    }();
+    // Of another version: what every version understands.
+    if (!stopped && stopped.error().code == Errc::kUnsupported) stopped = kill_supervised(record);
+    if (!stopped && stopped.error().code != Errc::kInUse && stopped.error().code != Errc::kIo) return stopped;
+    // What the end left to do is done before anybody goes on; also when its supervisor was killed meanwhile.
+    std::scoped_lock guard(state_->database_mutex);
+    CAISSON_TRY(internal::reconcile(state_->home, *state_->database));
+    auto now = state_->database->find_box(record.id);
+    if (now && store::is_live(now->state)) return failure(Errc::kTimeout, "box " + record.name + " is still " + to_string(now->state));
+    return {};
+}
+
+Result<BoxInfo> Runtime::restart(const std::string& reference, std::optional<milliseconds> grace) {
+    CAISSON_TRY(stop(reference, grace));
+    return start(reference);
+}
+
+Result<> Runtime::kill(const std::string& reference, int signal, const std::string& execution) {
+    if (signal < 1 || signal > 64) return failure(Errc::kUsage, "there is no signal " + std::to_string(signal));
+    auto record = CAISSON_TRY(internal::find_record(*state_, reference));
+    wire::ToShim request;
+    request.mutable_signal()->set_signal(signal);
+    auto connected = internal::reach(*state_, record);
+    if (!connected && connected.error().code == Errc::kUnsupported && signal == SIGKILL) return kill_supervised(record);
+    auto shim = CAISSON_TRY(std::move(connected));
+    if (!execution.empty()) {
+        wire::ToShim attach;
+        {
+            std::scoped_lock guard(state_->database_mutex);
+            attach.mutable_attach()->set_execution(CAISSON_TRY(state_->database->find_execution(record.id, execution)).id);
+        }
+        auto answer = CAISSON_TRY(ask(*shim, attach));
+        if (!answer.has_execution_open()) return failure(Errc::kInUse, "execution " + attach.attach().execution() + " is over");
+        request.mutable_signal()->set_id(answer.execution_open().number());
+    }
+    CAISSON_TRY(shim->send(request));
+    // Until it was heard: the answer to this comes behind it.
+    wire::ToShim status;
+    status.mutable_status();
+    CAISSON_TRY(shim->send(status));
+    for (;;) {
+        auto message = CAISSON_TRY(shim->receive());
+        if (!message || message->has_status()) break;
+    }
+    if (signal != SIGKILL || !execution.empty()) return {};
+    // As `docker kill`: it is dead when this returns.
+    auto ended = wait(record.id, {});
+    if (!ended && ended.error().code != Errc::kNotFound) return base::failure(std::move(ended.error()));
+    return {};
+}
+
+Result<> Runtime::pause(const std::string& reference) {
+    auto record = CAISSON_TRY(internal::find_record(*state_, reference));
+    auto shim = CAISSON_TRY(internal::reach(*state_, record));
+    wire::ToShim request;
+    request.mutable_pause();
+    CAISSON_TRY_CTX(ask(*shim, request), "pausing box " + record.name);
+    return {};
+}
+
+Result<> Runtime::resume(const std::string& reference) {
+    auto record = CAISSON_TRY(internal::find_record(*state_, reference));
+    auto shim = CAISSON_TRY(internal::reach(*state_, record));
+    wire::ToShim request;
+    request.mutable_resume();
+    CAISSON_TRY_CTX(ask(*shim, request), "resuming box " + record.name);
+    return {};
+}
+
+Result<> Runtime::rename(const std::string& reference, const std::string& name) {
+    BoxOptions named;
+    named.image = "-";
+    named.name = name;
+    if (name.empty()) return failure(Errc::kUsage, "the new name is empty");
+    CAISSON_TRY(box::validate(named));
+    std::scoped_lock guard(state_->database_mutex);
+    auto record = CAISSON_TRY(state_->database->find_box(reference));
+    return state_->database->rename_box(record.id, name);
+}
+
+Result<> Runtime::remove_box(const std::string& reference, bool force) {
+    return internal::remove_record(*state_, CAISSON_TRY(internal::find_record(*state_, reference)), force);
+}
+
+Result<std::vector<BoxInfo>> Runtime::prune_boxes(const std::map<std::string, std::string>& labels) {
+    std::vector<BoxInfo> removed;
+    for (const auto& box : CAISSON_TRY(boxes())) {
+        if (box.state != "created" && box.state != "stopped" && box.state != "failed") continue;
+        const bool fits = std::all_of(labels.begin(), labels.end(), [&](const auto& wanted) {
+            auto found = box.labels.find(wanted.first);
+            return found != box.labels.end() && (wanted.second.empty() || found->second == wanted.second);
+        });
+        if (!fits) continue;
+        auto gone = remove_box(box.id);
+        if (!gone && gone.error().code != Errc::kInUse && gone.error().code != Errc::kNotFound) return base::failure(std::move(gone.error()));
+        if (gone) removed.push_back(box);
+    }
+    return removed;
+}
+
+Result<std::vector<BoxInfo>> Runtime::start_by_policy(const std::function<void(const BoxInfo&, const Error&)>& failed) {
+    std::vector<store::BoxRecord> records;
+    {
+        std::scoped_lock guard(state_->database_mutex);
+        records = CAISSON_TRY(state_->database->boxes());
+    }
+    std::vector<BoxInfo> started;
+    for (const auto& record : records) {
+        // What a living supervisor decided stands; only where there was none to decide it is done here.
+        const bool orphaned = record.reason == internal::kHostRebooted || record.reason == internal::kSupervisorDied;
+        auto spec = internal::spec_of(record);
+        if (record.state != store::BoxState::kFailed || record.stop_requested || !orphaned || !spec ||
+            spec->restart() == wire::BoxSpec::NO)
+            continue;
+        auto box = start(record.id);
+        if (box) started.push_back(std::move(*box));
+        else if (failed) failed(internal::info_of(record), box.error());
+    }
+    return started;
+}
+
+// ---- looking ----
+
+Result<std::vector<BoxInfo>> Runtime::boxes() const {
+    std::scoped_lock guard(state_->database_mutex);
+    std::vector<BoxInfo> infos;
+    for (auto& record : CAISSON_TRY(state_->database->boxes())) infos.push_back(internal::info_of(record));
+    return infos;
+}
+
+Result<BoxDetails> Runtime::inspect(const std::string& reference) const {
+    auto record = CAISSON_TRY(internal::find_record(*state_, reference));
+    BoxDetails details;
+    details.info = internal::info_of(record);
+    details.image_digest = record.image_digest;
+    details.engine = record.engine;
+    details.auto_remove = record.auto_remove;
+    details.network = "none";
+    details.restart = "no";
+    if (auto used = os::disk_usage(state_->home.box(record.id))) details.disk_used_bytes = *used;
+    {
+        std::scoped_lock guard(state_->database_mutex);
+        for (const auto& execution : CAISSON_TRY(state_->database->executions(record.id))) details.executions.push_back(info_of(execution));
+    }
+    if (auto spec = internal::spec_of(record)) {
+        const auto& configure = spec->configure();
+        details.hostname = configure.hostname();
+        details.working_directory = spec->exec().working_directory();
+        details.user = spec->exec().user();
+        details.environment.assign(spec->exec().environment().begin(), spec->exec().environment().end());
+        details.read_only = configure.root().read_only();
+        details.terminal = spec->exec().terminal();
+        details.open_stdin = spec->exec().stdin_open();
+        details.cpu_millis = spec->cpu_millis();
+        details.pids_limit = configure.pids_limit() > 0 ? configure.pids_limit() - 1 : 0;
+        details.memory_bytes = spec->memory_bytes();
+        details.disk_bytes = spec->disk_bytes();
+        for (const auto& mount : configure.tmpfs()) details.tmpfs.push_back({mount.path(), mount.size_bytes(), mount.mode(), mount.executable()});
+        details.restart = box::restart_text(*spec);
+        details.timeout_ms = spec->timeout_ms();
+        details.max_duration_ms = spec->max_duration_ms();
+        details.idle_timeout_ms = spec->idle_timeout_ms();
+        details.stop_timeout_ms = spec->stop_timeout_ms();
+        details.stop_signal = spec->stop_signal() > 0 ? spec->stop_signal() : SIGTERM;
+        if (spec->has_health()) {
+            const auto& health = spec->health();
+            details.health_check = HealthCheck{{health.command().begin(), health.command().end()}, milliseconds(health.interval_ms()),
+                                               milliseconds(health.timeout_ms()), health.retries(), milliseconds(health.start_period_ms())};
+        }
+    }
+    if (!store::is_live(record.state)) return details;
+    details.supervisor_pid = record.owner.pid;
+    // What only its supervisor knows; without an answer the rest is still true.
+    auto shim = box::ShimClient::connect(state_->home.box(record.id));
+    if (!shim) return details;
+    wire::ToShim request;
+    request.mutable_status();
+    auto answer = ask(**shim, request);
+    if (!answer || !answer->has_status()) return details;
+    details.vmm_pid = answer->status().vmm_pid();
+    for (const auto& live : answer->status().executions()) {
+        if (live.detached()) continue;
+        ExecutionInfo info;
+        info.id = live.id();
+        info.command = as_json(live.command());
+        info.state = "running";
+        info.started_ms = live.started_ms();
+        details.executions.push_back(info);
+    }
+    return details;
+}
+
+Result<RuntimeInfo> Runtime::info() const {
+    RuntimeInfo info;
+    info.version = version();
+    info.home = state_->home.root;
+    auto engine = box::choose_engine(*state_);
+    info.engine = engine ? engine->describe() : engine.error().to_string();
+    for (const auto& box : CAISSON_TRY(boxes())) {
+        ++info.boxes;
+        if (box.state == "running") ++info.running;
+        if (box.state == "paused") ++info.paused;
+    }
+    info.images = CAISSON_TRY(images()).size();
+    info.templates = CAISSON_TRY(templates()).size();
+    if (auto used = os::disk_usage(state_->home.root)) info.home_bytes = *used;
+    return info;
+}
+
+}  // namespace caisson

@@ -1,0 +1,32 @@
+// What making, starting, entering and ending boxes share. Internal to this room.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "box/state.h"
+
+namespace caisson::internal {
+
+Result<store::BoxRecord> find_record(RuntimeState& runtime, const std::string& reference);
+Result<BoxInfo> find_info(RuntimeState& runtime, const std::string& reference);
+
+// The lock of a box that does not run. Waits a little for a supervisor that is leaving; kInUse if it stays.
+Result<os::FileLock> lock_patiently(const std::string& box_directory, const std::string& name);
+
+enum class StartMode {
+    kDetached,   // its command runs, on its own
+    kFilesOnly,  // only so that its files can be reached; the record does not change, and it ends with the caller
+};
+// Starts a box that has a record and does not run. Returns when its command (or guest) runs.
+Result<std::shared_ptr<BoxState>> start_recorded(std::shared_ptr<RuntimeState> runtime, const store::BoxRecord& record,
+                                                 StartMode mode);
+
+// Makes room for a box of this name.
+Result<> remove_replaced(RuntimeState& runtime, const std::string& name);
+Result<> remove_record(RuntimeState& runtime, store::BoxRecord record, bool force);
+
+// A connection to the supervisor of a box that runs. kInUse: it does not, or not yet or any more.
+Result<std::unique_ptr<box::ShimClient>> reach(RuntimeState& runtime, const store::BoxRecord& record);
+
+}  // namespace caisson::internal

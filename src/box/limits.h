@@ -1,0 +1,29 @@
+// Defaults and limits of boxes, in one place. docs/limits.md lists them for users; a test compares the two.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+
+namespace caisson::box::limits {
+
+// ---- defaults of a box ----
+inline constexpr std::chrono::milliseconds kStopTimeout{10000};        // between stop signal and kill
+inline constexpr std::chrono::milliseconds kHealthInterval{30000};
+inline constexpr std::chrono::milliseconds kHealthTimeout{30000};
+inline constexpr std::uint32_t kHealthRetries = 3;
+
+// ---- limits ----
+inline constexpr std::chrono::milliseconds kLongestTime{0x7fffffff};   // of any of a box's times: 24 days
+inline constexpr std::size_t kMostClients = 256;                       // connected to one box at once
+inline constexpr std::size_t kMostExecutions = 128;                    // in one box at once, its command among them
+inline constexpr std::size_t kMostLabels = 64;
+inline constexpr std::size_t kLongestLabel = 256;                      // bytes, of a key; a value may have 4096
+inline constexpr std::size_t kLongestLabelValue = 4096;
+
+// ---- a policy that starts a box again ----
+inline constexpr std::chrono::milliseconds kFirstRestartDelay{100};    // doubled each time
+inline constexpr std::chrono::milliseconds kLongestRestartDelay{60000};
+inline constexpr std::chrono::milliseconds kRestartForgiven{10000};    // a life this long makes the delay short again
+
+}  // namespace caisson::box::limits

@@ -1,0 +1,64 @@
+// An execution as its box's supervisor sees it: the streams of one process in the guest, who listens to them, and the
+// log that keeps them.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "box/log.h"
+#include "box/stream_rules.h"
+#include "os/loop.h"
+#include "wire/shim.pb.h"
+
+namespace caisson::box {
+
+struct Client;
+
+// Lives in the supervisor's table, on its thread, from the request until the guest has said how it ended.
+struct LiveExecution {
+    enum class State { kAsked, kRunning };
+    struct Attachment {
+        Client* client = nullptr;  // in the supervisor's list as long as this exists
+        ClientStreams streams;
+        bool starter = false;      // it asked for the execution, which ends with it unless that is detached
+    };
+
+    explicit LiveExecution(std::uint32_t execution_number) : number(execution_number), rules(execution_number) {}
+
+    std::uint32_t number;
+    std::string id;                    // empty: the box's command, or one of the supervisor's own
+    std::vector<std::string> command;
+    State state = State::kAsked;
+    bool detached = false;
+    bool stdin_open = false;
+    bool terminal = false;
+    bool timed_out = false;
+    std::uint32_t timeout_ms = 0;
+    std::int64_t started_ms = 0;
+    std::int32_t pid = 0;              // in the guest
+    StreamRules rules;
+    std::vector<Attachment> attachments;
+    std::optional<LogWriter> log;
+    os::Loop::TimerId timer = 0;
+    std::function<void(const wire::ExecutionEnded&)> on_end;  // of the supervisor's own
+
+    Attachment* attachment_of(const Client& client) {
+        for (auto& attachment : attachments)
+            if (attachment.client == &client) return &attachment;
+        return nullptr;
+    }
+    bool has_input_holder() const {
+        for (const auto& attachment : attachments)
+            if (attachment.streams.input) return true;
+        return false;
+    }
+    std::vector<const ClientStreams*> listeners() const {
+        std::vector<const ClientStreams*> streams;
+        for (const auto& attachment : attachments) streams.push_back(&attachment.streams);
+        return streams;
+    }
+};
+
+}  // namespace caisson::box

@@ -1,0 +1,44 @@
+// Options that make a box, as `run` and `create` share them, and what other commands parse in the same way.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "caisson/runtime.h"
+
+namespace CLI {
+class App;
+}
+
+namespace caisson::cli {
+
+struct BoxArguments {
+    std::string command_name;  // for messages: "run"
+    std::vector<std::string> environment, environment_files, tmpfs, labels;
+    std::string name, hostname, working_directory, user, cpus = "1", memory = "512M", disk_size = "10G", pids_limit = "0", timeout;
+    std::string entrypoint, network = "none", pull = "missing", authorities_file;
+    std::string restart = "no", max_duration, idle_timeout, stop_timeout = "10s", stop_signal;
+    std::string health_command, health_interval, health_timeout, health_start_period;
+    std::uint32_t health_retries = 3;
+    bool plain_http = false, has_entrypoint = false, replace = false;
+    bool remove = false, interactive = false, terminal = false, read_only = false, cold = false;
+    std::vector<std::string> image_and_command;
+};
+
+// Declares them. IMAGE and COMMAND are what the parser leaves.
+void add_box_options(CLI::App& command, const std::shared_ptr<BoxArguments>& arguments);
+Result<BoxOptions> box_options(const BoxArguments& arguments);
+
+// NAME=value, or NAME for the caller's own value; files first.
+Result<std::vector<std::pair<std::string, std::string>>> parse_environment(const std::vector<std::string>& files,
+                                                                           const std::vector<std::string>& variables);
+// KEY or KEY=VALUE.
+Result<std::map<std::string, std::string>> parse_labels(const std::vector<std::string>& labels);
+
+// The usage line of a command whose operands are no options to the parser.
+void show_operands(CLI::App& command, const std::string& operands);
+
+}  // namespace caisson::cli
