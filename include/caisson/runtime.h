@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "caisson/export.h"
+#include "caisson/logs.h"
 #include "caisson/outcome.h"
 #include "caisson/registry.h"
 #include "caisson/result.h"
@@ -242,6 +243,11 @@ class CAISSON_API Runtime {
     Result<std::vector<BoxInfo>> boxes() const;
     // Removes a box. kInUse while it runs, unless `force`: then it is killed first, which may take a few seconds.
     Result<> remove_box(const std::string& reference, bool force = false);
+    // Gives what a box wrote to `sink`, oldest first, until it says false; see LogOptions. Nothing is given twice, and
+    // what is gone is said. The sink may be slow: the box does not wait for it. kNotFound: no such box or execution;
+    // kCorrupt: everything that can be read was given, but some of it is damaged.
+    Result<> logs(const std::string& reference, const LogOptions& options,
+                  const std::function<Result<bool>(const LogEntry&)>& sink) const;
 
     Result<std::vector<ImageInfo>> images() const;
     // From an OCI layout (a directory), an OCI archive or a docker archive; `fd` is read and stays the caller's. Makes
