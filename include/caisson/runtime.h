@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "caisson/export.h"
+#include "caisson/logs.h"
 #include "caisson/outcome.h"
 #include "caisson/registry.h"
 #include "caisson/result.h"
@@ -370,6 +371,11 @@ class CAISSON_API Runtime {
     // Removes boxes that do not run and have all of these labels (an empty value fits any); those never started too.
     Result<std::vector<BoxInfo>> prune_boxes(const std::map<std::string, std::string>& labels);
     Result<RuntimeInfo> info() const;
+    // Gives what a box wrote to `sink`, oldest first, until it says false; see LogOptions. Nothing is given twice, and
+    // what is gone is said. The sink may be slow: the box does not wait for it. kNotFound: no such box or execution;
+    // kCorrupt: everything that can be read was given, but some of it is damaged.
+    Result<> logs(const std::string& reference, const LogOptions& options,
+                  const std::function<Result<bool>(const LogEntry&)>& sink) const;
 
     Result<std::vector<ImageInfo>> images() const;
     // From an OCI layout (a directory), an OCI archive or a docker archive; `fd` is read and stays the caller's. Makes

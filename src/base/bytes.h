@@ -28,6 +28,13 @@ inline std::uint32_t load_le32(const std::uint8_t* p) {
 inline void store_le32(std::uint8_t* p, std::uint32_t value) {
     for (int i = 0; i < 4; ++i) p[i] = static_cast<std::uint8_t>(value >> (8 * i));
 }
+inline std::uint64_t load_le64(const std::uint8_t* p) {
+    return static_cast<std::uint64_t>(load_le32(p)) | static_cast<std::uint64_t>(load_le32(p + 4)) << 32;
+}
+inline void store_le64(std::uint8_t* p, std::uint64_t value) {
+    store_le32(p, static_cast<std::uint32_t>(value));
+    store_le32(p + 4, static_cast<std::uint32_t>(value >> 32));
+}
 inline void store_be32(std::uint8_t* p, std::uint32_t value) {
     for (int i = 0; i < 4; ++i) p[i] = static_cast<std::uint8_t>(value >> (8 * (3 - i)));
 }

@@ -154,6 +154,15 @@ std::size_t utf8_length(std::string_view bytes) {
 }
 }  // namespace
 
+bool is_utf8(std::string_view bytes) {
+    while (!bytes.empty()) {
+        const auto length = utf8_length(bytes);
+        if (length == 0) return false;
+        bytes.remove_prefix(length);
+    }
+    return true;
+}
+
 std::string printable(std::string_view bytes, std::size_t max_bytes) {
     std::string text;
     bool cut = bytes.size() > max_bytes;

@@ -25,6 +25,8 @@ std::string_view trim(std::string_view text);
 std::string join(const std::vector<std::string>& parts, std::string_view separator);
 // One word for a POSIX shell: quoted only where needed.
 std::string shell_quote(std::string_view word);
+// RFC 3629.
+bool is_utf8(std::string_view bytes);
 // Bytes from a guest or image made fit for a terminal: control characters and broken UTF-8 become \xNN.
 std::string printable(std::string_view bytes, std::size_t max_bytes = 4096);
 

@@ -56,5 +56,11 @@ TEST(Text, FormatSize) {
     EXPECT_EQ(format_size(158ull << 20), "158 MiB");
 }
 
+TEST(Text, KnowsWhatIsUtf8) {
+    for (const char* good : {"", "plain", "gr\xc3\xbc\xc3\x9f", "\xf0\x9f\x93\xa6"}) EXPECT_TRUE(is_utf8(good)) << good;
+    // Cut short, overlong, a surrogate, beyond U+10FFFF, a byte that goes on with nothing.
+    for (const char* bad : {"a\xc3", "\xc0\xaf", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\x80"}) EXPECT_FALSE(is_utf8(bad));
+}
+
 }  // namespace
 }  // namespace caisson::base

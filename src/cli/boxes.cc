@@ -288,8 +288,6 @@ Result<int> start_boxes(Context& context, const Chosen& chosen, const StartArgum
     // What it wrote until we were there is in its log; and it may be over by now.
     auto execution = runtime.attach(box.id, {});
     if (!execution && execution.error().code != Errc::kInUse) return base::failure(std::move(execution.error()));
-    LogOptions since_start;
-    since_start.since_ns = box.started_ms * 1000000;
     CAISSON_TRY(print_history(runtime, box.id, {}, execution ? execution->log_position() : UINT64_MAX, box.started_ms));
     auto outcome = execution ? CAISSON_TRY(connect_caller(*execution, {.interactive = execution->input(),
                                                                        .terminal = execution->terminal(),

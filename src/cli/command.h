@@ -31,6 +31,7 @@ void add_everything(CLI::App& app, Action& action);
 void add_run(CLI::App& app, Action& action);
 void add_box_commands(CLI::App& app, Action& action);
 void add_enter_commands(CLI::App& app, Action& action);
+void add_log_command(CLI::App& app, Action& action);
 void add_image_commands(CLI::App& app, Action& action);
 // Those of `caisson image` that have to do with registries and archives.
 void add_image_transfer_commands(CLI::App& group, Action& action);
@@ -45,6 +46,11 @@ RuntimeOptions runtime_options(const Context& context);
 
 // Layers of a pull: a line each as they end, and a summary that is rewritten. Silent unless a terminal listens.
 std::function<void(const LayerProgress&)> layer_progress(const Context& context, const std::string& image);
+
+// What the log of a box (or of an execution) keeps, as `logs` prints it: entries before `position`, not older than
+// `since_ms` (Unix time).
+Result<> print_history(Runtime& runtime, const std::string& box, const std::string& execution, std::uint64_t position,
+                       std::int64_t since_ms = 0);
 
 // A JSON document on standard output. Names from images may hold any bytes; JSON may not.
 void print(const nlohmann::json& document);

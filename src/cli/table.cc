@@ -25,6 +25,7 @@ void add_everything(CLI::App& app, Action& action) {
     add_run(app, action);
     add_enter_commands(app, action);
     add_box_commands(app, action);
+    add_log_command(app, action);
     add_image_commands(app, action);
     add_registry_commands(app, action);
     add_template_commands(app, action);

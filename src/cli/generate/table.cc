@@ -21,6 +21,7 @@ const std::map<std::string, Values>& known_values() {
         {"BOX", {Kind::kBoxes, {}}},
         {"KEY", {Kind::kTemplates, {}}},
         {"FORMAT", {Kind::kWords, {"text", "json"}}},
+        {"STREAM", {Kind::kWords, {"stdout", "stderr", "console"}}},
         {"MODE", {Kind::kWords, {"none"}}},
         {"WHEN", {Kind::kWords, {"always", "missing", "never"}}},
     };
