@@ -29,7 +29,17 @@ Frame credit(std::uint32_t stream, std::uint32_t bytes) {
 class StreamRulesTest : public testing::Test {
   protected:
     bool guest(const Frame& frame) { return rules_.from_guest(frame.view).has_value(); }
-    bool client(const Frame& frame) { return rules_.from_client(frame.view).has_value(); }
+    bool client(const Frame& frame) { return client(client_, frame); }
+    bool client(ClientStreams& which, const Frame& frame) {
+        const bool may = rules_.from_client(which, frame.view).has_value();
+        grant();
+        return may;
+    }
+    std::uint32_t grant() {
+        std::vector<const ClientStreams*> clients;
+        for (const auto* one : listening_) clients.push_back(one);
+        return rules_.grant(Channel::kStdout, clients) + rules_.grant(Channel::kStderr, clients);
+    }
     // Output of the guest in frames of the largest size; how many bytes passed.
     std::size_t flood_output() {
         std::size_t passed = 0;
@@ -42,6 +52,8 @@ class StreamRulesTest : public testing::Test {
         return passed;
     }
     StreamRules rules_{kExecution};
+    ClientStreams client_ = rules_.join(true, true);
+    std::vector<const ClientStreams*> listening_{&client_};
 };
 
 TEST_F(StreamRulesTest, OutputNeedsCredit) {
@@ -63,6 +75,7 @@ TEST_F(StreamRulesTest, TheGuestGrantsCreditOnlyForInputThatItGot) {
     EXPECT_FALSE(guest(credit(kIn, 1))) << "nothing was sent yet";
     StreamRules fresh(kExecution);
     rules_ = fresh;
+    client_ = rules_.join(true, true);
     EXPECT_EQ(flood_input(), wire::kInitialCredit);
     EXPECT_TRUE(guest(credit(kIn, wire::kInitialCredit)));
     EXPECT_EQ(flood_input(), wire::kInitialCredit);
@@ -95,6 +108,69 @@ TEST_F(StreamRulesTest, AReaderLeavesOnce) {
     EXPECT_TRUE(client(eof(kOut)));
     EXPECT_FALSE(client(eof(kOut)));
     EXPECT_TRUE(guest(eof(kOut))) << "the guest's own end of it may be on its way";
+}
+
+TEST_F(StreamRulesTest, TheSlowestListenerSetsThePace) {
+    auto second = rules_.join(true, false);
+    listening_.push_back(&second);
+    EXPECT_EQ(flood_output(), wire::kInitialCredit);
+    EXPECT_TRUE(client(credit(kOut, 64 * 1024)));
+    EXPECT_EQ(flood_output(), 0u) << "the second takes no more";
+    EXPECT_TRUE(client(second, credit(kOut, 32 * 1024)));
+    EXPECT_EQ(flood_output(), 32u * 1024);
+    listening_.pop_back();
+    EXPECT_EQ(grant(), 32u * 1024) << "it left, the first takes more";
+}
+
+TEST_F(StreamRulesTest, AListenerThatReadsNoMoreHoldsNobodyUp) {
+    auto second = rules_.join(true, false);
+    listening_.push_back(&second);
+    EXPECT_EQ(flood_output(), wire::kInitialCredit);
+    EXPECT_TRUE(client(credit(kOut, 64 * 1024)));
+    EXPECT_TRUE(client(second, eof(kOut)));
+    EXPECT_FALSE(second.takes(Channel::kStdout));
+    EXPECT_EQ(flood_output(), 64u * 1024);
+}
+
+TEST_F(StreamRulesTest, WhoComesLaterHasAWholeWindow) {
+    EXPECT_EQ(flood_output(), wire::kInitialCredit);
+    auto late = rules_.join(true, false);
+    listening_ = {&late};
+    EXPECT_GT(grant(), 0u);
+    EXPECT_EQ(flood_output(), wire::kInitialCredit);
+}
+
+TEST_F(StreamRulesTest, WithoutAListenerOutputIsTakenInHalfWindows) {
+    listening_.clear();
+    EXPECT_EQ(grant(), 0u) << "there is a whole window";
+    EXPECT_TRUE(guest(data(kOut, wire::kMaxDataBytes)));
+    EXPECT_EQ(grant(), 0u) << "few credit frames";
+    EXPECT_EQ(flood_output(), wire::kInitialCredit - wire::kMaxDataBytes);
+    EXPECT_EQ(grant(), wire::kInitialCredit);
+}
+
+TEST_F(StreamRulesTest, InputIsOneClients) {
+    auto second = rules_.join(true, false);
+    EXPECT_FALSE(client(second, data(kIn, 1)));
+    EXPECT_FALSE(client(second, eof(kIn)));
+    EXPECT_TRUE(client(data(kIn, 100)));
+    EXPECT_EQ(rules_.input_credit(), wire::kInitialCredit - 100);
+    auto next = rules_.join(true, true);
+    std::size_t passed = 0;
+    while (client(next, data(kIn, 100))) passed += 100;
+    EXPECT_LE(passed, wire::kInitialCredit - 100) << "what its predecessor sent counts";
+}
+
+TEST_F(StreamRulesTest, WhoOnlyWaitsHasNoStreams) {
+    auto waiter = rules_.join(false, false);
+    EXPECT_FALSE(waiter.takes(Channel::kStdout));
+    EXPECT_FALSE(client(waiter, credit(kOut, 1)));
+    EXPECT_FALSE(client(waiter, eof(kOut)));
+}
+
+TEST_F(StreamRulesTest, CreditHasAnEnd) {
+    EXPECT_TRUE(client(credit(kOut, wire::kMaxCredit - wire::kInitialCredit)));
+    EXPECT_FALSE(client(credit(kOut, 1)));
 }
 
 }  // namespace

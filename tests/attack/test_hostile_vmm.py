@@ -46,7 +46,7 @@ def test_a_vmm_that_cut_every_tie_ends_with_its_box(hostile):
     ended = run_until_timeout(hostile("outlive"), 1)
     assert ended.seconds < 4, ended
     wait_until_gone(0.5)
-    assert caisson("ls", "--format", "json").json() == []
+    assert caisson("ls", "--all", "--format", "json").json() == []
 
 
 def test_a_vmm_that_cut_every_tie_is_found_when_its_supervisor_was_killed(hostile):

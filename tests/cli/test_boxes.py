@@ -9,7 +9,7 @@ pytestmark = pytest.mark.keeps
 
 
 def listed():
-    return {box["name"]: box for box in caisson("ls", "--format", "json").json()}
+    return {box["name"]: box for box in caisson("ls", "--all", "--format", "json").json()}
 
 
 def test_without_rm_a_box_is_kept_until_it_is_removed(kept_boxes):
@@ -30,7 +30,7 @@ def test_without_rm_a_box_is_kept_until_it_is_removed(kept_boxes):
     assert "TCG" in engine or "KVM" in engine
     log = (HOME / "boxes" / box["id"] / "shim.log").read_text().splitlines()
     assert log == ["caisson-shim: " + engine], "what runs the guest, and why; nothing else went wrong"
-    text = caisson("ls").ok().text
+    text = caisson("ls", "-a").ok().text
     assert "kept-1" in text and "stopped" in text and drawn in text
     taken = caisson("run", "--rm", "--name", "kept-1", BASE, "true")
     assert taken.code == 125 and "kept-1" in taken.said

@@ -25,7 +25,7 @@ def test_it_makes_no_template_and_no_disk():
     plan = run("--dry-run", "--memory", "4G", "--cpus", "4", "--disk-size", "3G", BASE, "true").ok()
     assert "4cpu-4096m" in plan.text
     assert sorted(str(path) for path in HOME.rglob("*") if ".db" not in path.name) == before
-    assert json.loads(caisson("ls", "--format", "json").out) == []
+    assert json.loads(caisson("ls", "--all", "--format", "json").out) == []
 
 
 def test_nothing_that_a_terminal_obeys_is_shown():

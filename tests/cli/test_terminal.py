@@ -207,7 +207,7 @@ def test_without_a_terminal_it_says_so():
 
 
 def boxes():
-    return {box["name"]: box["state"] for box in caisson("ls", "--format", "json").json()}
+    return {box["name"]: box["state"] for box in caisson("ls", "--all", "--format", "json").json()}
 
 
 @pytest.mark.parametrize("kept", [False, True])

@@ -34,7 +34,7 @@ def test_kill_9(role, code, says):
         assert time.monotonic() - killed < 2
         assert ended.code == code and says in ended.said, ended
         wait_until_gone(2 - (time.monotonic() - killed))
-    assert caisson("ls", "--format", "json").json() == []
+    assert caisson("ls", "--all", "--format", "json").json() == []
 
 
 def test_kill_9_of_cli_and_shim_at_once():
@@ -54,7 +54,7 @@ def test_kill_9_of_cli_and_shim_at_once():
         for process in left:
             process.kill()
         assert not left, "the machine outlives its supervisor"
-    assert caisson("ls", "--format", "json").json() == []
+    assert caisson("ls", "--all", "--format", "json").json() == []
 
 
 def test_kill_9_of_the_inner_bwrap():
@@ -71,7 +71,7 @@ def test_kill_9_of_the_cli():
         box.process.kill()
         box.process.wait()
         wait_until_gone(2)
-    assert caisson("ls", "--format", "json").json() == []
+    assert caisson("ls", "--all", "--format", "json").json() == []
 
 
 def test_kill_9_of_the_cli_while_the_box_starts():
@@ -85,7 +85,7 @@ def test_kill_9_of_the_cli_while_the_box_starts():
             time.sleep(0.3)
             caisson("ls").ok()
             wait_until_gone(2)
-    assert caisson("ls", "--format", "json").json() == []
+    assert caisson("ls", "--all", "--format", "json").json() == []
 
 
 def children(pid):
@@ -138,7 +138,7 @@ def test_kill_9_of_everything_at_once():
             time.sleep(0.05)
         assert not processes()
     # Nobody was left to remove the directory; whoever opens the home next does it.
-    assert caisson("ls", "--format", "json").json() == []
+    assert caisson("ls", "--all", "--format", "json").json() == []
     assert not leftovers()
 
 
@@ -148,14 +148,14 @@ def test_a_kept_box_keeps_a_readable_cause(kept_boxes):
         box.line()
         of_role("vmm", one_box())[0].kill()
         assert box.end(5).code == 125
-    record, = caisson("ls", "--format", "json").json()
+    record, = caisson("ls", "--all", "--format", "json").json()
     assert record["name"] == "murdered" and record["exit_code"] == 125 and record["state"] == "failed"
     assert "virtual machine" in record["reason"], record
     with started("--name", "orphaned") as box:
         box.line()
         of_role("shim", next(name for name in box_ids() if name != record["id"]))[0].kill()
         box.end(5)
-    record = next(row for row in caisson("ls", "--format", "json").json() if row["name"] == "orphaned")
+    record = next(row for row in caisson("ls", "--all", "--format", "json").json() if row["name"] == "orphaned")
     assert record["state"] == "failed" and "supervisor" in record["reason"], record
     caisson("rm", "murdered", "orphaned").ok()
     assert not box_ids() and not leftovers()

@@ -132,7 +132,7 @@ def test_lists_have_stable_keys():
     template = caisson("template", "ls", "--format", "json").json()[0]
     assert set(template) >= {"key", "cpus", "memory_mib", "accelerator", "vmm_version", "kernel_version", "created_unix",
                              "disk_bytes", "current"}
-    assert isinstance(caisson("ls", "--format", "json").json(), list)
+    assert isinstance(caisson("ls", "--all", "--format", "json").json(), list)
     for arguments, title in ((["ls"], "ID"), (["image", "ls"], "NAME"), (["template", "ls"], "KEY"), (["ps"], "ID")):
         assert caisson(*arguments).ok().text.startswith(title)
 
