@@ -61,7 +61,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         } else {
             check_record(parsed, rest, salt);
             if (parsed.header.kind == box::LogKind::kBytes)
-                records.push_back({.source = parsed.header.source, .unix_ns = parsed.header.unix_ns, .bytes = parsed.payload});
+                records.push_back(
+                    {.source = parsed.header.source, .unix_ns = parsed.header.unix_ns, .bytes = parsed.payload});
             rest = rest.subspan(parsed.size());
         }
         if (!records.empty()) check_text(records.back(), prefixer);

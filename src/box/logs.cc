@@ -54,7 +54,10 @@ Result<> Runtime::logs(const std::string& reference, const LogOptions& options,
     const auto record = CAISSON_TRY(find(reference));
     const auto boot_id = CAISSON_TRY(os::boot_id());
     std::string name = options.console ? box::kConsoleLog : box::kOutputLog;
-    if (!options.execution.empty()) name = box::execution_log(options.execution);
+    if (!options.execution.empty()) {
+        name = box::execution_log(options.execution);
+        if (!box::check_log_name(name)) return failure(Errc::kUsage, "an execution cannot have this id");
+    }
 
     box::LogQuery query;
     query.follow = options.follow;
