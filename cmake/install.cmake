@@ -46,6 +46,9 @@ add_custom_command(OUTPUT ${CAISSON_PAGES}.made
   COMMENT "Writing manual pages and completions")
 add_custom_target(pages ALL DEPENDS ${CAISSON_PAGES}.made)
 add_dependencies(programs pages)
+# Whoever starts boxes by their policies when no supervisor is left to do it.
+install(FILES tools/systemd/caisson-boxes.service DESTINATION lib/systemd/system COMPONENT runtime)
+install(FILES tools/systemd/user-caisson-boxes.service DESTINATION lib/systemd/user RENAME caisson-boxes.service COMPONENT runtime)
 install(DIRECTORY ${CAISSON_PAGES}/man/ DESTINATION ${CMAKE_INSTALL_MANDIR}/man1 COMPONENT runtime)
 install(FILES ${CAISSON_PAGES}/bash/caisson DESTINATION share/bash-completion/completions COMPONENT runtime)
 install(FILES ${CAISSON_PAGES}/fish/caisson.fish DESTINATION share/fish/vendor_completions.d COMPONENT runtime)

@@ -14,6 +14,8 @@ using namespace caisson;
 
 namespace {
 
+constexpr std::size_t kMostShown = 16;  // JSON is slow under sanitizers
+
 void check(bool fine) {
     if (!fine) std::abort();
 }
@@ -61,10 +63,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         } else {
             check_record(parsed, rest, salt);
             if (parsed.header.kind == box::LogKind::kBytes)
-                records.push_back({.source = parsed.header.source, .unix_ns = parsed.header.unix_ns, .bytes = parsed.payload});
+                records.push_back(
+                    {.source = parsed.header.source, .unix_ns = parsed.header.unix_ns, .bytes = parsed.payload});
             rest = rest.subspan(parsed.size());
         }
-        if (!records.empty()) check_text(records.back(), prefixer);
+        if (!records.empty() && records.size() <= kMostShown) check_text(records.back(), prefixer);
     }
     // The last N lines are never more than N, and for a large N everything.
     for (std::uint64_t tail : {std::uint64_t{0}, std::uint64_t{1}, std::uint64_t{3}, UINT64_MAX}) {

@@ -20,7 +20,7 @@ struct LogEntry {
     Source source = Source::kStdout;  // kLost: of the first byte that was lost
     std::uint64_t sequence = 0;       // counts the entries of one log; never repeats
     std::int64_t unix_ns = 0;         // when the host received it, Unix time
-    std::string_view bytes;           // kBytes; valid while the sink runs. Anything the guest likes: not fit for a terminal
+    std::string_view bytes;  // kBytes; valid while the sink runs. Anything the guest likes: not fit for a terminal
     std::uint64_t lost_bytes = 0;       // kLost
     std::uint64_t missing_entries = 0;  // kMissing
     std::string_view reason;

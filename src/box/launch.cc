@@ -149,7 +149,7 @@ tl::expected<void, LaunchFailure> wait_until_launched(BoxState& box) {
         if (!message) return tl::unexpected(LaunchFailure{message.error()});
         if (!*message) {
             box.shim->close();
-            box.clean_after_shim(internal::kSupervisorDied);
+            box.clean_after_shim(box::kSupervisorDied);
             box.ended = true;
             Error error;
             error.code = Errc::kInternal;

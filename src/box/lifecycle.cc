@@ -453,10 +453,10 @@ Result<std::vector<BoxInfo>> Runtime::start_by_policy(const std::function<void(c
     std::vector<BoxInfo> started;
     for (const auto& record : records) {
         // What a living supervisor decided stands; only where there was none to decide it is done here.
-        const bool orphaned = record.reason == internal::kHostRebooted || record.reason == internal::kSupervisorDied;
+        const bool orphaned = record.reason == box::kHostRebooted || record.reason == box::kSupervisorDied ||
+                              record.reason == box::kSupervisorStopped;
         auto spec = internal::spec_of(record);
-        if (record.state != store::BoxState::kFailed || record.stop_requested || !orphaned || !spec ||
-            spec->restart() == wire::BoxSpec::NO)
+        if (store::is_live(record.state) || record.stop_requested || !orphaned || !spec || spec->restart() == wire::BoxSpec::NO)
             continue;
         auto box = start(record.id);
         if (box) started.push_back(std::move(*box));

@@ -24,12 +24,15 @@ constexpr std::size_t kLostRecordBytes = kLogRecordHeaderBytes + kLostNoteBytes;
 struct EncodedHeader {
     EncodedHeader(LogSource source, LogKind kind, base::ByteView payload, std::uint64_t sequence, std::int64_t unix_ns,
                   std::uint32_t salt) {
-        encode({static_cast<std::uint32_t>(payload.size()), source, kind, sequence, unix_ns, crc32c(payload, salt)}, salt, bytes);
+        encode({static_cast<std::uint32_t>(payload.size()), source, kind, sequence, unix_ns, crc32c(payload, salt)},
+               salt, bytes);
     }
     std::uint8_t bytes[kLogRecordHeaderBytes];
 };
 
-struct iovec part(base::ByteView bytes) { return {const_cast<std::uint8_t*>(bytes.data()), bytes.size()}; }
+struct iovec part(base::ByteView bytes) {
+    return {const_cast<std::uint8_t*>(bytes.data()), bytes.size()};
+}
 
 // All of `parts`, or an errno: a short write is followed by another one, which says why.
 int write_parts(int fd, struct iovec* parts, int count) {
@@ -106,7 +109,8 @@ Result<> LogWriter::resume_after(LogFile& file, unsigned slot) {
     const auto size = CAISSON_TRY(file.size());
     if (file.damaged()) next_record_ += (size - file.end()) / kLogRecordHeaderBytes;
     if (slot > 0) return {};
-    auto writable = CAISSON_TRY(os::open_beneath(directory_, log_file_name(name_, 0), O_WRONLY | O_APPEND | O_NOFOLLOW));
+    auto writable =
+        CAISSON_TRY(os::open_beneath(directory_, log_file_name(name_, 0), O_WRONLY | O_APPEND | O_NOFOLLOW));
     if (size > file.end() && ::ftruncate(writable.get(), static_cast<off_t>(file.end())) != 0)
         return failure_errno("cannot cut a torn end off");
     file_ = std::move(writable);
@@ -136,7 +140,8 @@ int LogWriter::begin_file() {
     if (!os::fill_random(salt)) return EIO;
     header.salt = base::load_le32(salt);
     if (int error = make_room_for_file(); error != 0) return error;
-    // It gets its name when its header is complete: readers need not know half a file, and wake when there is a whole one.
+    // It gets its name when its header is complete: readers need not know half a file, and wake when there is a whole
+    // one.
     const auto unfinished = unfinished_name();
     auto file = os::open_beneath(directory_, unfinished, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_NOFOLLOW, 0600);
     if (!file) return file.error().sys_errno != 0 ? file.error().sys_errno : EIO;
@@ -144,7 +149,8 @@ int LogWriter::begin_file() {
     encode(header, bytes);
     auto whole = part(bytes);
     int error = write_parts(file->get(), &whole, 1);
-    if (error == 0 && ::renameat(directory_.get(), unfinished.c_str(), directory_.get(), log_file_name(name_, 0).c_str()) != 0)
+    if (error == 0 &&
+        ::renameat(directory_.get(), unfinished.c_str(), directory_.get(), log_file_name(name_, 0).c_str()) != 0)
         error = errno;
     if (error != 0) {
         ::unlinkat(directory_.get(), unfinished.c_str(), 0);

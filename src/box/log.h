@@ -41,8 +41,8 @@ class LogWriter {
     // of this process, not that of the host. Never fails: what cannot be written is dropped and counted, and once
     // writing works again a record says how much is missing there, and why.
     void append(LogSource source, base::ByteView bytes, std::int64_t unix_ns);
-    // The number that the next record will have; grows by at least one with every append of one byte or more that is not
-    // lost. All records below it can be read.
+    // The number that the next record will have; grows by at least one with every append of one byte or more that is
+    // not lost. All records below it can be read.
     std::uint64_t position() const { return next_record_; }
     // Dropped since open().
     std::uint64_t lost_bytes() const { return lost_bytes_; }

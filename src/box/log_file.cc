@@ -119,7 +119,8 @@ Result<std::uint64_t> LogFile::size() const {
 }
 
 bool LogFile::is_at(const os::Fd& directory, const std::string& file_name) const {
-    struct stat here {}, there {};
+    struct stat here {
+    }, there{};
     return ::fstat(fd_.get(), &here) == 0 &&
            ::fstatat(directory.get(), file_name.c_str(), &there, AT_SYMLINK_NOFOLLOW) == 0 &&
            here.st_dev == there.st_dev && here.st_ino == there.st_ino;

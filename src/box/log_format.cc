@@ -27,15 +27,14 @@ constexpr auto make_tables() {
         tables[0][i] = value;
     }
     for (std::size_t k = 1; k < 8; ++k)
-        for (std::size_t i = 0; i < 256; ++i)
-            tables[k][i] = tables[k - 1][i] >> 8 ^ tables[0][tables[k - 1][i] & 0xff];
+        for (std::size_t i = 0; i < 256; ++i) tables[k][i] = tables[k - 1][i] >> 8 ^ tables[0][tables[k - 1][i] & 0xff];
     return tables;
 }
 constexpr auto kTables = make_tables();
 
 bool known(std::uint8_t source, std::uint8_t kind) {
-    return source >= 1 && source <= 3 && (kind == static_cast<std::uint8_t>(LogKind::kBytes) ||
-                                          kind == static_cast<std::uint8_t>(LogKind::kLost));
+    return source >= 1 && source <= 3 &&
+           (kind == static_cast<std::uint8_t>(LogKind::kBytes) || kind == static_cast<std::uint8_t>(LogKind::kLost));
 }
 
 }  // namespace
@@ -128,8 +127,7 @@ ParsedRecord parse_record(base::ByteView bytes, std::uint32_t salt) {
 }
 
 Result<> check_log_name(const std::string& name) {
-    static constexpr std::string_view kAllowed =
-        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.";
+    static constexpr std::string_view kAllowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.";
     if (name.empty() || name.size() > kMostNameBytes || name.front() == '.' ||
         name.find_first_not_of(kAllowed) != std::string::npos)
         return failure(Errc::kUsage, "a log cannot have this name");

@@ -66,7 +66,7 @@ class Records {
     std::deque<LogFile> files_;  // oldest first
     std::size_t at_ = 0;         // which of them is being read
     bool keep_ = false;
-    bool complete_ = false;      // a newer file was there when we last began to read at the current one's end
+    bool complete_ = false;  // a newer file was there when we last began to read at the current one's end
     std::optional<std::uint64_t> newest_file_;
     std::optional<std::uint64_t> expected_;  // number of the next record
     bool skipped_file_ = false;              // between the current file and the one before
@@ -195,11 +195,12 @@ class Wake {
         return true;
     }
     void wait(std::chrono::milliseconds longest) {
-        struct pollfd poll_fd {inotify_.get(), POLLIN, 0};  // a negative descriptor is ignored
+        struct pollfd poll_fd {
+            inotify_.get(), POLLIN, 0
+        };  // a negative descriptor is ignored
         ::poll(&poll_fd, 1, static_cast<int>(longest.count()));
         char events[4096];
-        while (inotify_ && ::read(inotify_.get(), events, sizeof events) > 0) {
-        }
+        while (inotify_ && ::read(inotify_.get(), events, sizeof events) > 0) {}
     }
 
   private:

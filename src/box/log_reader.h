@@ -24,11 +24,11 @@ struct LogRecord {
 };
 
 struct LogQuery {
-    bool follow = false;                            // go on until nobody writes any more
+    bool follow = false;                             // go on until nobody writes any more
     std::optional<std::int64_t> since_ns, until_ns;  // Unix time, both inclusive
-    std::optional<std::uint64_t> tail_lines;        // only the last lines of what is there and wanted; see LineCut
+    std::optional<std::uint64_t> tail_lines;         // only the last lines of what is there and wanted; see LineCut
     bool want_stdout = true, want_stderr = true, want_console = false;
-    std::optional<std::uint64_t> up_to_position;    // only records below this number (LogWriter::position())
+    std::optional<std::uint64_t> up_to_position;  // only records below this number (LogWriter::position())
 };
 
 // Between two questions whether the log is still written, and at most how late a follower notices what no event told.
@@ -39,10 +39,11 @@ inline constexpr int kLogPollMs = 200;
 // kLogPollMs) or a record beyond until_ns or up_to_position comes.
 //
 // No record is given twice, and none is left out silently: where some are gone (a reader that is slower than all files
-// rotate; damage), a kMissing record says how many. Memory: one buffer of kLogReadBytes, and a descriptor for each file.
+// rotate; damage), a kMissing record says how many. Memory: one buffer of kLogReadBytes, and a descriptor for each
+// file.
 //
-// kNotFound: there is no such log. kUsage: not a name. kIo: reading failed. kCorrupt, kUnsupported: all that can be read
-// was given, but there was something that cannot. Errors of the sink.
+// kNotFound: there is no such log. kUsage: not a name. kIo: reading failed. kCorrupt, kUnsupported: all that can be
+// read was given, but there was something that cannot. Errors of the sink.
 Result<> read_log(const std::string& directory, const std::string& name, const LogQuery& query,
                   const std::function<bool()>& still_written,
                   const std::function<Result<bool>(const LogRecord&)>& sink);

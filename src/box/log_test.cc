@@ -48,10 +48,12 @@ class LogTest : public Test {
     }
     // What the last reading ended with.
     Result<> ended_;
-    std::vector<Read> read(const LogQuery& query = {}, const std::function<bool()>& still_written = [] { return false; }) {
+    std::vector<Read> read(
+        const LogQuery& query = {}, const std::function<bool()>& still_written = [] { return false; }) {
         std::vector<Read> all;
         ended_ = read_log(place(), "output", query, still_written, [&](const LogRecord& record) -> Result<bool> {
-            all.push_back({record.kind, record.source, record.sequence, record.unix_ns, std::string(base::as_text(record.bytes)),
+            all.push_back({record.kind, record.source, record.sequence, record.unix_ns,
+                           std::string(base::as_text(record.bytes)),
                            record.kind == LogKind::kLost ? record.lost_bytes : record.missing_records, record.damaged});
             return true;
         });
@@ -74,7 +76,8 @@ class LogTest : public Test {
     }
     void put(unsigned slot, std::uint64_t offset, std::string_view bytes) {
         auto fd = os::open_file(file(slot), O_WRONLY).value();
-        ASSERT_EQ(::pwrite(fd.get(), bytes.data(), bytes.size(), static_cast<off_t>(offset)), static_cast<ssize_t>(bytes.size()));
+        ASSERT_EQ(::pwrite(fd.get(), bytes.data(), bytes.size(), static_cast<off_t>(offset)),
+                  static_cast<ssize_t>(bytes.size()));
     }
 };
 
@@ -84,7 +87,9 @@ class FileSizeLimit {
     explicit FileSizeLimit(std::uint64_t bytes) {
         ::signal(SIGXFSZ, SIG_IGN);
         ::getrlimit(RLIMIT_FSIZE, &before_);
-        struct rlimit limit {bytes, before_.rlim_max};
+        struct rlimit limit {
+            bytes, before_.rlim_max
+        };
         ::setrlimit(RLIMIT_FSIZE, &limit);
     }
     ~FileSizeLimit() { ::setrlimit(RLIMIT_FSIZE, &before_); }
@@ -130,7 +135,11 @@ TEST_F(LogTest, DividesLongOutput) {
 TEST_F(LogTest, RefusesNamesThatLeadElsewhereAndLimitsThatCannotBe) {
     for (const char* name : {"", ".", "..", "../output", "a/b", ".hidden", "a b"}) {
         EXPECT_EQ(LogWriter::open(place(), name).error().code, Errc::kUsage) << name;
-        EXPECT_EQ(read_log(place(), name, {}, [] { return false; }, [](const LogRecord&) { return true; }).error().code, Errc::kUsage);
+        EXPECT_EQ(read_log(
+                      place(), name, {}, [] { return false; }, [](const LogRecord&) { return true; })
+                      .error()
+                      .code,
+                  Errc::kUsage);
     }
     EXPECT_FALSE(LogWriter::open(place(), std::string(129, 'a')).has_value());
     EXPECT_TRUE(LogWriter::open(place(), std::string(128, 'a')).has_value());
@@ -196,12 +205,14 @@ TEST_F(LogTest, ARotationCutShortLosesNothing) {
     std::string written;
     {
         auto writer = open({.file_bytes = kLeastLogFileBytes, .files = 4});
-        for (int i = 0; i < 100; ++i) append(writer, std::string(99, 'x') + "\n"), written += std::string(99, 'x') + "\n";
+        for (int i = 0; i < 100; ++i)
+            append(writer, std::string(99, 'x') + "\n"), written += std::string(99, 'x') + "\n";
     }
     ASSERT_GE(files(), 3u);
     // Killed after its first step, and while it made the new file; then without power.
     const auto before = files();
-    for (unsigned slot = static_cast<unsigned>(before); slot > 0; --slot) ::rename(file(slot - 1).c_str(), file(slot).c_str());
+    for (unsigned slot = static_cast<unsigned>(before); slot > 0; --slot)
+        ::rename(file(slot - 1).c_str(), file(slot).c_str());
     EXPECT_EQ(text(), written);
     ::close(::open((file() + ".new").c_str(), O_WRONLY | O_CREAT, 0600));
     ::close(::open(file().c_str(), O_WRONLY | O_CREAT, 0600));
@@ -273,11 +284,11 @@ TEST_F(LogTest, AKilledWriterLosesNothingThatWasAppended) {
     }
     ::close(says[1]);
     std::uint64_t appended = 0;
-    while (appended < 3000) ASSERT_EQ(::read(says[0], &appended, sizeof appended), static_cast<ssize_t>(sizeof appended));
+    while (appended < 3000)
+        ASSERT_EQ(::read(says[0], &appended, sizeof appended), static_cast<ssize_t>(sizeof appended));
     ::kill(child, SIGKILL);
     ::waitpid(child, nullptr, 0);
-    while (::read(says[0], &appended, sizeof appended) == sizeof appended) {
-    }
+    while (::read(says[0], &appended, sizeof appended) == sizeof appended) {}
     ::close(says[0]);
     auto all = read();
     ASSERT_TRUE(ended_.has_value());
@@ -291,8 +302,8 @@ TEST_F(LogTest, PassesOverDamageAndSaysHowMuchIsMissing) {
         auto writer = open();
         for (int i = 0; i < 10; ++i) append(writer, "record " + std::to_string(i)), ends.push_back(size());
     }
-    put(0, ends[2] + 3, "\xff");                        // the header of 3
-    put(0, ends[4] + kLogRecordHeaderBytes + 2, "\xff");  // the bytes of 5
+    put(0, ends[2] + 3, "\xff");                                // the header of 3
+    put(0, ends[4] + kLogRecordHeaderBytes + 2, "\xff");        // the bytes of 5
     put(0, ends[6], std::string(ends[8] - ends[6] + 4, '\0'));  // 7, 8 and a bit of 9
     auto all = read();
     EXPECT_EQ(ended_.error().code, Errc::kCorrupt);
@@ -342,7 +353,8 @@ TEST_F(LogTest, AFileThatIsNoneIsPassedOver) {
     put(1, 0, "garbage");
     auto all = read();
     EXPECT_EQ(ended_.error().code, Errc::kCorrupt);
-    EXPECT_EQ(std::count_if(all.begin(), all.end(), [](const Read& record) { return record.kind == LogKind::kMissing; }), 1);
+    EXPECT_EQ(
+        std::count_if(all.begin(), all.end(), [](const Read& record) { return record.kind == LogKind::kMissing; }), 1);
     put(0, 0, "garbage");
     auto writer = open({.file_bytes = kLeastLogFileBytes, .files = 3});
     EXPECT_GE(writer.position(), 90u) << "numbers are not given twice";
@@ -434,11 +446,12 @@ TEST_F(LogTest, ADiskThatIsFullForAWhile) {
     const pid_t child = ::fork();
     if (child == 0) {
         // In a namespace of its own, which takes the mount away with the process.
-        if (::unshare(CLONE_NEWNS) != 0 || ::system(("mount --make-rprivate / && mount -t tmpfs -o size=64k none " + place()).c_str()) != 0) ::_exit(77);
+        if (::unshare(CLONE_NEWNS) != 0 ||
+            ::system(("mount --make-rprivate / && mount -t tmpfs -o size=64k none " + place()).c_str()) != 0)
+            ::_exit(77);
         auto writer = open({.file_bytes = 1 << 20, .files = 3});
         auto filler = os::open_file(place() + "/filler", O_WRONLY | O_CREAT, 0600).value();
-        while (::write(filler.get(), std::string(4096, 'f').data(), 4096) == 4096) {
-        }
+        while (::write(filler.get(), std::string(4096, 'f').data(), 4096) == 4096) {}
         const auto before = writer.position();
         for (int i = 0; i < 100; ++i) append(writer, std::string(1000, 'x'));
         const auto lost = writer.lost_bytes();
@@ -446,10 +459,12 @@ TEST_F(LogTest, ADiskThatIsFullForAWhile) {
         append(writer, "after");
         std::uint64_t found = 0;
         int error = 0;
-        auto ended = read_log(place(), "output", {}, [] { return false; }, [&](const LogRecord& record) -> Result<bool> {
-            if (record.kind == LogKind::kLost) found += record.lost_bytes, error = record.error_number;
-            return true;
-        });
+        auto ended = read_log(
+            place(), "output", {}, [] { return false; },
+            [&](const LogRecord& record) -> Result<bool> {
+                if (record.kind == LogKind::kLost) found += record.lost_bytes, error = record.error_number;
+                return true;
+            });
         ::_exit(ended && found == lost && error == ENOSPC && writer.position() > before ? 0 : 2);
     }
     int status = 0;
@@ -485,10 +500,14 @@ TEST_F(LogTest, EndsWhenTheSinkHasEnough) {
     auto writer = open();
     for (int i = 0; i < 10; ++i) append(writer, "x");
     int given = 0;
-    EXPECT_TRUE(read_log(place(), "output", {.follow = true}, [] { return true; }, [&](const LogRecord&) { return ++given < 3; }).has_value());
+    EXPECT_TRUE(
+        read_log(
+            place(), "output", {.follow = true}, [] { return true; }, [&](const LogRecord&) { return ++given < 3; })
+            .has_value());
     EXPECT_EQ(given, 3);
-    auto failed = read_log(place(), "output", {}, [] { return true; },
-                           [&](const LogRecord&) -> Result<bool> { return base::failure(Errc::kCancelled, "enough"); });
+    auto failed = read_log(
+        place(), "output", {}, [] { return true; },
+        [&](const LogRecord&) -> Result<bool> { return base::failure(Errc::kCancelled, "enough"); });
     EXPECT_EQ(failed.error().code, Errc::kCancelled);
 }
 
@@ -569,18 +588,19 @@ TEST_F(LogTest, AFollowerMissesNothingWhileFilesRotate) {
         }
     });
     std::uint64_t expected = 0;
-    auto ended = read_log(place(), "output", {.follow = true}, writing.still(), [&](const LogRecord& record) -> Result<bool> {
-        EXPECT_EQ(record.kind, LogKind::kBytes);
-        EXPECT_EQ(record.sequence, expected);
-        EXPECT_EQ(base::as_text(record.bytes), std::to_string(expected) + " some output\n");
-        ++expected;
-        if (expected % 128 == 0) {
-            std::scoped_lock lock(mutex);
-            given = expected;
-            changed.notify_one();
-        }
-        return !HasFailure();
-    });
+    auto ended =
+        read_log(place(), "output", {.follow = true}, writing.still(), [&](const LogRecord& record) -> Result<bool> {
+            EXPECT_EQ(record.kind, LogKind::kBytes);
+            EXPECT_EQ(record.sequence, expected);
+            EXPECT_EQ(base::as_text(record.bytes), std::to_string(expected) + " some output\n");
+            ++expected;
+            if (expected % 128 == 0) {
+                std::scoped_lock lock(mutex);
+                given = expected;
+                changed.notify_one();
+            }
+            return !HasFailure();
+        });
     {
         std::scoped_lock lock(mutex);
         given = UINT64_MAX / 2;
@@ -598,19 +618,20 @@ TEST_F(LogTest, AFastWriterCostsAReaderNothingUnsaid) {
         for (std::uint64_t i = 0; i < kRecords; ++i) append(writer, std::to_string(i) + "\n");
     });
     std::uint64_t next = 0, missing = 0;
-    auto ended = read_log(place(), "output", {.follow = true}, writing.still(), [&](const LogRecord& record) -> Result<bool> {
-        if (next == 0 && missing == 0) next = record.sequence;  // the log may have rotated before we began
-        EXPECT_EQ(record.sequence, next);
-        if (record.kind == LogKind::kMissing) {
-            EXPECT_FALSE(record.damaged);
-            missing += record.missing_records;
-            next += record.missing_records;
-        } else {
-            EXPECT_EQ(base::as_text(record.bytes), std::to_string(next) + "\n");
-            ++next;
-        }
-        return !HasFailure();
-    });
+    auto ended =
+        read_log(place(), "output", {.follow = true}, writing.still(), [&](const LogRecord& record) -> Result<bool> {
+            if (next == 0 && missing == 0) next = record.sequence;  // the log may have rotated before we began
+            EXPECT_EQ(record.sequence, next);
+            if (record.kind == LogKind::kMissing) {
+                EXPECT_FALSE(record.damaged);
+                missing += record.missing_records;
+                next += record.missing_records;
+            } else {
+                EXPECT_EQ(base::as_text(record.bytes), std::to_string(next) + "\n");
+                ++next;
+            }
+            return !HasFailure();
+        });
     EXPECT_TRUE(ended.has_value()) << ended.error().to_string();
     EXPECT_EQ(next, kRecords);
     RecordProperty("missing", std::to_string(missing));
@@ -621,16 +642,18 @@ TEST_F(LogTest, AReaderThatFallsBehindIsToldHowMuchIsGone) {
     append(writer, "first");
     std::uint64_t missing = 0, given = 0;
     bool written = true;
-    auto ended = read_log(place(), "output", {.follow = true}, [&] { return std::exchange(written, false); }, [&](const LogRecord& record) -> Result<bool> {
-        if (record.kind == LogKind::kMissing) {
-            missing += record.missing_records;
-            EXPECT_FALSE(record.damaged);
+    auto ended = read_log(
+        place(), "output", {.follow = true}, [&] { return std::exchange(written, false); },
+        [&](const LogRecord& record) -> Result<bool> {
+            if (record.kind == LogKind::kMissing) {
+                missing += record.missing_records;
+                EXPECT_FALSE(record.damaged);
+                return true;
+            }
+            if (given++ == 0)
+                for (int i = 0; i < 2000; ++i) append(writer, "more");
             return true;
-        }
-        if (given++ == 0)
-            for (int i = 0; i < 2000; ++i) append(writer, "more");
-        return true;
-    });
+        });
     EXPECT_TRUE(ended.has_value());
     EXPECT_GT(missing, 1000u);
     EXPECT_EQ(missing + given, 2001u);
@@ -645,9 +668,13 @@ TEST_F(LogTest, WithoutFollowAReadingEndsWhereItBegan) {
         ++given;
         return true;
     };
-    EXPECT_TRUE(read_log(place(), "output", {}, [] { return true; }, sink).has_value());
+    EXPECT_TRUE(read_log(
+                    place(), "output", {}, [] { return true; }, sink)
+                    .has_value());
     EXPECT_EQ(given, 10);
-    EXPECT_TRUE(read_log(place(), "output", {.tail_lines = 3}, [] { return true; }, sink).has_value());
+    EXPECT_TRUE(read_log(
+                    place(), "output", {.tail_lines = 3}, [] { return true; }, sink)
+                    .has_value());
     EXPECT_EQ(given, 13);
 }
 
@@ -656,15 +683,16 @@ TEST_F(LogTest, AFollowerWithoutTailSeesOnlyWhatIsNew) {
     append(writer, "old, unfinished");
     int asked = 0;
     std::string seen;
-    auto ended = read_log(place(), "output", {.follow = true, .tail_lines = 0},
-                          [&] {
-                              if (++asked == 2) append(writer, " new\n");
-                              return asked < 3;
-                          },
-                          [&](const LogRecord& record) -> Result<bool> {
-                              seen += base::as_text(record.bytes);
-                              return true;
-                          });
+    auto ended = read_log(
+        place(), "output", {.follow = true, .tail_lines = 0},
+        [&] {
+            if (++asked == 2) append(writer, " new\n");
+            return asked < 3;
+        },
+        [&](const LogRecord& record) -> Result<bool> {
+            seen += base::as_text(record.bytes);
+            return true;
+        });
     EXPECT_TRUE(ended.has_value());
     EXPECT_EQ(seen, " new\n");
 }
@@ -751,13 +779,17 @@ TEST_F(LogTest, ALongLogIsReadInLittleMemory) {
         const std::string chunk(32 << 10, 'x');  // one line without an end: the hardest for a tail
         for (std::size_t i = 0; i < kLogBytes / chunk.size(); ++i) append(writer, chunk);
     }
-    struct rusage before {}, after {};
+    struct rusage before {
+    }, after{};
     ::getrusage(RUSAGE_SELF, &before);
     std::size_t bytes = 0;
-    ASSERT_TRUE(read_log(place(), "output", {.tail_lines = 5}, [] { return false; }, [&](const LogRecord& record) {
-                    bytes += record.bytes.size();
-                    return true;
-                }).has_value());
+    ASSERT_TRUE(read_log(
+                    place(), "output", {.tail_lines = 5}, [] { return false; },
+                    [&](const LogRecord& record) {
+                        bytes += record.bytes.size();
+                        return true;
+                    })
+                    .has_value());
     ::getrusage(RUSAGE_SELF, &after);
     EXPECT_EQ(bytes, kLogBytes);
     EXPECT_LT(after.ru_maxrss - before.ru_maxrss, 8 << 10) << "KiB";

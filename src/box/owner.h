@@ -5,6 +5,12 @@
 
 namespace caisson::box {
 
+// Why a box ended whose supervisor was not there to end it, or was itself told to leave: its restart policy may want
+// it back.
+inline constexpr const char* kHostRebooted = "host rebooted";
+inline constexpr const char* kSupervisorDied = "supervisor died";
+inline constexpr const char* kSupervisorStopped = "the box's supervisor was told to stop";
+
 // The calling process, as the record of a box names its owner.
 Result<store::ProcessIdentity> this_process();
 // Whether that very process still lives, not merely one of its number. `boot_id` is that of this boot.

@@ -33,7 +33,7 @@ Result<> reconcile(const store::Home& home, store::Database& database) {
             CAISSON_TRY(database.remove_box(box.id));
         } else {
             CAISSON_TRY(database.finish_box(box.id, store::BoxState::kFailed,
-                                            {"failed", 125, rebooted ? kHostRebooted : kSupervisorDied, os::unix_ms()}));
+                                            {"failed", 125, rebooted ? box::kHostRebooted : box::kSupervisorDied, os::unix_ms()}));
         }
     }
     // Records are written before directories are made, so a directory without a record is a removal cut short.

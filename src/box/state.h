@@ -85,10 +85,6 @@ Outcome outcome_of(const store::EndRecord& end);
 // What a box was asked to be; kUnsupported for one that an older caisson made and that has no such record.
 Result<wire::BoxSpec> spec_of(const store::BoxRecord& record);
 
-// Why a box failed that nobody was there to end.
-inline constexpr const char* kHostRebooted = "host rebooted";
-inline constexpr const char* kSupervisorDied = "supervisor died";
-
 // Removes what dead processes left in the home. Called when a home is opened.
 Result<> reconcile(const store::Home& home, store::Database& database);
 

@@ -441,7 +441,7 @@ void Supervisor::on_signal() {
     } info{};
     stop_asked_ = true;
     while (::read(signals_.get(), &info, sizeof info) == static_cast<ssize_t>(sizeof info))
-        end(wire::Ended::SIGNALLED, static_cast<int>(info.number), "the box's supervisor was told to stop");
+        end(wire::Ended::SIGNALLED, static_cast<int>(info.number), kSupervisorStopped);
 }
 
 void Supervisor::on_console() {

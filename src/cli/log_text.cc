@@ -22,7 +22,8 @@ base::Failure no_time(std::string_view text) {
 
 // Takes `digits` digits off the front of `text`.
 std::optional<int> take_number(std::string_view& text, std::size_t digits) {
-    if (text.size() < digits || text.substr(0, digits).find_first_not_of("0123456789") != std::string_view::npos) return {};
+    if (text.size() < digits || text.substr(0, digits).find_first_not_of("0123456789") != std::string_view::npos)
+        return {};
     int number = 0;
     std::from_chars(text.data(), text.data() + digits, number);
     text.remove_prefix(digits);
@@ -177,8 +178,9 @@ std::string log_json_line(const LogEntry& entry) {
 std::string log_note(const LogEntry& entry) {
     const bool lost = entry.kind == LogEntry::Kind::kLost;
     const auto count = lost ? entry.lost_bytes : entry.missing_entries;
-    return std::to_string(count) + (lost ? " byte" : " entr") + (lost ? (count == 1 ? "" : "s") : (count == 1 ? "y" : "ies")) +
-           " of the log " + (count == 1 ? "was" : "were") + " lost here: " + std::string(entry.reason);
+    return std::to_string(count) + (lost ? " byte" : " entr") +
+           (lost ? (count == 1 ? "" : "s") : (count == 1 ? "y" : "ies")) + " of the log " +
+           (count == 1 ? "was" : "were") + " lost here: " + std::string(entry.reason);
 }
 
 std::string LinePrefixer::prefixed(const LogEntry& entry) {

@@ -18,8 +18,8 @@ Result<std::int64_t> parse_log_time(std::string_view text, std::int64_t now_ns);
 // "2026-05-01T12:00:00.000000000Z"
 std::string format_log_time(std::int64_t unix_ns);
 
-// One line, with its end: {"time":…,"unix_ns":…,"source":"stdout","text":"…"}, or "base64" where the bytes are no UTF-8,
-// so that every byte comes back. Entries without bytes have "lost_bytes" or "missing_entries", and "reason".
+// One line, with its end: {"time":…,"unix_ns":…,"source":"stdout","text":"…"}, or "base64" where the bytes are no
+// UTF-8, so that every byte comes back. Entries without bytes have "lost_bytes" or "missing_entries", and "reason".
 std::string log_json_line(const LogEntry& entry);
 // A sentence about an entry without bytes.
 std::string log_note(const LogEntry& entry);

@@ -47,10 +47,27 @@ TEST(LogTime, ReadsSecondsAndDurations) {
 }
 
 TEST(LogTime, RefusesEverythingElse) {
-    for (const char* bad : {"", "now", "-5", "-10m", "10x", "2026", "2026-13-01", "2026-02-30", "2026-05-01T25:00:00Z",
-                            "2026-05-01T12:00:00", "2026-05-01T12:00:00.Z", "2026-05-01T12:00:00Zx", "2026-05-01T12:00:00+1:00",
-                            "1969-12-31T23:59:59Z", "2300-01-01T00:00:00Z", "9223372036", "99999999999999999999", "1.", "1.5.5",
-                            "1000000d", "\x1b[2J"}) {
+    for (const char* bad : {"",
+                            "now",
+                            "-5",
+                            "-10m",
+                            "10x",
+                            "2026",
+                            "2026-13-01",
+                            "2026-02-30",
+                            "2026-05-01T25:00:00Z",
+                            "2026-05-01T12:00:00",
+                            "2026-05-01T12:00:00.Z",
+                            "2026-05-01T12:00:00Zx",
+                            "2026-05-01T12:00:00+1:00",
+                            "1969-12-31T23:59:59Z",
+                            "2300-01-01T00:00:00Z",
+                            "9223372036",
+                            "99999999999999999999",
+                            "1.",
+                            "1.5.5",
+                            "1000000d",
+                            "\x1b[2J"}) {
         if (std::string_view(bad) == "2026-05-01T12:00:00") continue;  // local time, see above
         if (std::string_view(bad) == "2026") {
             EXPECT_TRUE(parse_log_time(bad, kNow).has_value()) << "seconds";
@@ -73,15 +90,19 @@ TEST(LogTime, IsWrittenWithNineDigits) {
 
 TEST(LogJson, KeepsEveryByte) {
     EXPECT_EQ(log_json_line(entry("gr\xc3\xbc\xc3\x9f \"x\"\n", LogEntry::Source::kStderr, 1)),
-              "{\"time\":\"1970-01-01T00:00:00.000000001Z\",\"unix_ns\":1,\"source\":\"stderr\",\"text\":\"gr\xc3\xbc\xc3\x9f \\\"x\\\"\\n\"}\n");
+              "{\"time\":\"1970-01-01T00:00:00.000000001Z\",\"unix_ns\":1,\"source\":\"stderr\",\"text\":"
+              "\"gr\xc3\xbc\xc3\x9f \\\"x\\\"\\n\"}\n");
     using namespace std::string_view_literals;
     auto zero = nlohmann::json::parse(log_json_line(entry("a\0\x1b\x7f"sv)));
     EXPECT_EQ(zero["text"].get<std::string>(), "a\0\x1b\x7f"sv);
 }
 
 TEST(LogJson, WritesWhatIsNoUtf8AsBase64) {
-    const std::pair<std::string_view, const char*> cases[]{
-        {"\xff", "/w=="}, {"\xff\xfe", "//4="}, {"\xff\xfe\xfd", "//79"}, {"a\xc3", "YcM="}, {"\xed\xa0\x80 ok", "7aCAIG9r"}};
+    const std::pair<std::string_view, const char*> cases[]{{"\xff", "/w=="},
+                                                           {"\xff\xfe", "//4="},
+                                                           {"\xff\xfe\xfd", "//79"},
+                                                           {"a\xc3", "YcM="},
+                                                           {"\xed\xa0\x80 ok", "7aCAIG9r"}};
     for (auto [bytes, expected] : cases) {
         auto line = nlohmann::json::parse(log_json_line(entry(bytes)));
         EXPECT_EQ(line["base64"].get<std::string>(), expected);

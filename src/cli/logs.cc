@@ -64,8 +64,10 @@ Result<LogOptions> options_of(const LogArguments& arguments) {
     struct timespec now {};
     ::clock_gettime(CLOCK_REALTIME, &now);
     const auto now_ns = static_cast<std::int64_t>(now.tv_sec) * 1'000'000'000 + now.tv_nsec;
-    if (!arguments.since.empty()) options.since_ns = CAISSON_TRY_CTX(parse_log_time(arguments.since, now_ns), "--since");
-    if (!arguments.until.empty()) options.until_ns = CAISSON_TRY_CTX(parse_log_time(arguments.until, now_ns), "--until");
+    if (!arguments.since.empty())
+        options.since_ns = CAISSON_TRY_CTX(parse_log_time(arguments.since, now_ns), "--since");
+    if (!arguments.until.empty())
+        options.until_ns = CAISSON_TRY_CTX(parse_log_time(arguments.until, now_ns), "--until");
     if (arguments.tail != "all") options.tail_lines = CAISSON_TRY_CTX(base::parse_u64(arguments.tail), "--tail");
     if (arguments.sources.empty()) return options;
     options.want_stdout = options.want_stderr = false;
@@ -74,7 +76,8 @@ Result<LogOptions> options_of(const LogArguments& arguments) {
         else if (source == "stderr") options.want_stderr = true;
         else if (source == "console") options.console = true;
         else
-            return failure(Errc::kUsage, "--source '" + base::printable(source, 64) + "' is unknown", "use stdout, stderr or console");
+            return failure(Errc::kUsage, "--source '" + base::printable(source, 64) + "' is unknown",
+                           "use stdout, stderr or console");
     }
     if (options.console && (options.want_stdout || options.want_stderr))
         return failure(Errc::kUsage, "the console has a log of its own", "ask for it alone: --source console");
@@ -119,20 +122,29 @@ void add_log_command(CLI::App& app, Action& action) {
     auto arguments = std::make_shared<LogArguments>();
     auto* command = app.add_subcommand("logs", "Show what a box wrote, also while it runs");
     command->footer(
-        "Examples:\n  caisson logs --follow --tail 10 keen-otter-41\n  caisson logs --since 10m --timestamps keen-otter-41\n"
+        "Examples:\n  caisson logs --follow --tail 10 keen-otter-41\n  caisson logs --since 10m --timestamps "
+        "keen-otter-41\n"
         "  caisson logs --source stderr --format json keen-otter-41\n\n"
-        "TIME is 2026-05-01T12:00:00Z (or without a zone, for local time), Unix seconds, or a duration: 10m is ten minutes ago.");
+        "TIME is 2026-05-01T12:00:00Z (or without a zone, for local time), Unix seconds, or a duration: 10m is ten "
+        "minutes ago.");
     command->add_option("BOX", arguments->box, "Name, id or unique beginning of an id")->required();
     command->add_flag("-f,--follow", arguments->follow, "Go on with what comes, until the box has ended");
     command->add_option("--since", arguments->since, "Only what came at or after this time")->type_name("TIME");
     command->add_option("--until", arguments->until, "Only what came until this time")->type_name("TIME");
-    command->add_option("-n,--tail", arguments->tail, "Only the last N lines of what is there, or all")->type_name("N")->capture_default_str();
+    command->add_option("-n,--tail", arguments->tail, "Only the last N lines of what is there, or all")
+        ->type_name("N")
+        ->capture_default_str();
     command->add_flag("-t,--timestamps", arguments->timestamps, "Put the time at which it began before each line");
-    command->add_option("--source", arguments->sources, "Only stdout, or stderr; or what the guest's kernel said: console")
-        ->type_name("STREAM")->allow_extra_args(false)->take_all();
-    command->add_option("--execution", arguments->execution, "Of this execution, not of the box's own command")->type_name("ID");
+    command
+        ->add_option("--source", arguments->sources, "Only stdout, or stderr; or what the guest's kernel said: console")
+        ->type_name("STREAM")
+        ->allow_extra_args(false)
+        ->take_all();
+    command->add_option("--execution", arguments->execution, "Of this execution, not of the box's own command")
+        ->type_name("ID");
     command->add_option("--format", arguments->format, "text or json")->type_name("FORMAT");
-    command->callback([arguments, &action] { action = [arguments](Context& context) { return show_logs(context, *arguments); }; });
+    command->callback(
+        [arguments, &action] { action = [arguments](Context& context) { return show_logs(context, *arguments); }; });
 }
 
 }  // namespace caisson::cli

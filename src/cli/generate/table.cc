@@ -23,6 +23,8 @@ const std::map<std::string, Values>& known_values() {
         {"FORMAT", {Kind::kWords, {"text", "json"}}},
         {"STREAM", {Kind::kWords, {"stdout", "stderr", "console"}}},
         {"MODE", {Kind::kWords, {"none"}}},
+        {"POLICY", {Kind::kWords, {"no", "on-failure", "always"}}},
+        {"SIGNAL", {Kind::kWords, {"TERM", "KILL", "INT", "HUP", "QUIT", "USR1", "USR2"}}},
         {"WHEN", {Kind::kWords, {"always", "missing", "never"}}},
     };
     return known;
@@ -100,7 +102,7 @@ Command read_table() {
 Listing listing(Values::Kind kind) {
     switch (kind) {
         case Values::Kind::kImages: return {"image ls", "name"};
-        case Values::Kind::kBoxes: return {"ls", "name"};
+        case Values::Kind::kBoxes: return {"ls --all", "name"};
         case Values::Kind::kTemplates: return {"template ls", "key"};
         default: return {};
     }

@@ -1,0 +1,11 @@
+"""Defaults and limits are written in one place, and the page about them says the same."""
+import re
+
+from installed import SOURCE
+
+
+def test_the_page_lists_what_the_code_has():
+    code = dict(re.findall(r"inline constexpr [\w:]+ (k\w+)(?:\{| = )([\w]+)", (SOURCE / "src/box/limits.h").read_text()))
+    page = dict(re.findall(r"\| `(k\w+)` \| (\w+)(?: ms)? \|", (SOURCE / "docs/limits.md").read_text()))
+    assert len(code) > 10
+    assert page == code
