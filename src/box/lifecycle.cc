@@ -63,6 +63,14 @@ Result<wire::FromShim> ask(box::ShimClient& shim, const wire::ToShim& request) {
     return std::move(*answer);
 }
 
+// The supervisor does not know what its box is called.
+Result<wire::FromShim> ask_to_start(box::ShimClient& shim, const wire::ToShim& request, const std::string& name) {
+    auto answer = ask(shim, request);
+    if (!answer && (answer.error().code == Errc::kInUse || answer.error().code == Errc::kLimit))
+        return base::failure(std::move(answer.error()).with_context("entering box " + name));
+    return answer;
+}
+
 std::shared_ptr<BoxState> connection_of(std::shared_ptr<RuntimeState> runtime, const store::BoxRecord& record,
                                         std::unique_ptr<box::ShimClient> shim, const wire::ExecutionOpen& open) {
     auto state = std::make_shared<BoxState>();
@@ -239,7 +247,7 @@ Result<Execution> Runtime::exec(const std::string& reference, const ExecOptions&
     start->set_id(CAISSON_TRY(new_id()));
     if (options.timeout) start->set_timeout_ms(static_cast<std::uint32_t>(options.timeout->count()));
     auto shim = CAISSON_TRY(internal::reach(*state_, record));
-    auto answer = CAISSON_TRY(ask(*shim, request));
+    auto answer = CAISSON_TRY(ask_to_start(*shim, request, record.name));
     if (!answer.has_execution_open()) return failure(Errc::kProtocol, "the box's supervisor answered something else");
     auto state = connection_of(state_, record, std::move(shim), answer.execution_open());
     CAISSON_TRY(state->make_order_pipe());
@@ -255,7 +263,7 @@ Result<ExecutionInfo> Runtime::exec_detached(const std::string& reference, const
     start->set_detached(true);
     if (options.timeout) start->set_timeout_ms(static_cast<std::uint32_t>(options.timeout->count()));
     auto shim = CAISSON_TRY(internal::reach(*state_, record));
-    auto answer = CAISSON_TRY(ask(*shim, request));
+    auto answer = CAISSON_TRY(ask_to_start(*shim, request, record.name));
     if (!answer.has_execution_open()) return failure(Errc::kProtocol, "the box's supervisor answered something else");
     std::scoped_lock guard(state_->database_mutex);
     return info_of(CAISSON_TRY(state_->database->find_execution(record.id, start->id())));
