@@ -19,7 +19,6 @@ namespace caisson::cli {
 struct Context {
     bool quiet = false;
     bool terminal = false;  // stderr is one: progress may be drawn
-    bool colour = false;
 };
 
 // A command's work; what it returns is the exit code.
@@ -48,7 +47,8 @@ std::function<void(const LayerProgress&)> layer_progress(const Context& context,
 // A JSON document on standard output. Names from images may hold any bytes; JSON may not.
 void print(const nlohmann::json& document);
 
-// One line on a terminal, rewritten; nothing elsewhere.
+// One line on a terminal, rewritten; nothing elsewhere. Cut to the terminal's width, and never coloured: there is
+// nothing that NO_COLOR would have to switch off.
 void draw_progress(const Progress& progress);
 void clear_progress();
 

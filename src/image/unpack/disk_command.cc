@@ -69,9 +69,9 @@ Result<nlohmann::json> build(Request& request) {
         // Layers are read from the top down.
         std::uint64_t done = consumed;
         for (std::size_t i = 0; i < layer; ++i) done += request.sizes[request.sizes.size() - 1 - i];
-        report_progress(layer < request.layers.size() ? "layer " + std::to_string(layer + 1) + " of " +
+        report_progress(layer < request.layers.size() ? "unpacking layer " + std::to_string(layer + 1) + " of " +
                                                             std::to_string(request.layers.size())
-                                                      : "tables",
+                                                      : "writing the file system's tables",
                         done, request.total_bytes);
     };
     auto built = CAISSON_TRY(build_disk(request.layers, request.disk, request.limits, progress));
