@@ -37,6 +37,7 @@ inline constexpr std::uint64_t kDefaultMaxUnpackedBytes = 32ULL << 30;  // tar s
 // Far above gzip's own ceiling of 1032, and only looked at once a stream is larger than kRatioFreeBytes.
 inline constexpr std::uint64_t kMaxCompressionRatio = 1100;
 inline constexpr std::uint64_t kRatioFreeBytes = 1ULL << 30;
+inline constexpr std::size_t kReadAheadBytes = 64 << 20;  // of layers that are decompressed before they are needed (memory)
 inline constexpr std::size_t kMaxExtents = 16'000'000;  // pieces of files (memory)
 
 // Disks.
