@@ -50,14 +50,14 @@ def bcrypt(password):
 
 
 class Authority:
-    """A certificate authority, and a certificate of it for 127.0.0.1."""
+    """A certificate authority, and a certificate of it for 127.0.0.1 and further names."""
 
-    def __init__(self, place, name):
+    def __init__(self, place, name, names=()):
         place.mkdir()
         self.pem, self.key, self.certificate = place / "ca.pem", place / "key.pem", place / "cert.pem"
         tool("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}", "-keyout", place / "ca.key",
              "-out", self.pem, "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign,digitalSignature")
-        (place / "ext").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage=serverAuth\n")
+        (place / "ext").write_text("subjectAltName=" + ",".join(["IP:127.0.0.1", "DNS:localhost"] + [f"DNS:{other}" for other in names]) + "\nextendedKeyUsage=serverAuth\n")
         tool("openssl", "req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1", "-keyout", self.key, "-out", place / "csr")
         tool("openssl", "x509", "-req", "-in", place / "csr", "-CA", self.pem, "-CAkey", place / "ca.key", "-CAcreateserial",
              "-days", "2", "-extfile", place / "ext", "-out", self.certificate)

@@ -55,6 +55,7 @@ inline constexpr int kMaxRedirects = 5;
 inline constexpr int kMaxTries = 5;                       // of one transfer in which no byte arrives
 inline constexpr int kMaxRetryAfterSeconds = 60;
 inline constexpr std::size_t kMaxMirrors = 16;
+inline constexpr std::size_t kMaxProxyBytes = 4 << 10;    // HTTP_PROXY, HTTPS_PROXY, NO_PROXY each
 inline constexpr std::size_t kMaxSettingsBytes = 1 << 20;  // registries.json, docker's config.json, a file of authorities
 
 // What a helper program may say to its caller.
