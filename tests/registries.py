@@ -20,7 +20,8 @@ import threading
 import time
 import urllib.parse
 
-from boxes import TINY_ARCHIVE
+import boxes
+from boxes import TINY_ARCHIVE, WORK
 
 USER, PASSWORD = "robot", "correct horse: battery"
 
@@ -49,14 +50,14 @@ def bcrypt(password):
 
 
 class Authority:
-    """A certificate authority, and a certificate of it for 127.0.0.1."""
+    """A certificate authority, and a certificate of it for 127.0.0.1 and further names."""
 
-    def __init__(self, place, name):
+    def __init__(self, place, name, names=()):
         place.mkdir()
         self.pem, self.key, self.certificate = place / "ca.pem", place / "key.pem", place / "cert.pem"
         tool("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}", "-keyout", place / "ca.key",
              "-out", self.pem, "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign,digitalSignature")
-        (place / "ext").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage=serverAuth\n")
+        (place / "ext").write_text("subjectAltName=" + ",".join(["IP:127.0.0.1", "DNS:localhost"] + [f"DNS:{other}" for other in names]) + "\nextendedKeyUsage=serverAuth\n")
         tool("openssl", "req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1", "-keyout", self.key, "-out", place / "csr")
         tool("openssl", "x509", "-req", "-in", place / "csr", "-CA", self.pem, "-CAkey", place / "ca.key", "-CAcreateserial",
              "-days", "2", "-extfile", place / "ext", "-out", self.certificate)
@@ -228,6 +229,19 @@ class Image:
         return handler.answer(404, b"{}")
 
 
+def push_image(registry, image, name, directory):
+    (directory / "blobs/sha256").mkdir(parents=True)
+    text = image.text()
+    image.add(text)
+    for digest, data in image.blobs.items():
+        (directory / "blobs/sha256" / digest[7:]).write_bytes(data)
+    (directory / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+    (directory / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [
+        {"mediaType": image.manifest["mediaType"], "digest": digest_of(text), "size": len(text),
+         "annotations": {"org.opencontainers.image.ref.name": "x"}}]}))
+    registry.push(f"oci:{directory}:x", name)
+
+
 def tar_of(entries):
     """entries: (name, type, extra) with type one of file, dir, link, hard, or a TarInfo ready made."""
     buffer = io.BytesIO()
@@ -275,3 +289,106 @@ def snapshot(home):
                 continue
             found[str(path)] = (path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest() if path.stat().st_size < 1 << 20 else "")
     return found
+
+
+class Home:
+    """A home of its own for each test, so that nothing is there already. HOME (for logins) is its `user` directory."""
+
+    def __init__(self, base):
+        self.base, self.home, self.user = base, base / "home", base / "user"
+        self.home.mkdir(mode=0o711)
+        self.user.mkdir()
+        self.more = {}
+
+    def environment(self):
+        return boxes.environment(CAISSON_HOME=str(self.home), HOME=str(self.user), **self.more)
+
+    def __call__(self, *arguments, **more):
+        return boxes.caisson(*arguments, env=self.environment(), **more)
+
+    def start(self, *arguments, **more):
+        return boxes.Started(*arguments, env=self.environment(), **more)
+
+    def images(self):
+        return {image["name"]: image for image in self("image", "ls", "--format", "json").json()}
+
+    def downloads(self):
+        try:
+            return sorted(os.listdir(self.home / "images/downloads"))
+        except FileNotFoundError:
+            return []
+
+    def partial_bytes(self):
+        total = 0
+        for name in self.downloads():
+            with contextlib.suppress(FileNotFoundError):  # complete since
+                total += (self.home / "images/downloads" / name).stat().st_size if name.endswith(".part") else 0
+        return total
+
+
+@contextlib.contextmanager
+def fresh_home():
+    base = WORK / f"registry-{os.getpid()}-{time.monotonic_ns()}"
+    base.mkdir(mode=0o711)
+    try:
+        yield Home(base)
+    finally:
+        shutil.rmtree(base)
+
+
+class SlowRelay:
+    """Passes TCP connections on to a registry, at a few MiB a second."""
+
+    def __init__(self, registry, bytes_per_second=3 << 20):
+        self.registry, self.rate = registry, bytes_per_second
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.name = f"127.0.0.1:{self.port}"
+        self.sockets = []
+        self.open = True
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                return
+            if not self.open:
+                client.close()
+                continue
+            try:
+                server = socket.create_connection(("127.0.0.1", self.registry.port))
+            except OSError:
+                client.close()
+                continue
+            self.sockets += [client, server]
+            threading.Thread(target=self.copy, args=(client, server, None), daemon=True).start()
+            threading.Thread(target=self.copy, args=(server, client, self.rate), daemon=True).start()
+
+    @staticmethod
+    def copy(source, target, rate):
+        try:
+            while data := source.recv(32 << 10):
+                target.sendall(data)
+                if rate:
+                    time.sleep(len(data) / rate)
+        except OSError:
+            pass
+        for one in (source, target):
+            try:
+                one.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def cut(self):
+        for one in self.sockets:
+            try:
+                one.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+        self.sockets = []
+
+    def stop(self):
+        self.listener.close()
+        self.cut()

@@ -1,4 +1,4 @@
-"""A terminal for caisson, as a person has one."""
+"""caisson in a terminal of its own, for tests of what it does with one."""
 import fcntl
 import os
 import pty
@@ -14,16 +14,22 @@ ROWS, COLUMNS = 33, 99
 
 
 class Session:
-    """caisson in a terminal of its own, as a shell would start it."""
+    """caisson in a terminal of its own, as a shell would start it. Leaving the `with` block kills it."""
 
-    def __init__(self, *arguments):
+    def __init__(self, *arguments, env=None, rows=ROWS, columns=COLUMNS):
         self.pid, self.master = pty.fork()
         if self.pid == 0:
-            resize(0, ROWS, COLUMNS)
-            os.execve(BIN, [BIN, *arguments], environment())
+            resize(0, rows, columns)
+            os.execve(BIN, [BIN, *map(str, arguments)], env or environment())
         number = struct.unpack("I", fcntl.ioctl(self.master, 0x80045430, bytes(4)))[0]  # TIOCGPTN
         self.slave = os.open(f"/dev/pts/{number}", os.O_RDWR | os.O_NOCTTY)
         self.seen = b""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
 
     def wait_for(self, text, timeout=30):
         """Everything up to and including the text."""

@@ -19,10 +19,19 @@ struct RegistryLogin {
     bool empty() const { return user.empty() && identity_token.empty(); }
 };
 
+// Proxies on the way to registries, as curl and docker have them: "http://[user:password@]host:port", or https:// for a
+// proxy that speaks TLS itself. Registries with TLS are reached through a tunnel. Loopback is never asked through one.
+struct RegistryProxies {
+    Secret https, http;    // for registries with and without TLS; empty: none
+    std::string no_proxy;  // hosts, domains with all below them, addresses, CIDRs, separated by commas; or "*"
+    bool empty() const { return https.empty() && http.empty(); }
+};
+
 // What one registry is asked with.
 struct RegistryAccess {
     RegistryLogin login;          // empty: anonymously
     std::string authorities_pem;  // certificates of authorities, trusted besides the host's
+    RegistryProxies proxies;      // those of the image's own registry hold for its mirrors, too
 };
 
 // Asked with the name of a registry ("docker.io", "ghcr.io", "localhost:5000") when one is about to be used.
@@ -36,8 +45,9 @@ struct CallerAccessOptions {
     std::string image;
 };
 
-// What the calling user has: logins of docker's config.json (in the file, or by credential helpers), authorities.
-// Everything is read when it is first needed, as root at once. Errors: kNotFound, kPermission, kCorrupt, naming the file.
+// What the calling user has: logins of docker's config.json (in the file, or by credential helpers), authorities, and the
+// proxies of the environment: HTTPS_PROXY, HTTP_PROXY, NO_PROXY, or the same in lower case. Everything is read when it is
+// first needed, as root at once. Errors: kNotFound, kPermission, kCorrupt, kUsage, naming the file or variable.
 CAISSON_API Result<RegistryAccessSource> caller_access(const CallerAccessOptions& options);
 
 // Stores a login for `registry` where docker looks for it: with the credential helper if one is configured, else in

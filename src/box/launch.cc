@@ -255,8 +255,11 @@ Result<std::shared_ptr<BoxState>> start_recorded(std::shared_ptr<RuntimeState> r
     auto spec = CAISSON_TRY(spec_of(record));
     const auto directory = runtime->home.box(record.id);
     auto box = state_of(runtime, record, spec);
-    // Its last supervisor may just be leaving.
-    box->lock = CAISSON_TRY(lock_patiently(directory, record.name));
+    // Its last supervisor may just be leaving; or somebody else starts it.
+    box->lock = CAISSON_TRY(lock_patiently(directory, record.name, [&] {
+        auto now = find_record(*runtime, record.id);
+        return !now || store::is_live(now->state);
+    }));
     const bool files_only = mode == StartMode::kFilesOnly;
     for (int attempt = 0;; ++attempt) {
         const bool fresh = !os::exists(directory + "/disk.qcow2");
@@ -334,9 +337,14 @@ Result<BoxInfo> Runtime::create(const BoxOptions& options) {
 Result<BoxInfo> Runtime::start(const std::string& reference) {
     auto record = CAISSON_TRY(internal::find_record(*state_, reference));
     if (store::is_live(record.state)) return internal::info_of(record);
-    auto box = CAISSON_TRY(internal::start_recorded(state_, record, internal::StartMode::kDetached));
-    box->shim->leave();
-    box->ended = true;
+    auto box = internal::start_recorded(state_, record, internal::StartMode::kDetached);
+    if (!box) {
+        auto now = box.error().code == Errc::kInUse ? internal::find_record(*state_, record.id) : Result<store::BoxRecord>(record);
+        if (now && store::is_live(now->state)) return internal::info_of(*now);  // somebody was faster
+        return base::failure(std::move(box.error()));
+    }
+    (*box)->shim->leave();
+    (*box)->ended = true;
     return internal::find_info(*state_, record.id);
 }
 

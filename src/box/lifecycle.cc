@@ -171,12 +171,13 @@ Result<BoxInfo> find_info(RuntimeState& runtime, const std::string& reference) {
     return info_of(CAISSON_TRY(find_record(runtime, reference)));
 }
 
-Result<os::FileLock> lock_patiently(const std::string& box_directory, const std::string& name) {
+Result<os::FileLock> lock_patiently(const std::string& box_directory, const std::string& name,
+                                    const std::function<bool()>& hopeless) {
     const auto give_up = std::chrono::steady_clock::now() + kHandOverPatience;
     for (;;) {
         auto lock = os::FileLock::try_acquire(box_directory + "/lock");
         if (lock || lock.error().code != Errc::kInUse) return lock;
-        if (std::chrono::steady_clock::now() > give_up)
+        if ((hopeless && hopeless()) || std::chrono::steady_clock::now() > give_up)
             return failure(Errc::kInUse, "box " + name + " is in use by another process");
         std::this_thread::sleep_for(kPoll);
     }

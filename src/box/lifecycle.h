@@ -1,6 +1,7 @@
 // What making, starting, entering and ending boxes share. Internal to this room.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -11,8 +12,10 @@ namespace caisson::internal {
 Result<store::BoxRecord> find_record(RuntimeState& runtime, const std::string& reference);
 Result<BoxInfo> find_info(RuntimeState& runtime, const std::string& reference);
 
-// The lock of a box that does not run. Waits a little for a supervisor that is leaving; kInUse if it stays.
-Result<os::FileLock> lock_patiently(const std::string& box_directory, const std::string& name);
+// The lock of a box that does not run. Waits a little for a supervisor that is leaving; kInUse if it stays, or as soon as
+// `hopeless` says so.
+Result<os::FileLock> lock_patiently(const std::string& box_directory, const std::string& name,
+                                    const std::function<bool()>& hopeless = {});
 
 enum class StartMode {
     kDetached,   // its command runs, on its own

@@ -1,16 +1,34 @@
 #include "cli/command.h"
 
 #include <time.h>
+#include <unistd.h>
 
 #include <cstdio>
 
 #include "base/text.h"
+#include "cli/terminal.h"
 
 namespace caisson::cli {
 
 namespace {
+
 bool line_drawn = false;  // whether a progress line stands on the terminal
+
+// What fits into one line of the terminal: a line that wraps could not be rewritten.
+std::string fitting(std::string text) {
+    const auto columns = terminal_size(STDERR_FILENO).columns;
+    std::size_t characters = 0;
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        const bool begins = (static_cast<unsigned char>(text[i]) & 0xC0) != 0x80;  // a character in UTF-8
+        if (begins && columns > 0 && ++characters >= columns) {
+            text.resize(i);
+            break;
+        }
+    }
+    return text;
 }
+
+}  // namespace
 
 void clear_progress() {
     if (line_drawn) std::fputs("\r\x1b[K", stderr);
@@ -25,7 +43,7 @@ void draw_progress(const Progress& progress) {
         line += "  " + base::format_size(progress.done);
         if (progress.total > 0) line += " of " + base::format_size(progress.total);
     }
-    std::fputs(line.c_str(), stderr);
+    std::fputs(fitting(std::move(line)).c_str(), stderr);
     std::fflush(stderr);
     line_drawn = true;
 }

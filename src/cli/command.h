@@ -19,7 +19,6 @@ namespace caisson::cli {
 struct Context {
     bool quiet = false;
     bool terminal = false;  // stderr is one: progress may be drawn
-    bool colour = false;
 };
 
 // A command's work; what it returns is the exit code.
@@ -55,7 +54,8 @@ Result<> print_history(Runtime& runtime, const std::string& box, const std::stri
 // A JSON document on standard output. Names from images may hold any bytes; JSON may not.
 void print(const nlohmann::json& document);
 
-// One line on a terminal, rewritten; nothing elsewhere.
+// One line on a terminal, rewritten; nothing elsewhere. Cut to the terminal's width, and never coloured: there is
+// nothing that NO_COLOR would have to switch off.
 void draw_progress(const Progress& progress);
 void clear_progress();
 

@@ -36,8 +36,6 @@ int main(int argc, char** argv) {
     std::signal(SIGPIPE, SIG_IGN);
     cli::Context context;
     context.terminal = ::isatty(STDERR_FILENO) == 1;
-    const char* no_colour = std::getenv("NO_COLOR");
-    context.colour = ::isatty(STDOUT_FILENO) == 1 && (no_colour == nullptr || *no_colour == '\0');
 
     CLI::App app{"", "caisson"};
     cli::Action action;

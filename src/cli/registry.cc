@@ -11,6 +11,7 @@
 
 #include "base/text.h"
 #include "cli/command.h"
+#include "cli/terminal.h"
 #include "os/process.h"
 
 namespace caisson::cli {
@@ -26,35 +27,36 @@ struct LoginArguments {
     bool password_stdin = false, plain_http = false, verify_only = false;
 };
 
-// A terminal's line without showing it. The terminal's keys for signals are read as letters meanwhile, so that no
-// signal can end the program while the terminal is silent.
+// A terminal's line without showing it. The terminal's keys for signals are read as letters meanwhile, so that Ctrl-C
+// gives up instead of ending the program; whatever else ends it, RawTerminal puts the terminal back.
 Result<Secret> ask_silently(const std::string& question) {
-    struct termios before {};
-    if (::tcgetattr(STDIN_FILENO, &before) != 0) return base::failure_errno("cannot ask for the password");
-    struct termios silent = before;
-    silent.c_lflag &= ~static_cast<tcflag_t>(ECHO | ICANON | ISIG);
-    std::fputs(question.c_str(), stderr);
-    std::fflush(stderr);
-    if (::tcsetattr(STDIN_FILENO, TCSAFLUSH, &silent) != 0) return base::failure_errno("cannot ask for the password");
+    constexpr char kInterrupt = 3, kEnd = 4, kBackspace = 8, kKill = 21, kDelete = 127;
     std::string text;
     text.reserve(kMaxPasswordBytes);  // never moved, so it can be zeroed
     bool cancelled = false;
-    for (;;) {
-        char c = 0;
-        ssize_t got = ::read(STDIN_FILENO, &c, 1);
-        if (got < 0 && errno == EINTR) continue;
-        if (got <= 0 || c == 3 || c == 4) {  // end, Ctrl-C, Ctrl-D
-            cancelled = true;
-            break;
-        }
-        if (c == '\n' || c == '\r') break;
-        if (c == 127 || c == 8) {
-            if (!text.empty()) text.pop_back();
-        } else if (text.size() < kMaxPasswordBytes) {
-            text += c;
+    {
+        auto raw = CAISSON_TRY(RawTerminal::enter(STDIN_FILENO));
+        ::tcflush(STDIN_FILENO, TCIFLUSH);  // what was typed before the question is no answer to it
+        std::fputs(question.c_str(), stderr);
+        std::fflush(stderr);
+        for (;;) {
+            char c = 0;
+            ssize_t got = ::read(STDIN_FILENO, &c, 1);
+            if (got < 0 && errno == EINTR) continue;
+            if (got <= 0 || c == kInterrupt || c == kEnd) {
+                cancelled = true;
+                break;
+            }
+            if (c == '\n' || c == '\r') break;
+            if (c == kKill) {
+                wipe(text);
+            } else if (c == kDelete || c == kBackspace) {
+                if (!text.empty()) text.pop_back();
+            } else if (text.size() < kMaxPasswordBytes) {
+                text += c;
+            }
         }
     }
-    ::tcsetattr(STDIN_FILENO, TCSAFLUSH, &before);
     std::fputs("\n", stderr);
     Secret secret(text);
     wipe(text);

@@ -37,6 +37,7 @@ inline constexpr std::uint64_t kDefaultMaxUnpackedBytes = 32ULL << 30;  // tar s
 // Far above gzip's own ceiling of 1032, and only looked at once a stream is larger than kRatioFreeBytes.
 inline constexpr std::uint64_t kMaxCompressionRatio = 1100;
 inline constexpr std::uint64_t kRatioFreeBytes = 1ULL << 30;
+inline constexpr std::size_t kReadAheadBytes = 64 << 20;  // of layers that are decompressed before they are needed (memory)
 inline constexpr std::size_t kMaxExtents = 16'000'000;  // pieces of files (memory)
 
 // Disks.
@@ -54,6 +55,7 @@ inline constexpr int kMaxRedirects = 5;
 inline constexpr int kMaxTries = 5;                       // of one transfer in which no byte arrives
 inline constexpr int kMaxRetryAfterSeconds = 60;
 inline constexpr std::size_t kMaxMirrors = 16;
+inline constexpr std::size_t kMaxProxyBytes = 4 << 10;    // HTTP_PROXY, HTTPS_PROXY, NO_PROXY each
 inline constexpr std::size_t kMaxSettingsBytes = 1 << 20;  // registries.json, docker's config.json, a file of authorities
 
 // What a helper program may say to its caller.

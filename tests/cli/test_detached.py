@@ -197,19 +197,15 @@ def test_rm_removes_a_detached_box_at_its_end():
 
 
 def test_leaving_and_coming_back():
-    session = Session("run", "-it", "--name", "a", BASE, "sh", "-c", "stty -echo; echo ready; while read line; do echo got-$line; done")
-    try:
+    with Session("run", "-it", "--name", "a", BASE, "sh", "-c", "stty -echo; echo ready; while read line; do echo got-$line; done") as session:
         session.wait_for("ready")
         session.type("one\r")
         session.wait_for("got-one")
         session.type("\x10\x11")
         assert session.end()[0] == 0
-    finally:
-        session.close()
     assert listed()["a"]["state"] == "running"
     for word in ("two", "three"):
-        session = Session("attach", "--logs", "a")
-        try:
+        with Session("attach", "--logs", "a") as session:
             session.wait_for("got-one")
             session.type(word + "\r")
             session.wait_for("got-" + word)
@@ -218,8 +214,6 @@ def test_leaving_and_coming_back():
             else:
                 session.type("\x04")
             assert session.end()[0] == 0
-        finally:
-            session.close()
     assert until_state("a", "stopped")["exit_code"] == 0
 
 

@@ -95,46 +95,34 @@ def test_a_reader_that_leaves_ends_the_command(shared):
 
 def test_a_terminal(shared):
     for options in (("-it",), ("-t", "-i", "-e", "TERM=dumb")):
-        session = Session("exec", *options, shared, "sh", "-c", "tty; stty size; echo $TERM; read line; echo got-$line; exit 3")
-        try:
+        with Session("exec", *options, shared, "sh", "-c", "tty; stty size; echo $TERM; read line; echo got-$line; exit 3") as session:
             session.wait_for("33 99")
             session.wait_for("dumb" if len(options) > 1 else "xterm")
             session.type("word\r")
             session.wait_for("got-word")
             assert session.end()[0] == 3
-        finally:
-            session.close()
-    session = Session("exec", "-it", shared, "sh", "-c", "trap 'stty size' WINCH; echo ready; while :; do sleep 0.05; done")
-    try:
+    with Session("exec", "-it", shared, "sh", "-c", "trap 'stty size' WINCH; echo ready; while :; do sleep 0.05; done") as session:
         session.wait_for("ready")
         session.resize(11, 22)
         session.wait_for("11 22")
         session.type("\x1c")
         assert session.end()[0] == 131
-    finally:
-        session.close()
     refused = caisson("exec", "-it", shared, "true", input=b"")
     assert refused.code == 2 and "-t" in refused.said
 
 
 def test_leaving_an_execution_and_coming_back(shared):
-    session = Session("exec", "-it", shared, "sh", "-c", "stty -echo; echo ready; while read line; do echo got-$line; done; exit 8")
-    try:
+    with Session("exec", "-it", shared, "sh", "-c", "stty -echo; echo ready; while read line; do echo got-$line; done; exit 8") as session:
         session.wait_for("ready")
         session.type("\x10\x11")
         assert session.end()[0] == 0
-    finally:
-        session.close()
     execution, = executions(shared)
     assert execution["detached"]
-    session = Session("attach", "--execution", execution["id"], shared)
-    try:
+    with Session("attach", "--execution", execution["id"], shared) as session:
         session.type("back\r")
         session.wait_for("got-back")
         session.type("\x04")
         assert session.end()[0] == 8
-    finally:
-        session.close()
     assert caisson("wait", "--execution", execution["id"], shared).ok().text == "8\n"
 
 

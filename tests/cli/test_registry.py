@@ -2,20 +2,17 @@
 import base64
 import json
 import os
-import shutil
 import signal
-import socket
 import stat
 import subprocess
 import tarfile
-import threading
 import time
 
 import boxes
 import pytest
 import registries
-from boxes import HOME, SANITIZED, WORK
-from registries import PASSWORD, USER, Authority, Image, Registry, Server, TokenServer, tool
+from boxes import SANITIZED
+from registries import PASSWORD, USER, Authority, Home, Image, Registry, Server, SlowRelay, TokenServer, push_image, tool
 
 
 @pytest.fixture(scope="module")
@@ -47,19 +44,6 @@ def plain(place):
     registry.stop()
 
 
-def push_image(registry, image, name, directory):
-    (directory / "blobs/sha256").mkdir(parents=True)
-    text = image.text()
-    image.add(text)
-    for digest, data in image.blobs.items():
-        (directory / "blobs/sha256" / digest[7:]).write_bytes(data)
-    (directory / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
-    (directory / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [
-        {"mediaType": image.manifest["mediaType"], "digest": registries.digest_of(text), "size": len(text),
-         "annotations": {"org.opencontainers.image.ref.name": "x"}}]}))
-    registry.push(f"oci:{directory}:x", name)
-
-
 def http(registry, method, path, data=None, headers=()):
     import http.client
     connection = http.client.HTTPConnection("127.0.0.1", registry.port, timeout=20)
@@ -83,43 +67,10 @@ def push_list(registry, repository, tag, tags):
     return registries.digest_of(text)
 
 
-class Home:
-    """A home of its own for each test, so that nothing is there already. HOME (for logins) is its `user` directory."""
-
-    def __init__(self, base):
-        self.base, self.home, self.user = base, base / "home", base / "user"
-        self.home.mkdir(mode=0o711)
-        self.user.mkdir()
-        self.more = {}
-
-    def environment(self):
-        return boxes.environment(CAISSON_HOME=str(self.home), HOME=str(self.user), **self.more)
-
-    def __call__(self, *arguments, **more):
-        return boxes.caisson(*arguments, env=self.environment(), **more)
-
-    def start(self, *arguments, **more):
-        return boxes.Started(*arguments, env=self.environment(), **more)
-
-    def images(self):
-        return {image["name"]: image for image in self("image", "ls", "--format", "json").json()}
-
-    def downloads(self):
-        try:
-            return sorted(os.listdir(self.home / "images/downloads"))
-        except FileNotFoundError:
-            return []
-
-    def partial_bytes(self):
-        return sum((self.home / "images/downloads" / name).stat().st_size for name in self.downloads() if name.endswith(".part"))
-
-
 @pytest.fixture
 def fresh():
-    base = WORK / f"registry-{os.getpid()}-{time.monotonic_ns()}"
-    base.mkdir(mode=0o711)
-    yield Home(base)
-    shutil.rmtree(base)
+    with registries.fresh_home() as home:
+        yield home
 
 
 @pytest.fixture
@@ -136,64 +87,6 @@ def slow_big(place):
     yield relay
     relay.stop()
     registry.stop()
-
-
-class SlowRelay:
-    """Passes TCP connections on to a registry, at a few MiB a second."""
-
-    def __init__(self, registry, bytes_per_second=3 << 20):
-        self.registry, self.rate = registry, bytes_per_second
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
-        self.name = f"127.0.0.1:{self.port}"
-        self.sockets = []
-        self.open = True
-        threading.Thread(target=self.accept, daemon=True).start()
-
-    def accept(self):
-        while True:
-            try:
-                client, _ = self.listener.accept()
-            except OSError:
-                return
-            if not self.open:
-                client.close()
-                continue
-            try:
-                server = socket.create_connection(("127.0.0.1", self.registry.port))
-            except OSError:
-                client.close()
-                continue
-            self.sockets += [client, server]
-            threading.Thread(target=self.copy, args=(client, server, None), daemon=True).start()
-            threading.Thread(target=self.copy, args=(server, client, self.rate), daemon=True).start()
-
-    @staticmethod
-    def copy(source, target, rate):
-        try:
-            while data := source.recv(32 << 10):
-                target.sendall(data)
-                if rate:
-                    time.sleep(len(data) / rate)
-        except OSError:
-            pass
-        for one in (source, target):
-            try:
-                one.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-
-    def cut(self):
-        for one in self.sockets:
-            try:
-                one.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-        self.sockets = []
-
-    def stop(self):
-        self.listener.close()
-        self.cut()
 
 
 def wait_for(condition, seconds=20):

@@ -5,6 +5,7 @@
 #include "base/text.h"
 #include "image/helper.h"
 #include "image/layout.h"
+#include "image/registry/proxy.h"
 #include "jail/jail.h"
 
 namespace caisson::image::registry {
@@ -26,6 +27,14 @@ class RequestWriter {
                     {"try_plain", is_loopback(url.host) && access.authorities_pem.empty()},
                     {"authorities", access.authorities_pem}, {"user", access.login.user},
                     {"password_bytes", access.login.password.size()}, {"identity_token_bytes", access.login.identity_token.size()}};
+    }
+    // Behind the endpoints'. Embedding programs may have written them as people do.
+    Result<json> proxies(const RegistryProxies& proxies) {
+        auto https = CAISSON_TRY_CTX(normalized_proxy(proxies.https.reveal()), "the proxy for TLS");
+        auto http = CAISSON_TRY_CTX(normalized_proxy(proxies.http.reveal()), "the proxy for plain HTTP");
+        secrets_.append(https.reveal());
+        secrets_.append(http.reveal());
+        return json{{"https_bytes", https.size()}, {"http_bytes", http.size()}, {"no_proxy", CAISSON_TRY(checked_no_proxy(proxies.no_proxy))}};
     }
     const Secret& secrets() const { return secrets_; }
 
@@ -124,9 +133,11 @@ Result<Answer> run_fetch(const Store::Options& options, const Downloads& downloa
         auto name = mirror.url.authority();
         endpoints.push_back(CAISSON_TRY(writer.endpoint(mirror.url, name, place.repository, mirror.plain_http, CAISSON_TRY(access_of(name)))));
     }
+    auto access = CAISSON_TRY(access_of(place.registry));
     endpoints.push_back(CAISSON_TRY(writer.endpoint(CAISSON_TRY(url_of(place.registry)), place.registry, place.repository,
-                                                    pull.plain_http || setting.plain_http, CAISSON_TRY(access_of(place.registry)))));
-    json request{{"operation", "pull"}, {"endpoints", endpoints}, {"tag", reference.tag}, {"digest", reference.digest},
+                                                    pull.plain_http || setting.plain_http, access)));
+    json request{{"operation", "pull"}, {"endpoints", endpoints}, {"proxies", CAISSON_TRY(writer.proxies(access.proxies))},
+                 {"tag", reference.tag}, {"digest", reference.digest},
                  {"os", os}, {"architecture", architecture}, {"variant", variant},
                  {"parallel", settings.parallel_layers}, {"stall_seconds", settings.stall_seconds}};
     auto said = CAISSON_TRY(run(options, downloads, std::move(request), writer, "pulling " + base::printable(reference.name(), 300), pull.on_layer));
@@ -143,7 +154,8 @@ Result<> run_login_check(const Store::Options& options, const std::string& regis
     RequestWriter writer;
     auto endpoints = json::array();
     endpoints.push_back(CAISSON_TRY(writer.endpoint(CAISSON_TRY(url_of(registry)), registry, "", plain_http || settings.registries[registry].plain_http, access)));
-    json request{{"operation", "check"}, {"endpoints", endpoints}, {"stall_seconds", settings.stall_seconds}};
+    json request{{"operation", "check"}, {"endpoints", endpoints}, {"proxies", CAISSON_TRY(writer.proxies(access.proxies))},
+                 {"stall_seconds", settings.stall_seconds}};
     CAISSON_TRY(run(options, {}, std::move(request), writer, "logging in to " + base::printable(registry, 300), {}));
     return {};
 }

@@ -20,6 +20,7 @@
 #include "image/oci_json.h"
 #include "image/registry/base64.h"
 #include "image/registry/client.h"
+#include "image/registry/proxy.h"
 #include "os/file.h"
 #include "os/process.h"
 
@@ -214,6 +215,22 @@ Result<std::string> authorities_of_host(const std::string& registry) {
     return pem;
 }
 
+// In capitals first, as docker has it.
+std::string_view variable(const char* name, const char* lower_name) {
+    const char* value = ::getenv(name);
+    if (value == nullptr || *value == '\0') value = ::getenv(lower_name);
+    return value == nullptr ? "" : value;
+}
+
+Result<RegistryProxies> proxies_of_environment() {
+    using namespace image::registry;
+    RegistryProxies proxies;
+    proxies.https = CAISSON_TRY_CTX(normalized_proxy(variable("HTTPS_PROXY", "https_proxy")), "HTTPS_PROXY");
+    proxies.http = CAISSON_TRY_CTX(normalized_proxy(variable("HTTP_PROXY", "http_proxy")), "HTTP_PROXY");
+    proxies.no_proxy = CAISSON_TRY(checked_no_proxy(variable("NO_PROXY", "no_proxy")));
+    return proxies;
+}
+
 // Everything the caller has; shared by the copies of the function that asks it.
 class Caller {
   public:
@@ -248,6 +265,7 @@ class Caller {
     Result<RegistryAccess> collect(const std::string& registry) {
         RegistryAccess access;
         access.authorities_pem = authorities_ + CAISSON_TRY(authorities_of_host(registry));
+        access.proxies = CAISSON_TRY(proxies_of_environment());
         if (auto helper = config_.helper_for(registry); !helper.empty()) access.login = CAISSON_TRY(login_from_helper(helper, registry));
         if (access.login.empty())
             if (auto login = config_.logins.find(registry); login != config_.logins.end()) access.login = login->second;

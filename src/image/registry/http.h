@@ -13,6 +13,7 @@
 
 #include "base/bytes.h"
 #include "base/result.h"
+#include "caisson/registry.h"
 #include "caisson/secret.h"
 #include "image/registry/url.h"
 
@@ -59,7 +60,7 @@ class Http {
     virtual Result<HttpAnswer> send(const HttpRequest& request) = 0;
 };
 
-// libcurl's. Call once before threads are made; the factory may then be used by all of them.
-std::function<std::unique_ptr<Http>()> make_curl_factory(std::string user_agent);
+// libcurl's. Call once before threads are made; the factory may then be used by all of them. `proxies` are normalised.
+std::function<std::unique_ptr<Http>()> make_curl_factory(std::string user_agent, RegistryProxies proxies);
 
 }  // namespace caisson::image::registry

@@ -8,6 +8,7 @@
 #include "base/text.h"
 #include "image/limits.h"
 #include "image/registry/http.h"
+#include "image/registry/proxy.h"
 
 namespace caisson::image::registry {
 
@@ -38,7 +39,7 @@ bool append(List& list, const std::string& line) {
 // One transfer: what libcurl's callbacks work on.
 class Transfer {
   public:
-    explicit Transfer(const HttpRequest& request) : request_(request) {}
+    Transfer(const HttpRequest& request, std::string proxy) : request_(request), proxy_(std::move(proxy)) {}
 
     static std::size_t header(char* data, std::size_t, std::size_t count, void* self) {
         return static_cast<Transfer*>(self)->take_header({data, count}) ? count : 0;
@@ -109,6 +110,9 @@ class Transfer {
         std::string why = *details != '\0' ? details : curl_easy_strerror(code);
         const auto where = request_.url.authority();
         switch (code) {
+            case CURLE_COULDNT_RESOLVE_PROXY:
+                return failure(Errc::kNotFound, "the host name of the proxy " + proxy_ + " cannot be resolved",
+                               "check HTTPS_PROXY and HTTP_PROXY, or name in NO_PROXY what needs no proxy");
             case CURLE_COULDNT_RESOLVE_HOST:
                 return failure(Errc::kNotFound, "the host name " + request_.url.host + " cannot be resolved",
                                "check the name and this host's network");
@@ -132,6 +136,7 @@ class Transfer {
     }
 
     const HttpRequest& request_;
+    std::string proxy_;  // for people; empty: none
     HttpAnswer answer_;
     std::size_t header_bytes_ = 0;
     bool begun_ = false;
@@ -140,7 +145,8 @@ class Transfer {
 
 class CurlHttp final : public Http {
   public:
-    explicit CurlHttp(std::string user_agent) : handle_(curl_easy_init()), user_agent_(std::move(user_agent)) {}
+    CurlHttp(std::string user_agent, std::shared_ptr<const RegistryProxies> proxies)
+        : handle_(curl_easy_init()), user_agent_(std::move(user_agent)), proxies_(std::move(proxies)) {}
     CurlHttp(const CurlHttp&) = delete;
     CurlHttp& operator=(const CurlHttp&) = delete;
     ~CurlHttp() override { curl_easy_cleanup(handle_); }
@@ -159,11 +165,18 @@ class CurlHttp final : public Http {
             wipe(line);
         }
         if (!fine) return failure(Errc::kInternal, "no memory for a request");
-        Transfer transfer(request);
+        const Secret none;
+        const auto& proxy = is_loopback(request.url.host) ? none : request.url.tls ? proxies_->https : proxies_->http;
+        std::string proxy_url(proxy.reveal());
+        Transfer transfer(request, name_of_proxy(proxy));
         set(CURLOPT_URL, url.c_str());
         set(CURLOPT_PROTOCOLS_STR, request.url.tls ? "https" : "http");
         set(CURLOPT_FOLLOWLOCATION, 0L);
-        set(CURLOPT_PROXY, "");        // no environment decides where requests go
+        set(CURLOPT_PROXY, proxy_url.c_str());  // empty: none, whatever an environment says
+        wipe(proxy_url);                        // libcurl has a copy
+        set(CURLOPT_NOPROXY, proxies_->no_proxy.c_str());
+        set(CURLOPT_HEADEROPT, static_cast<long>(CURLHEADER_SEPARATE));  // the registry's password is not the proxy's
+        set(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
         set(CURLOPT_NETRC, static_cast<long>(CURL_NETRC_IGNORED));
         set(CURLOPT_HTTPHEADER, headers.get());
         set(CURLOPT_USERAGENT, user_agent_.c_str());
@@ -201,13 +214,16 @@ class CurlHttp final : public Http {
     }
     CURL* handle_;
     std::string user_agent_;
+    std::shared_ptr<const RegistryProxies> proxies_;
 };
 
 }  // namespace
 
-std::function<std::unique_ptr<Http>()> make_curl_factory(std::string user_agent) {
+std::function<std::unique_ptr<Http>()> make_curl_factory(std::string user_agent, RegistryProxies proxies) {
     curl_global_init(CURL_GLOBAL_DEFAULT);
-    return [user_agent = std::move(user_agent)] { return std::make_unique<CurlHttp>(user_agent); };
+    return [user_agent = std::move(user_agent), proxies = std::make_shared<const RegistryProxies>(std::move(proxies))] {
+        return std::make_unique<CurlHttp>(user_agent, proxies);
+    };
 }
 
 }  // namespace caisson::image::registry

@@ -58,7 +58,13 @@ Result<registry::FetchPlan> read_plan(const json& request, const Secret& secrets
     plan.downloads = {request.value("downloads", "")};
     plan.blobs_directory = request.value("blobs", "");
     plan.parallel = request.value("parallel", std::size_t{4});
-    plan.http = registry::make_curl_factory("caisson/" CAISSON_VERSION);
+    RegistryProxies proxies;
+    if (auto item = request.find("proxies"); item != request.end()) {
+        proxies.https = take(*item, "https_bytes");
+        proxies.http = take(*item, "http_bytes");
+        proxies.no_proxy = item->value("no_proxy", "");
+    }
+    plan.http = registry::make_curl_factory("caisson/" CAISSON_VERSION, std::move(proxies));
     plan.news = [](const registry::LayerNews& news) {
         report_progress({{"layer",
                           {{"number", news.number}, {"count", news.count}, {"digest", news.digest},

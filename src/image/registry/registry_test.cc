@@ -11,6 +11,7 @@
 #include "image/registry/base64.h"
 #include "image/registry/challenge.h"
 #include "image/registry/client.h"
+#include "image/registry/proxy.h"
 #include "image/registry/session.h"
 #include "image/registry/settings.h"
 #include "os/file.h"
@@ -24,6 +25,25 @@ Url url(std::string_view text) {
     auto parsed = parse_url(text);
     EXPECT_TRUE(parsed) << text;
     return parsed.value_or(Url{});
+}
+
+TEST(Proxy, IsWrittenOutWithSchemeAndPort) {
+    for (auto [text, wanted] : {std::pair{"", ""}, {" ", ""}, {"proxy", "http://proxy:80"}, {"Proxy:3128", "http://proxy:3128"},
+                                {"https://proxy/", "https://proxy:443"}, {"http://u:p%40@[::1]:1", "http://u:p%40@[::1]:1"}}) {
+        auto proxy = normalized_proxy(text);
+        ASSERT_TRUE(proxy) << text;
+        EXPECT_EQ(proxy->reveal(), wanted);
+    }
+    EXPECT_EQ(name_of_proxy(Secret("http://u:p@proxy:80")), "proxy:80");
+}
+
+TEST(Proxy, RefusesWhatIsNone) {
+    for (std::string text : {"socks5://proxy", "ftp://proxy", "http://", "http://u@v@proxy", "http://u p@proxy", "proxy/path", "proxy?x", "a\nb", "proxy:0"})
+        EXPECT_FALSE(normalized_proxy(text)) << text;
+    EXPECT_TRUE(normalized_proxy("u:" + std::string(kMaxProxyBytes - 8, 'x') + "@proxy"));
+    EXPECT_FALSE(normalized_proxy("u:" + std::string(kMaxProxyBytes - 7, 'x') + "@proxy"));
+    EXPECT_TRUE(checked_no_proxy(std::string(kMaxProxyBytes, 'x')));
+    EXPECT_FALSE(checked_no_proxy(std::string(kMaxProxyBytes + 1, 'x')));
 }
 
 TEST(RegistryUrl, SplitsIntoOriginAndTarget) {

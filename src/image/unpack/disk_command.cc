@@ -2,11 +2,9 @@
 // digits", "layers":[{"digest":"sha256:...","diff_id":"sha256:...","size":n}, ...]}, lowest layer first; their
 // descriptors from kFirstInputFd on, the empty image file at kOutputFd.
 // Result: {"entries":n, "unpacked_bytes":n, "bytes_per_inode":n}.
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <charconv>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "base/sha256.h"
 #include "image/limits.h"
@@ -18,7 +16,6 @@
 namespace caisson::image::unpack {
 
 using base::failure;
-using base::failure_errno;
 
 namespace {
 
@@ -49,17 +46,14 @@ Result<Request> parse(const nlohmann::json& json) {
     }
     request.disk.uuid[6] = static_cast<std::uint8_t>((request.disk.uuid[6] & 0x0f) | 0x80);  // version 8, RFC 9562
     request.disk.uuid[8] = static_cast<std::uint8_t>((request.disk.uuid[8] & 0x3f) | 0x80);
-    int fd = kFirstInputFd;
+    std::vector<int> fds(json.at("layers").size());
+    std::iota(fds.begin(), fds.end(), kFirstInputFd);
+    auto streams = std::make_shared<StreamsAhead>(std::move(fds));  // merging reads the last layer first
     for (const auto& layer : json.at("layers")) {
         request.sizes.push_back(layer.value("size", std::uint64_t{0}));
         request.total_bytes += request.sizes.back();
         request.layers.push_back({layer.at("digest").get<std::string>(), layer.value("diff_id", std::string()),
-                                  [fd](StreamLimits limits) -> Result<std::unique_ptr<Stream>> {
-                                      if (::lseek(fd, 0, SEEK_SET) != 0) return failure_errno("cannot rewind the layer");
-                                      ::posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL);
-                                      return open_threaded_stream(fd, limits);
-                                  }});
-        ++fd;
+                                  [streams, index = request.layers.size()](StreamLimits limits) { return streams->open(index, limits); }});
     }
     return request;
 }
@@ -69,9 +63,9 @@ Result<nlohmann::json> build(Request& request) {
         // Layers are read from the top down.
         std::uint64_t done = consumed;
         for (std::size_t i = 0; i < layer; ++i) done += request.sizes[request.sizes.size() - 1 - i];
-        report_progress(layer < request.layers.size() ? "layer " + std::to_string(layer + 1) + " of " +
+        report_progress(layer < request.layers.size() ? "unpacking layer " + std::to_string(layer + 1) + " of " +
                                                             std::to_string(request.layers.size())
-                                                      : "tables",
+                                                      : "writing the file system's tables",
                         done, request.total_bytes);
     };
     auto built = CAISSON_TRY(build_disk(request.layers, request.disk, request.limits, progress));

@@ -155,6 +155,7 @@ Result<Merged> merge(const std::vector<LayerSource>& layers, ContentSink& sink, 
     for (const auto& layer : layers) names.push_back(layer.digest);
     Merged merged{Tree(std::move(names)), 0};
     Merger merger(merged.tree, sink, limits, progress);
+    if (progress) progress(0, 0);
     for (std::size_t i = layers.size(); i-- > 0;)
         CAISSON_TRY_CTX(merger.read_layer(layers[i], static_cast<std::uint16_t>(i), layers.size() - 1 - i),
                         "layer " + layers[i].digest);

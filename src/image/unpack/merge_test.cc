@@ -158,6 +158,82 @@ TEST(Merge, ThreadedStreamMayBeLeftEarly) {
     }
 }
 
+// Files with these contents, in a directory of their own.
+struct LayerFiles {
+    explicit LayerFiles(const std::vector<std::string>& contents) {
+        for (const auto& content : contents) {
+            auto path = directory->path() + "/" + std::to_string(files.size());
+            EXPECT_TRUE(os::write_file_atomic(path, content));
+            files.push_back(std::move(*os::open_file(path, O_RDONLY)));
+        }
+    }
+    std::vector<int> fds() const {
+        std::vector<int> list;
+        for (const auto& file : files) list.push_back(file.get());
+        return list;
+    }
+    Result<os::TemporaryDirectory> directory = os::TemporaryDirectory::create(testing::TempDir(), "streams-");
+    std::vector<os::Fd> files;
+};
+
+std::string read_to_end(Result<std::unique_ptr<Stream>> stream) {
+    if (!stream) return stream.error().to_string();
+    std::string text;
+    for (;;) {
+        auto chunk = (*stream)->next();
+        if (!chunk) return chunk.error().to_string();
+        if (chunk->empty()) break;
+        text.append(chunk->begin(), chunk->end());
+    }
+    EXPECT_EQ((*stream)->digest(), digest_of(text));
+    return text;
+}
+
+TEST(Merge, StreamsAheadGiveTheSameInAnyOrder) {
+    // Small ones, ones larger than what may lie ready, compressed and plain ones.
+    std::vector<std::string> contents;
+    for (std::size_t size : {std::size_t{1} << 20, kReadAheadBytes + 1000, std::size_t{10}, std::size_t{0}, kReadAheadBytes / 2, std::size_t{3} << 20})
+        contents.emplace_back(size, static_cast<char>('a' + contents.size()));
+    std::vector<std::string> packed = contents;
+    for (std::size_t i = 0; i < packed.size(); i += 2) packed[i] = gzip(packed[i]);
+    LayerFiles files(packed);
+    StreamsAhead streams(files.fds());
+    for (std::size_t index : {5, 4, 3, 2, 1, 0, /* once more */ 0, 5, 4, 4, 1, 0}) {
+        auto text = read_to_end(streams.open(index, {1 << 30}));
+        EXPECT_TRUE(text == contents[index]) << index << ": " << text.size();
+    }
+}
+
+TEST(Merge, StreamsAheadMayBeLeftEarly) {
+    LayerFiles files({gzip(std::string(100 << 20, 'x')), std::string(100 << 20, 'y'), gzip(std::string(100 << 20, 'z'))});
+    for (int chunks : {0, 1, 5}) {
+        StreamsAhead streams(files.fds());
+        auto stream = streams.open(2, {1 << 30});
+        ASSERT_TRUE(stream);
+        for (int i = 0; i < chunks; ++i) EXPECT_FALSE((*stream)->next()->empty());
+    }
+}
+
+TEST(Merge, StreamsAheadReportWhenItIsTheirTurn) {
+    auto whole = gzip(std::string(5000, 'x'));
+    LayerFiles files({"plain", whole.substr(0, whole.size() / 2), gzip("fine")});
+    StreamsAhead streams(files.fds());
+    EXPECT_EQ(read_to_end(streams.open(2, {1 << 30})), "fine");
+    EXPECT_THAT(read_to_end(streams.open(1, {1 << 30})), HasSubstr("cannot be decompressed"));
+    EXPECT_EQ(read_to_end(streams.open(0, {1 << 30})), "plain");
+}
+
+TEST(Merge, StreamsAheadKeepTheLimitOfTheirTurn) {
+    LayerFiles files({std::string(1000, 'x'), std::string(1000, 'y')});
+    for (std::uint64_t left : {999, 1000}) {
+        StreamsAhead streams(files.fds());
+        EXPECT_EQ(read_to_end(streams.open(1, {2000})).size(), 1000U);
+        auto text = read_to_end(streams.open(0, {left}));
+        if (left < 1000) EXPECT_THAT(text, HasSubstr("unpacks to more than the 999"));
+        else EXPECT_EQ(text.size(), 1000U);
+    }
+}
+
 TEST(Merge, ReadsConcatenatedGzipMembers) {
     auto tar = TarBuilder().file("a", std::string(5000, 'x')).finish();
     EXPECT_EQ((Case{{gzip(tar.substr(0, 2000)) + gzip(tar.substr(2000))}}.files()["a"].size()), 5000U);

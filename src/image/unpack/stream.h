@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/bytes.h"
 #include "base/result.h"
@@ -34,5 +35,23 @@ Result<std::unique_ptr<Stream>> open_stream(base::ByteView memory, StreamLimits 
 // The same, with reading and decompression on a thread of its own. Only for regular files: the destructor waits until
 // a read under way has returned.
 Result<std::unique_ptr<Stream>> open_threaded_stream(int fd, StreamLimits limits);
+
+// Threaded streams of several regular files that are needed one after the other, the last one first: while one is read,
+// the next few are decompressed already, up to kReadAheadBytes together. Used by one thread.
+class StreamsAhead {
+  public:
+    // The descriptors stay the caller's, each with a position of its own.
+    explicit StreamsAhead(std::vector<int> fds);
+    ~StreamsAhead();
+    StreamsAhead(const StreamsAhead&) = delete;
+    StreamsAhead& operator=(const StreamsAhead&) = delete;
+    // The stream of the file with this index, from its start. Any file may be asked for again. The streams may outlive
+    // this.
+    Result<std::unique_ptr<Stream>> open(std::size_t index, StreamLimits limits);
+
+  private:
+    struct State;
+    std::unique_ptr<State> state_;
+};
 
 }  // namespace caisson::image::unpack
