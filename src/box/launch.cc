@@ -101,10 +101,14 @@ std::shared_ptr<BoxState> state_of(std::shared_ptr<RuntimeState> runtime, const 
 }
 
 // A restored machine goes on with what its template has written; only a cold one begins on an empty overlay.
+// A part of one, of somebody who was killed over it, is never taken for a box's disk.
 Result<> make_overlay(const std::string& directory, const std::string& template_directory, std::uint64_t disk_bytes) {
-    if (!template_directory.empty())
-        return vmm::copy_overlay(template_directory + "/disk.qcow2", directory + "/disk.qcow2", disk_bytes);
-    return vmm::create_overlay(directory + "/disk.qcow2", disk_bytes);
+    const auto unfinished = directory + "/disk.new", overlay = directory + "/disk.qcow2";
+    CAISSON_TRY(os::remove_tree(unfinished));
+    if (!template_directory.empty()) CAISSON_TRY(vmm::copy_overlay(template_directory + "/disk.qcow2", unfinished, disk_bytes));
+    else CAISSON_TRY(vmm::create_overlay(unfinished, disk_bytes));
+    if (::rename(unfinished.c_str(), overlay.c_str()) != 0) return base::failure_errno("cannot make " + overlay);
+    return {};
 }
 
 // Starts the supervisor of the box, whose lock `box` holds, and tells it what to do.

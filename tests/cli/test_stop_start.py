@@ -53,7 +53,8 @@ def test_stop_asks_then_kills():
 
 
 def test_the_grace_of_the_box_itself():
-    start("--name", "a", "--stop-timeout", "700ms", BASE, "sh", "-c", "trap '' TERM; while :; do sleep 0.05; done")
+    start("--name", "a", "--stop-timeout", "700ms", BASE, "sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.05; done")
+    until(lambda: caisson("logs", "a").text)
     assert inspect("a")["stop_timeout_ms"] == 700
     stopped = caisson("stop", "a").ok()
     assert 0.7 <= stopped.seconds < 6 and listed()["a"]["exit_code"] == 137
@@ -272,7 +273,8 @@ def test_a_start_that_many_ask_for():
     for thread in threads:
         thread.join()
     assert [result.code for result in results] == [0] * 4, results
-    assert listed()["a"]["state"] == "running"
+    assert all(result.seconds < 4 for result in results), results
+    until_state("a", "running")
     results.clear()
     threads = [threading.Thread(target=lambda: results.append(caisson("stop", "-t", "0", "a"))) for _ in range(4)]
     for thread in threads:
