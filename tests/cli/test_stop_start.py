@@ -144,6 +144,7 @@ def test_the_policy_after_its_supervisor_s_death():
     caisson("stop", "-t", "0", "ended").ok()
     for name in ("kept", "once"):
         os.kill(inspect(name)["supervisor_pid"], signal.SIGKILL)
+        until_state(name, "failed", seconds=2)
     assert {name: box["state"] for name, box in listed().items()} == {"kept": "failed", "once": "failed", "ended": "stopped"}
     assert caisson("start", "--by-policy").ok().text == "kept\n"
     assert {name: box["state"] for name, box in listed().items()} == {"kept": "running", "once": "failed", "ended": "stopped"}
