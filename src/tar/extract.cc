@@ -137,12 +137,17 @@ class Extractor {
         if (parts.empty()) return destination_.directory.get();
         auto path = joined(parts);
         if (parent_ && path == parent_path_) return parent_.get();
-        auto opened = resolve(destination_.directory.get(), path, O_PATH);
-        if (!opened && opened.error().sys_errno == ENOENT) opened = make_parents(parts);
+        auto opened = open_parent(parts, path);
         if (!opened) return in_the_way(std::move(opened).error(), "the directory above it");
         parent_ = std::move(*opened);
         parent_path_ = std::move(path);
         return parent_.get();
+    }
+
+    Result<os::Fd> open_parent(const Parts& parts, const std::string& path) {
+        auto opened = resolve(destination_.directory.get(), path, O_PATH);
+        if (!opened && opened.error().sys_errno == ENOENT) return make_parents(parts);
+        return opened;
     }
 
     Result<os::Fd> make_parents(const Parts& parts) {
@@ -150,13 +155,15 @@ class Extractor {
         for (const auto& part : parts) {
             const int from = at ? at.get() : destination_.directory.get();
             auto next = resolve(from, part, O_PATH);
-            if (!next && next.error().sys_errno == ENOENT) {
-                if (::mkdirat(from, part.c_str(), 0755) != 0 && errno != EEXIST)
-                    return failure_errno("cannot make the directory " + printable(part, 300));
-                next = resolve(from, part, O_PATH);
-                if (next) CAISSON_TRY(remember(next->get(), ""));
+            if (next) {
+                at = std::move(*next);
+                continue;
             }
-            at = CAISSON_TRY(std::move(next));
+            if (next.error().sys_errno != ENOENT) return next;
+            const bool made = ::mkdirat(from, part.c_str(), 0755) == 0;
+            if (!made && errno != EEXIST) return failure_errno("cannot make the directory " + printable(part, 300));
+            at = CAISSON_TRY(resolve(from, part, O_PATH));
+            if (made) CAISSON_TRY(remember(at.get(), ""));
         }
         return at;
     }
