@@ -17,7 +17,7 @@
 
 #include "base/text.h"
 #include "os/file.h"
-#include "tar/limits.h"
+#include "tar/notices.h"
 #include "tar/reader.h"
 
 namespace caisson::tar {
@@ -28,8 +28,6 @@ using base::printable;
 using Parts = std::vector<std::string>;
 
 namespace {
-
-constexpr int kMaxNotices = 20;
 
 struct Identity {
     dev_t device;
@@ -48,7 +46,7 @@ std::string joined(const Parts& parts) { return base::join(parts, "/"); }
 class Extractor {
   public:
     Extractor(Source source, const Destination& destination, const ExtractOptions& options, const Notice& notice)
-        : reader_(std::move(source)), destination_(destination), options_(options), notice_(notice) {}
+        : reader_(std::move(source)), destination_(destination), options_(options), note_(notice) {}
 
     Result<> run() {
         Entry entry;
@@ -61,7 +59,7 @@ class Extractor {
         }
         CAISSON_TRY(reader_.drain());
         CAISSON_TRY(finish_directories());
-        if (notices_ > kMaxNotices) notice_("... and " + std::to_string(notices_ - kMaxNotices) + " more notices");
+        note_.finish();
         return {};
     }
 
@@ -79,10 +77,6 @@ class Extractor {
         return {};
     }
 
-    void note(const std::string& text) {
-        if (++notices_ <= kMaxNotices) notice_(text);
-    }
-
     Result<> take(const Entry& entry) {
         auto parts = CAISSON_TRY(names_.map(entry.path));
         if (parts.empty()) {
@@ -92,7 +86,7 @@ class Extractor {
         const auto name = std::move(parts.back());
         parts.pop_back();
         if ((entry.kind == Kind::kCharacter || entry.kind == Kind::kBlock) && !options_.make_devices) {
-            note("left out " + shown_ + ": it is a device");
+            note_("left out " + shown_ + ": it is a device");
             return {};
         }
         const int parent = CAISSON_TRY(enter(parts));
@@ -215,7 +209,7 @@ class Extractor {
     Result<bool> owned(int result) {
         if (result == 0) return true;
         if (errno != EPERM) return failed("set the owner of");
-        if (!std::exchange(told_of_owners_, true)) note("owners are not kept, and set-id bits neither: only root may");
+        if (!std::exchange(told_of_owners_, true)) note_("owners are not kept, and set-id bits neither: only root may");
         return false;
     }
 
@@ -341,14 +335,13 @@ class Extractor {
     Reader reader_;
     const Destination& destination_;
     const ExtractOptions& options_;
-    const Notice& notice_;
+    Notices note_;
     Names names_;
     std::string shown_;  // the entry's name, for messages
     std::string parent_path_;
     os::Fd parent_;  // of the entry before
     std::unordered_set<Identity, IdentityHash> made_;
     std::vector<Pending> directories_;
-    int notices_ = 0;
     bool told_of_owners_ = false;
 };
 

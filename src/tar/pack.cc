@@ -20,6 +20,7 @@
 #include "os/file.h"
 #include "tar/limits.h"
 #include "tar/names.h"
+#include "tar/notices.h"
 #include "tar/writer.h"
 
 namespace caisson::tar {
@@ -56,7 +57,7 @@ bool is_kernels_own(int fd) {
 class Packer {
   public:
     Packer(const Origin& origin, Sink sink, const Notice& notice)
-        : origin_(origin), writer_(std::move(sink)), notice_(notice), buffer_(new std::uint8_t[kReadBytes]) {}
+        : origin_(origin), writer_(std::move(sink)), note_(notice), buffer_(new std::uint8_t[kReadBytes]) {}
 
     Result<> run() {
         struct stat info {};
@@ -67,6 +68,7 @@ class Packer {
         } else {
             CAISSON_TRY(other(origin_.directory, origin_.name, origin_.top, info));
         }
+        note_.finish();
         return writer_.finish();
     }
 
@@ -96,7 +98,7 @@ class Packer {
         if (::fstat(opened->get(), &info) != 0) return failure_errno("cannot look at " + printable(path, 300));
         CAISSON_TRY(writer_.begin(describe(Kind::kDirectory, archived(path), info)));
         if (info.st_dev != device_ && is_kernels_own(opened->get())) {
-            notice_("left out what is in " + printable(archived(path), 300) + ": it holds no files but the kernel's state");
+            note_("left out what is in " + printable(archived(path), 300) + ": it holds no files but the kernel's state");
             return {};
         }
         auto listed = CAISSON_TRY(opened->duplicate());
@@ -169,7 +171,7 @@ class Packer {
             entry.minor = minor(info.st_rdev);
             return writer_.begin(entry);
         }
-        notice_("left out " + printable(path, 300) + ": it is a socket");
+        note_("left out " + printable(path, 300) + ": it is a socket");
         return {};
     }
 
@@ -186,7 +188,7 @@ class Packer {
         struct stat info {};
         if (::fstat(fd.get(), &info) != 0) return failure_errno("cannot look at " + printable(path, 300));
         if (!S_ISREG(info.st_mode) || info.st_size < 0) {
-            notice_("left out " + printable(path, 300) + ": it has become something else");
+            note_("left out " + printable(path, 300) + ": it has become something else");
             return gone(seen);
         }
         auto entry = describe(Kind::kFile, path, info);
@@ -197,7 +199,7 @@ class Packer {
         if (!entry.sparse) entry.extents = {{0, entry.size}};
         for (const auto& extent : entry.extents) CAISSON_TRY(data(fd.get(), path, extent, short_of));
         if (::fstat(fd.get(), &info) == 0 && static_cast<std::uint64_t>(info.st_size) != entry.size) short_of = true;
-        if (short_of) notice_(printable(path, 300) + " changed its size while it was read; copied as the " +
+        if (short_of) note_(printable(path, 300) + " changed its size while it was read; copied as the " +
                               std::to_string(entry.size) + " bytes that it had at first");
         return {};
     }
@@ -242,7 +244,7 @@ class Packer {
 
     const Origin& origin_;
     Writer writer_;
-    const Notice& notice_;
+    Notices note_;
     std::unique_ptr<std::uint8_t[]> buffer_;
     os::Fd root_;
     dev_t device_ = 0;
