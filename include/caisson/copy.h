@@ -58,7 +58,7 @@ class CAISSON_API HostCopy {
 
     int stream_fd() const;
     // Closes the stream and waits for the end. The error names the entry that could not be copied; what was copied
-    // before it stays.
+    // before it stays. A stream that was packed and not read to its end is no error here.
     Result<> finish();
 
   private:

@@ -2,7 +2,10 @@
 #include "caisson/copy.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/resource.h>
+
+#include <chrono>
 
 #include "base/text.h"
 #include "box/copy_protocol.h"
@@ -21,6 +24,7 @@ constexpr int kPipeBytes = 1 << 20;
 [[maybe_unused]] constexpr unsigned long long kMemoryBytes = 4ULL << 30;
 constexpr unsigned long long kDescriptors = 64;
 constexpr std::size_t kMaxSaidBytes = 256 << 10;
+constexpr std::chrono::seconds kPatience{5};
 }  // namespace
 
 std::string copy_name(std::string_view path) { return tar::base_name(path); }
@@ -29,9 +33,14 @@ bool copy_means_directory(std::string_view path) { return tar::means_directory(p
 // The pipes are closed before the process is waited for: one that has another user's rights cannot be killed, and ends
 // with its stream.
 struct HostCopy::State {
+    ~State() {
+        stream.reset();
+        if (process.running()) static_cast<void>(process.wait(kPatience));  // it removes the file that it has half
+    }
     os::Process process;
     os::Fd stream;
     os::Fd status;
+    bool packs = false;
     std::function<void(const std::string&)> on_notice;
 };
 
@@ -42,6 +51,7 @@ HostCopy::~HostCopy() = default;
 
 Result<HostCopy> HostCopy::start(bool packs, std::vector<std::string> arguments, int directory, const HostCopyOptions& options) {
     auto state = std::make_unique<State>();
+    state->packs = packs;
     state->on_notice = options.on_notice;
     auto stream = CAISSON_TRY(os::make_pipe());
     auto status = CAISSON_TRY(os::make_pipe());
@@ -89,6 +99,8 @@ Result<> HostCopy::finish() {
     if (state_->on_notice)
         for (const auto& notice : report.notices) state_->on_notice(notice);
     if (report.error) return base::failure(std::move(*report.error));
+    // Whoever read the stream wanted no more of it, and has to say why.
+    if (ended.signalled && ended.code == SIGPIPE && state_->packs) return {};
     if (ended.signalled) return failure(Errc::kIo, "the copy was ended by signal " + std::to_string(ended.code));
     if (ended.code != 0) return failure(Errc::kIo, "the copy ended with code " + std::to_string(ended.code));
     return {};

@@ -123,6 +123,9 @@ TEST_F(HostCopyTest, AStreamThatWasCutOffIsAnError) {
 
 TEST_F(HostCopyTest, GivingItUpDoesNotWait) {
     ASSERT_TRUE(os::write_file_atomic(path("f"), std::string(8 << 20, 'x')));
+    auto unread = HostCopy::pack(path("f"), options());
+    ASSERT_TRUE(unread);
+    EXPECT_TRUE(unread->finish());
     ASSERT_TRUE(HostCopy::pack(path("f"), options()));
     ASSERT_TRUE(HostCopy::extract(path("target"), options()));
 }
