@@ -33,7 +33,7 @@ Result<> copy(const std::vector<std::string>& arguments) {
 int main(int argc, char** argv) {
     ::umask(0);
     auto done = copy({argv + 1, argv + argc});
-    if (done) return 0;
-    say(box::error_line(done.error()));
-    return 1;
+    if (!done) say(box::error_line(done.error()));
+    // Nothing waits for an orderly end; a sanitizer's search for leaks would want more than the jail has.
+    ::_exit(done ? 0 : 1);
 }
