@@ -19,6 +19,7 @@
 #include <utility>
 #include <vector>
 
+#include "caisson/copy.h"
 #include "caisson/export.h"
 #include "caisson/outcome.h"
 #include "caisson/registry.h"
@@ -242,6 +243,9 @@ class CAISSON_API Runtime {
     Result<std::vector<BoxInfo>> boxes() const;
     // Removes a box. kInUse while it runs, unless `force`: then it is killed first, which may take a few seconds.
     Result<> remove_box(const std::string& reference, bool force = false);
+    // The box's end of a copy, for a running box: its standard output or input is the stream, see copy.h.
+    Result<Execution> copy_out(const std::string& reference, const CopyOptions& options);
+    Result<Execution> copy_in(const std::string& reference, const CopyOptions& options);
 
     Result<std::vector<ImageInfo>> images() const;
     // From an OCI layout (a directory), an OCI archive or a docker archive; `fd` is read and stays the caller's. Makes
