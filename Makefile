@@ -81,8 +81,9 @@ format: packages-develop ## format the C++ sources
 	@git ls-files -z '*.cc' '*.h' | xargs -0r clang-format -i
 
 .PHONY: bench
-bench: build packages-run packages-bench assets prepare ## measure a box's start beside podman, gVisor and bubblewrap
+bench: build packages-run packages-bench assets prepare ## measure starts, and boxes that run, beside podman, gVisor and bubblewrap
 	@bench/start
+	@bench/exec
 
 PREFIX ?= /usr/local
 SUITE ?= bookworm

@@ -16,7 +16,8 @@ LIVE = {"running", "paused"}
 REFUSALS = re.compile("|".join((
     r"there is no box", r"the name '.*' is taken", r"box \S+ is (not started|starting|running|paused|stopping|stopped|failed)",
     r"the box is (starting|paused|stopping|not paused|paused already)", r"only a box that runs can be paused",
-    r"the box ended", r"was started meanwhile", r"in use by another process", r"was never started")))
+    r"the box ended( meanwhile| before its command ran: it was stopped| before its command ran: the box's supervisor was told to stop)",
+    r"was started meanwhile", r"in use by another process", r"was never started")))
 
 
 def rows(query):

@@ -21,6 +21,7 @@
 #include <utility>
 #include <vector>
 
+#include "caisson/copy.h"
 #include "caisson/export.h"
 #include "caisson/logs.h"
 #include "caisson/outcome.h"
@@ -376,6 +377,10 @@ class CAISSON_API Runtime {
     // kCorrupt: everything that can be read was given, but some of it is damaged.
     Result<> logs(const std::string& reference, const LogOptions& options,
                   const std::function<Result<bool>(const LogEntry&)>& sink) const;
+    // The box's end of a copy: its standard output or input is the stream, see copy.h. A box that does not run has its
+    // machine started for this, without its command; it is in use until the Execution is destroyed.
+    Result<Execution> copy_out(const std::string& reference, const CopyOptions& options);
+    Result<Execution> copy_in(const std::string& reference, const CopyOptions& options);
 
     Result<std::vector<ImageInfo>> images() const;
     // From an OCI layout (a directory), an OCI archive or a docker archive; `fd` is read and stays the caller's. Makes

@@ -82,7 +82,7 @@ Seat::~Seat() { dispose(child_); }
 
 Result<std::unique_ptr<Execution>> Execution::start(const wire::Exec& exec, Surroundings surroundings,
                                                     std::unique_ptr<Seat> seat, const std::string& order) {
-    if (exec.arguments_size() == 0) return failure(Errc::kUsage, "a command without arguments");
+    if (exec.arguments_size() == 0 && !exec.has_copy()) return failure(Errc::kUsage, "a command without arguments");
     for (const auto& text : exec.arguments())
         if (text.find('\0') != std::string::npos) return failure(Errc::kUsage, "an argument with a null byte");
     for (const auto& text : exec.environment())

@@ -14,6 +14,7 @@
 #include <cstring>
 
 #include "agent/command_path.h"
+#include "agent/copy.h"
 #include "agent/credentials.h"
 #include "agent/paths.h"
 #include "agent/users.h"
@@ -231,6 +232,15 @@ Accounts read_accounts() { return {read_user_file("/etc/passwd"), read_user_file
     execute(std::move(arguments), std::move(environment));
 }
 
+// This process stays what the agent was, with its memory: the kernel shows it to nobody in the container, since the
+// agent cannot be dumped (see boot.cc) and a fork inherits that until it executes something.
+[[noreturn]] void become_copy(const wire::Copy& copy) {
+    if (!set_capabilities(default_capabilities())) fail(StartFailed::OTHER, errno, "cannot limit capabilities");
+    ::close(kReport);  // it has started
+    ::umask(0);
+    ::_exit(run_copy(copy, STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO));
+}
+
 }  // namespace
 
 void launch(const LaunchPlan& plan, const wire::Exec& exec) {
@@ -240,6 +250,7 @@ void launch(const LaunchPlan& plan, const wire::Exec& exec) {
         ::dup2(plan.report, kReport);
         fail(StartFailed::OTHER, joined.error());
     }
+    if (exec.has_copy()) become_copy(exec.copy());
     become_command(exec, read_accounts(), false);
 }
 

@@ -179,14 +179,16 @@ void Session::exec(const wire::Exec& exec, base::ByteView payload) {
     if (container_->killed()) return refuse(exec.id(), "the box's main command has ended");
     if (executions_.size() >= kMaxExecutions)
         return refuse(exec.id(), "more than " + std::to_string(kMaxExecutions) + " commands at once");
-    const std::string seat_order = seat_ ? launch_order(payload, container_->image_covered()) : std::string();
+    // The seat waits for a command.
+    auto seat = exec.has_copy() ? nullptr : std::move(seat_);
+    const std::string seat_order = seat ? launch_order(payload, container_->image_covered()) : std::string();
     auto execution = Execution::start(exec, {.loop = &loop_,
                                              .port = &port_,
                                              .container = container_.get(),
                                              .cgroup = &stage_.cgroup,
                                              .main_ended = [this] { kill_container(); },
                                              .finished = [this](std::uint32_t id) { finished_.push_back(id); }},
-                                      std::move(seat_), seat_order);
+                                      std::move(seat), seat_order);
     if (!execution) return refuse(exec.id(), execution.error().to_string(), execution.error().sys_errno);
     executions_[exec.id()] = std::move(*execution);
 }

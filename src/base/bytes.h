@@ -35,6 +35,12 @@ inline void store_le64(std::uint8_t* p, std::uint64_t value) {
     store_le32(p, static_cast<std::uint32_t>(value));
     store_le32(p + 4, static_cast<std::uint32_t>(value >> 32));
 }
+inline std::uint32_t load_be32(const std::uint8_t* from) {
+    return std::uint32_t{from[0]} << 24 | std::uint32_t{from[1]} << 16 | std::uint32_t{from[2]} << 8 | from[3];
+}
+inline std::uint64_t load_be64(const std::uint8_t* from) {
+    return std::uint64_t{load_be32(from)} << 32 | load_be32(from + 4);
+}
 inline void store_be32(std::uint8_t* p, std::uint32_t value) {
     for (int i = 0; i < 4; ++i) p[i] = static_cast<std::uint8_t>(value >> (8 * (3 - i)));
 }

@@ -171,7 +171,7 @@ tl::expected<void, LaunchFailure> wait_until_launched(BoxState& box) {
                 return tl::unexpected(LaunchFailure{box::from_message(content.error()), content.error().no_answer()});
             Error error;
             error.code = Errc::kCancelled;
-            error.message = content.ended().reason();
+            error.message = "the box ended before its command ran: " + content.ended().reason();
             return tl::unexpected(LaunchFailure{error});
         }
     }
@@ -260,10 +260,16 @@ Result<std::shared_ptr<BoxState>> start_recorded(std::shared_ptr<RuntimeState> r
     const auto directory = runtime->home.box(record.id);
     auto box = state_of(runtime, record, spec);
     // Its last supervisor may just be leaving; or somebody else starts it.
-    box->lock = CAISSON_TRY(lock_patiently(directory, record.name, [&] {
+    auto lock = lock_patiently(directory, record.name, [&] {
         auto now = find_record(*runtime, record.id);
         return !now || store::is_live(now->state);
-    }));
+    });
+    if (!lock && lock.error().sys_errno == ENOENT) {
+        CAISSON_TRY(find_record(*runtime, record.name));  // it was removed meanwhile
+        return failure(Errc::kNotFound, "the files of box " + record.name + " are gone (" + directory + ")",
+                       "only its record is left; remove it: caisson rm " + record.name);
+    }
+    box->lock = CAISSON_TRY(std::move(lock));
     const bool files_only = mode == StartMode::kFilesOnly;
     for (int attempt = 0;; ++attempt) {
         const bool fresh = !os::exists(directory + "/disk.qcow2");

@@ -63,14 +63,6 @@ Result<wire::FromShim> ask(box::ShimClient& shim, const wire::ToShim& request) {
     return std::move(*answer);
 }
 
-// The supervisor does not know what its box is called.
-Result<wire::FromShim> ask_to_start(box::ShimClient& shim, const wire::ToShim& request, const std::string& name) {
-    auto answer = ask(shim, request);
-    if (!answer && (answer.error().code == Errc::kInUse || answer.error().code == Errc::kLimit))
-        return base::failure(std::move(answer.error()).with_context("entering box " + name));
-    return answer;
-}
-
 std::shared_ptr<BoxState> connection_of(std::shared_ptr<RuntimeState> runtime, const store::BoxRecord& record,
                                         std::unique_ptr<box::ShimClient> shim, const wire::ExecutionOpen& open) {
     auto state = std::make_shared<BoxState>();
@@ -236,38 +228,56 @@ Result<> remove_replaced(RuntimeState& runtime, const std::string& name) {
     return remove_record(runtime, record, true);
 }
 
+Result<wire::ExecutionOpen> ask_for_execution(box::ShimClient& shim, const wire::ToShim& request, const std::string& name) {
+    auto answer = ask(shim, request);
+    // The supervisor does not know what its box is called.
+    if (!answer && (answer.error().code == Errc::kInUse || answer.error().code == Errc::kLimit))
+        return base::failure(std::move(answer.error()).with_context("entering box " + name));
+    if (!answer) return base::failure(std::move(answer.error()));
+    if (!answer->has_execution_open()) return failure(Errc::kProtocol, "the box's supervisor answered something else");
+    return std::move(*answer->mutable_execution_open());
+}
+
+Result<std::shared_ptr<BoxState>> start_execution(std::shared_ptr<RuntimeState> runtime, const store::BoxRecord& record,
+                                                  const wire::ToShim& request) {
+    auto shim = CAISSON_TRY(reach(*runtime, record));
+    auto open = CAISSON_TRY(ask_for_execution(*shim, request, record.name));
+    auto state = connection_of(std::move(runtime), record, std::move(shim), open);
+    CAISSON_TRY(state->make_order_pipe());
+    return state;
+}
+
 }  // namespace internal
 
 // ---- entering ----
 
-Result<Execution> Runtime::exec(const std::string& reference, const ExecOptions& options) {
-    auto record = CAISSON_TRY(internal::find_record(*state_, reference));
+namespace {
+
+Result<wire::ToShim> execution_request(const store::BoxRecord& record, const ExecOptions& options, bool detached) {
     wire::ToShim request;
     auto* start = request.mutable_start_execution();
     *start->mutable_exec() = CAISSON_TRY(box::plan_further_exec(CAISSON_TRY(internal::spec_of(record)), options));
     start->set_id(CAISSON_TRY(new_id()));
+    start->set_detached(detached);
     if (options.timeout) start->set_timeout_ms(static_cast<std::uint32_t>(options.timeout->count()));
-    auto shim = CAISSON_TRY(internal::reach(*state_, record));
-    auto answer = CAISSON_TRY(ask_to_start(*shim, request, record.name));
-    if (!answer.has_execution_open()) return failure(Errc::kProtocol, "the box's supervisor answered something else");
-    auto state = connection_of(state_, record, std::move(shim), answer.execution_open());
-    CAISSON_TRY(state->make_order_pipe());
-    return Execution(std::move(state));
+    return request;
+}
+
+}  // namespace
+
+Result<Execution> Runtime::exec(const std::string& reference, const ExecOptions& options) {
+    auto record = CAISSON_TRY(internal::find_record(*state_, reference));
+    auto request = CAISSON_TRY(execution_request(record, options, false));
+    return Execution(CAISSON_TRY(internal::start_execution(state_, record, request)));
 }
 
 Result<ExecutionInfo> Runtime::exec_detached(const std::string& reference, const ExecOptions& options) {
     auto record = CAISSON_TRY(internal::find_record(*state_, reference));
-    wire::ToShim request;
-    auto* start = request.mutable_start_execution();
-    *start->mutable_exec() = CAISSON_TRY(box::plan_further_exec(CAISSON_TRY(internal::spec_of(record)), options));
-    start->set_id(CAISSON_TRY(new_id()));
-    start->set_detached(true);
-    if (options.timeout) start->set_timeout_ms(static_cast<std::uint32_t>(options.timeout->count()));
+    auto request = CAISSON_TRY(execution_request(record, options, true));
     auto shim = CAISSON_TRY(internal::reach(*state_, record));
-    auto answer = CAISSON_TRY(ask_to_start(*shim, request, record.name));
-    if (!answer.has_execution_open()) return failure(Errc::kProtocol, "the box's supervisor answered something else");
+    CAISSON_TRY(internal::ask_for_execution(*shim, request, record.name));
     std::scoped_lock guard(state_->database_mutex);
-    return info_of(CAISSON_TRY(state_->database->find_execution(record.id, start->id())));
+    return info_of(CAISSON_TRY(state_->database->find_execution(record.id, request.start_execution().id())));
 }
 
 Result<Execution> Runtime::attach(const std::string& reference, const AttachOptions& options) {

@@ -32,4 +32,10 @@ Result<> remove_record(RuntimeState& runtime, store::BoxRecord record, bool forc
 // A connection to the supervisor of a box that runs. kInUse: it does not, or not yet or any more.
 Result<std::unique_ptr<box::ShimClient>> reach(RuntimeState& runtime, const store::BoxRecord& record);
 
+// Asks for an execution; what could not be started is the error that the guest gave.
+Result<wire::ExecutionOpen> ask_for_execution(box::ShimClient& shim, const wire::ToShim& request, const std::string& name);
+// The same in a box that runs, over a connection of its own.
+Result<std::shared_ptr<BoxState>> start_execution(std::shared_ptr<RuntimeState> runtime, const store::BoxRecord& record,
+                                                  const wire::ToShim& request);
+
 }  // namespace caisson::internal

@@ -14,6 +14,7 @@
 #include "box/strays.h"
 #include "os/file.h"
 #include "os/host.h"
+#include "vmm/qcow2.h"
 #include "vmm/template.h"
 #include "wire/control.h"
 
@@ -166,6 +167,7 @@ Result<> Supervisor::start_machine() {
     plan.kvm_source_fd = kShimKvmFd;
     plan.template_directory = launch_.template_directory();
     plan.disk = vmm::Disk{launch_.overlay_path(), launch_.base_disk_path(), launch_.spec().disk_bytes()};
+    CAISSON_TRY(vmm::check_overlay(launch_.overlay_path(), launch_.spec().disk_bytes()));
     auto assets = from_message(launch_.assets());
     if (plan.start == vmm::MachinePlan::Start::kCold) {
         plan.template_directory = launch_.box_directory() + "/boot";

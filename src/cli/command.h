@@ -31,6 +31,7 @@ void add_run(CLI::App& app, Action& action);
 void add_box_commands(CLI::App& app, Action& action);
 void add_enter_commands(CLI::App& app, Action& action);
 void add_log_command(CLI::App& app, Action& action);
+void add_copy(CLI::App& app, Action& action);
 void add_image_commands(CLI::App& app, Action& action);
 // Those of `caisson image` that have to do with registries and archives.
 void add_image_transfer_commands(CLI::App& group, Action& action);

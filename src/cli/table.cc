@@ -24,6 +24,7 @@ void add_everything(CLI::App& app, Action& action) {
     app.get_formatter()->column_width(34);
     add_run(app, action);
     add_enter_commands(app, action);
+    add_copy(app, action);
     add_box_commands(app, action);
     add_log_command(app, action);
     add_image_commands(app, action);

@@ -14,7 +14,7 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
-using unpack::TarBuilder;
+using tar::TarBuilder;
 
 TEST_F(StoreTest, BaseDiskIsBuiltOnceAndReadOnly) {
     auto image = import("one");

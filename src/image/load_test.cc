@@ -11,7 +11,7 @@ namespace {
 using nlohmann::json;
 using testing::HasSubstr;
 using testing::IsEmpty;
-using unpack::TarBuilder;
+using tar::TarBuilder;
 
 TEST_F(StoreTest, LoadsAnOciLayoutAndArchive) {
     auto one = store_->load(layout(sample().files("owner/one:1")), {});

@@ -15,8 +15,8 @@
 #include "image/layout.h"
 #include "image/oci_json.h"
 #include "image/store.h"
-#include "image/unpack/tar_builder.h"
 #include "os/file.h"
+#include "tar/tar_builder.h"
 
 namespace caisson::image {
 
@@ -65,11 +65,11 @@ struct Sample {
 };
 
 inline Sample sample(const std::string& content = "hello") {
-    return {{unpack::TarBuilder().directory("bin").file("bin/sh", "#!").finish(), unpack::TarBuilder().file("etc", content).finish()}};
+    return {{tar::TarBuilder().directory("bin").file("bin/sh", "#!").finish(), tar::TarBuilder().file("etc", content).finish()}};
 }
 
 inline std::string archive(const std::map<std::string, std::string>& files) {
-    unpack::TarBuilder tar;
+    tar::TarBuilder tar;
     for (const auto& [name, data] : files) tar.file(name, data);
     return tar.finish();
 }
@@ -112,7 +112,7 @@ class StoreTest : public testing::Test {
         return std::move(*os::open_file(path, O_RDONLY | O_DIRECTORY));
     }
     Image import(const std::string& name, const std::string& content = "x") {
-        auto image = store_->import_rootfs(file(unpack::TarBuilder().file("f", content).finish()), {.name = name});
+        auto image = store_->import_rootfs(file(tar::TarBuilder().file("f", content).finish()), {.name = name});
         EXPECT_TRUE(image) << error(image);
         return image ? *image : Image{};
     }

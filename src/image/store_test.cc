@@ -13,7 +13,7 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
-using unpack::TarBuilder;
+using tar::TarBuilder;
 
 // ---- import, find, list ----------------------------------------------------------------------------------------
 

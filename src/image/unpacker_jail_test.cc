@@ -3,8 +3,8 @@
 #include <gtest/gtest.h>
 
 #include "image/store.h"
-#include "image/unpack/tar_builder.h"
 #include "os/file.h"
+#include "tar/tar_builder.h"
 
 namespace caisson::image {
 namespace {
@@ -17,14 +17,14 @@ TEST(UnpackerJail, ImportsAndBuildsADisk) {
                               .unpack_program = CAISSON_TEST_UNPACKER});
     ASSERT_TRUE(store) << store.error().to_string();
     auto path = directory->path() + "/root.tar";
-    ASSERT_TRUE(os::write_file_atomic(path, unpack::TarBuilder().file("f", "x").finish()));
+    ASSERT_TRUE(os::write_file_atomic(path, tar::TarBuilder().file("f", "x").finish()));
     auto image = store->import_rootfs(std::move(*os::open_file(path, O_RDONLY)), {.name = "base"});
     ASSERT_TRUE(image) << image.error().to_string();
     auto disk = store->base_disk(*image, 64ULL << 20, {});
     EXPECT_TRUE(disk) << disk.error().to_string();
 
     // Refusals come through the jail with their names.
-    ASSERT_TRUE(os::write_file_atomic(path, unpack::TarBuilder().file("../escape", "x").finish()));
+    ASSERT_TRUE(os::write_file_atomic(path, tar::TarBuilder().file("../escape", "x").finish()));
     auto refused = store->import_rootfs(std::move(*os::open_file(path, O_RDONLY)), {.name = "bad"});
     ASSERT_FALSE(refused);
     EXPECT_EQ(refused.error().code, Errc::kCorrupt);

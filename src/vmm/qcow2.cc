@@ -13,6 +13,7 @@
 namespace caisson::vmm {
 
 namespace {
+constexpr std::uint32_t kMagic = 0x514649fb;  // "QFI\xfb"
 constexpr std::uint32_t kClusterBits = 16;
 constexpr std::uint64_t kCluster = 1ull << kClusterBits;
 constexpr std::uint64_t kBytesPerL1Entry = kCluster * (kCluster / 8);  // 512 MiB
@@ -24,7 +25,7 @@ base::Bytes make_empty_qcow2(std::uint64_t virtual_size_bytes) {
     // Cluster 0: header. 1: refcount table. 2: first refcount block. 3: L1 table (1 TiB needs 2048 entries, 16 KiB).
     base::Bytes image(3 * kCluster + ((l1_entries * 8 + 511) & ~511u), 0);
     auto* header = image.data();
-    base::store_be32(header + 0, 0x514649fb);  // "QFI\xfb"
+    base::store_be32(header + 0, kMagic);
     base::store_be32(header + 4, 3);           // version
     base::store_be32(header + 20, kClusterBits);
     base::store_be64(header + 24, virtual_size_bytes);
@@ -37,6 +38,28 @@ base::Bytes make_empty_qcow2(std::uint64_t virtual_size_bytes) {
     base::store_be64(image.data() + kCluster, 2 * kCluster);
     for (std::size_t cluster = 0; cluster < 4; ++cluster) image[2 * kCluster + 2 * cluster + 1] = 1;
     return image;
+}
+
+Result<> check_overlay(const std::string& path, std::uint64_t virtual_size_bytes) {
+    constexpr std::size_t kHeaderBytes = 104;
+    constexpr std::uint64_t kKnownIncompatible = 3;  // dirty and corrupt, which QEMU sets and deals with
+    auto fd = CAISSON_TRY(os::open_file(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK));
+    struct stat info {};
+    if (::fstat(fd.get(), &info) != 0) return base::failure_errno("cannot look at " + path);
+    std::uint8_t header[kHeaderBytes]{};
+    auto tampered = [&](const char* what) {
+        return base::failure(Errc::kCorrupt, "the disk " + path + " " + what + ", which no box's disk does",
+                             "somebody has rewritten it; remove the box, do not start it");
+    };
+    if (!S_ISREG(info.st_mode)) return tampered("is no plain file");
+    if (::pread(fd.get(), header, sizeof header, 0) != static_cast<ssize_t>(sizeof header) ||
+        base::load_be32(header) != kMagic || base::load_be32(header + 4) != 3)
+        return tampered("does not begin as a qcow2 file of version 3");
+    if (base::load_be64(header + 8) != 0 || base::load_be32(header + 16) != 0) return tampered("names a backing file");
+    if (base::load_be64(header + 24) != virtual_size_bytes) return tampered("has another size than it was given");
+    if (base::load_be32(header + 32) != 0) return tampered("says that it is encrypted");
+    if ((base::load_be64(header + 72) & ~kKnownIncompatible) != 0) return tampered("uses features such as an external data file");
+    return {};
 }
 
 Result<> create_overlay(const std::string& path, std::uint64_t virtual_size_bytes) {

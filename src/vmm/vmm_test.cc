@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <fcntl.h>
 #include <unistd.h>
 
 #include "base/text.h"
@@ -230,6 +231,36 @@ TEST(Qcow2, EmptyOverlayIsValidAtSeveralSizes) {
         // No backing file offset and size in the header: the guest's bytes must not name files of the host.
         for (int i = 8; i < 20; ++i) EXPECT_EQ(image[static_cast<std::size_t>(i)], 0);
     }
+}
+
+TEST(Qcow2, ARewrittenHeaderIsNoticed) {
+    auto directory = os::TemporaryDirectory::create("/tmp", "caisson-qcow2-").value();
+    const auto path = directory.path() + "/disk.qcow2";
+    ASSERT_TRUE(create_overlay(path, kDefaultDiskBytes).has_value());
+    EXPECT_TRUE(check_overlay(path, kDefaultDiskBytes).has_value());
+    EXPECT_EQ(check_overlay(path, kDefaultDiskBytes * 2).error().code, Errc::kCorrupt);
+    struct Change {
+        std::size_t offset;
+        std::uint8_t value;
+    };
+    // Magic, version, backing file's offset and length, size, encryption, external data file, an unknown feature.
+    for (auto [offset, value] : {Change{0, 'q'}, Change{7, 2}, Change{15, 104}, Change{19, 11}, Change{24, 1}, Change{35, 1},
+                                 Change{79, 4}, Change{72, 0x80}}) {
+        auto fd = os::open_file(path, O_RDWR).value();
+        std::uint8_t before = 0;
+        ASSERT_EQ(::pread(fd.get(), &before, 1, static_cast<off_t>(offset)), 1);
+        ASSERT_EQ(::pwrite(fd.get(), &value, 1, static_cast<off_t>(offset)), 1);
+        auto checked = check_overlay(path, kDefaultDiskBytes);
+        ASSERT_FALSE(checked.has_value()) << offset;
+        EXPECT_EQ(checked.error().code, Errc::kCorrupt);
+        ASSERT_EQ(::pwrite(fd.get(), &before, 1, static_cast<off_t>(offset)), 1);
+        EXPECT_TRUE(check_overlay(path, kDefaultDiskBytes).has_value());
+    }
+    ASSERT_EQ(::truncate(path.c_str(), 50), 0);
+    EXPECT_EQ(check_overlay(path, kDefaultDiskBytes).error().code, Errc::kCorrupt);
+    ASSERT_EQ(::unlink(path.c_str()), 0);
+    ASSERT_EQ(::symlink("/etc/passwd", path.c_str()), 0);
+    EXPECT_FALSE(check_overlay(path, kDefaultDiskBytes).has_value());
 }
 
 TEST(Qcow2, AnExistingOverlayIsNeverOverwritten) {

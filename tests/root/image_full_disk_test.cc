@@ -11,8 +11,8 @@
 #include <optional>
 
 #include "image/store.h"
-#include "image/unpack/tar_builder.h"
 #include "os/file.h"
+#include "tar/tar_builder.h"
 
 namespace caisson::image {
 namespace {
@@ -44,7 +44,7 @@ class FullDiskTest : public testing::Test {
     Result<Image> import(const std::string& name, std::size_t bytes) {
         std::string data(bytes, 'x');
         auto path = directory_->path() + "/root.tar";
-        CAISSON_TRY(os::write_file_atomic(path, unpack::TarBuilder().file("f", data).finish()));
+        CAISSON_TRY(os::write_file_atomic(path, tar::TarBuilder().file("f", data).finish()));
         return store_->import_rootfs(CAISSON_TRY(os::open_file(path, O_RDONLY)), {.name = name});
     }
 

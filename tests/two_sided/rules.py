@@ -6,7 +6,7 @@ must fail with MESSAGE (a regular expression) in its output. Words of TEST: a te
 """
 
 RULES = []
-PROGRAM = ["caisson", "caisson-shim", "caisson-agent", "caisson-unpack", "caisson-fetch"]
+PROGRAM = ["caisson", "caisson-shim", "caisson-agent", "caisson-unpack", "caisson-fetch", "caisson-copy"]
 
 
 def rule(name, what, targets, test, message, root=False):
@@ -101,3 +101,19 @@ rule("pull_certificate", "a registry's certificate is verified", PROGRAM,
      "vm cli/test_registry.py -k test_tls_and_basic", r"certificate")
 rule("fetch_jail", "caisson-fetch sees no file of a user", PROGRAM,
      "vm cli/test_registry.py -k test_what_the_registry_client_sees", r"passwd")
+
+# Copies.
+rule("copy_beneath", "an extraction never follows a link below its target", ["tar_test"],
+     "tests/tar_test --gtest_filter=TarExtract.Links*", r"FAILED.*LinksOfTheArchiveAreNotFollowed")
+rule("copy_hard_links", "an extraction links only to what it made", ["tar_test"],
+     "tests/tar_test --gtest_filter=TarExtract.HardLinks*", r"FAILED.*HardLinksLeadOnlyToWhatTheArchiveMade")
+rule("copy_in_the_way", "an extraction never writes to what is there", ["tar_test"],
+     "tests/tar_test --gtest_filter=TarExtract.LinksThatWereThere*", r"FAILED.*LinksThatWereThereAreNotFollowed")
+rule("copy_dots", "a name in an archive never leads upwards", ["tar_test"],
+     "tests/tar_test --gtest_filter=TarNames.*", r"FAILED.*NamesStayBelowTheDirectory")
+rule("copy_asked_for", "a copy brings only what was asked for", ["tar_test"],
+     "tests/tar_test --gtest_filter=TarExtract.OnlyWhat*", r"FAILED.*OnlyWhatWasAskedForArrives")
+rule("copy_landlock", "a copy's program sees one directory", ["copy_test"],
+     "tests/copy_test --gtest_filter=CopyJailDeathTest.*", r"FAILED.*NothingOutsideIsReached")
+rule("copy_calls", "a copy's program makes few system calls", ["copy_test"],
+     "tests/copy_test --gtest_filter=CopyJailDeathTest.*", r"FAILED.*OtherSystemCallsAreItsEnd")

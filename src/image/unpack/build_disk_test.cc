@@ -5,12 +5,13 @@
 #include <gtest/gtest.h>
 
 #include "base/text.h"
-#include "image/unpack/tar_builder.h"
 #include "os/file.h"
+#include "tar/tar_builder.h"
 
 namespace caisson::image::unpack {
 namespace {
 
+using tar::TarBuilder;
 using testing::HasSubstr;
 
 constexpr std::uint64_t kMiB = 1 << 20;

@@ -10,13 +10,15 @@
 #include <map>
 
 #include "base/sha256.h"
-#include "image/unpack/tar_builder.h"
 #include "os/file.h"
 #include "os/process.h"
+#include "tar/tar_builder.h"
 
 namespace caisson::image::unpack {
 namespace {
 
+using tar::TarBuilder;
+using tar::TarEntry;
 using testing::HasSubstr;
 
 constexpr std::uint64_t kDiskBytes = 64ULL << 20;

@@ -11,12 +11,14 @@
 
 #include "image/digest.h"
 #include "image/unpack/layer_reader.h"
-#include "image/unpack/tar_builder.h"
 #include "os/file.h"
+#include "tar/tar_builder.h"
 
 namespace caisson::image::unpack {
 namespace {
 
+using tar::TarBuilder;
+using tar::TarEntry;
 using testing::HasSubstr;
 
 // Keeps contents in memory.

@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-namespace caisson::image::unpack {
+namespace caisson::tar {
 
 struct TarEntry {
     std::string name;
@@ -98,4 +98,4 @@ class TarBuilder {
     std::string bytes_;
 };
 
-}  // namespace caisson::image::unpack
+}  // namespace caisson::tar

@@ -1,0 +1,71 @@
+// Copies of files between the host and a running box. Both ends are streams in tar's format: the box's end is an
+// Execution (Runtime::copy_out(), Runtime::copy_in()), the host's a file, a pipe, or a HostCopy.
+//
+//     auto host = HostCopy::extract("report", {.top = copy_name("/tmp/report")});   // before leave_root()
+//     auto box = runtime.copy_out("keen-otter-41", {.path = "/tmp/report"});
+//     auto outcome = box->wait({.stdout_fd = host->stream_fd()});
+//     auto copied = host->finish();
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "caisson/export.h"
+#include "caisson/result.h"
+
+namespace caisson {
+
+// The box's end.
+struct CopyOptions {
+    std::string path;         // in the box, from its root
+    bool follow_link = false;  // out of the box: if `path` is a link, copy what it leads to, under the link's name
+    bool keep_owner = false;  // into the box: owners and set-id bits as in the stream; else all belongs to root
+    std::string top = ".";    // into the box: copy_name() of what was packed; ".": any names
+    bool must_exist = false;  // into the box: `path` has to be a directory already
+};
+// The execution's exit code: 0; 3 if the path does not exist in the box; 1 for other failures. Notices and at last the
+// failure are lines of its standard error, which a hostile box may have written.
+inline constexpr int kCopyNotFound = 3;
+
+// What a stream calls a copy of `path`: its last part, or "." if it stands for contents ("/", "x/.").
+CAISSON_API std::string copy_name(std::string_view path);
+// Whether such a path was written as a directory's.
+CAISSON_API bool copy_means_directory(std::string_view path);
+
+struct HostCopyOptions {
+    bool follow_link = false;  // pack: if the path is a link, what it leads to
+    bool keep_owner = false;   // extract: owners (for root only) and set-id bits as in the stream; else the caller's and none
+    std::string top = ".";     // extract: the copy_name() that was asked for; other names are refused
+    std::string program_directory;  // as in RuntimeOptions
+    std::function<void(const std::string&)> on_notice;  // what was left out, for a person; called by finish()
+};
+
+// The host's end: a process of its own that has the caller's rights, one directory, and nothing else. For programs
+// started as root: make it before leave_root(), or it has the service user's rights. Destroying it gives the copy up.
+class CAISSON_API HostCopy {
+  public:
+    // Reads files: stream_fd() is read from. kNotFound.
+    static Result<HostCopy> pack(const std::string& path, const HostCopyOptions& options);
+    // Writes files, as `docker cp` names them: inside `path` if that is a directory, else as `path`. stream_fd() is
+    // written to. Whatever the stream holds, nothing outside of that directory is made, changed or followed.
+    static Result<HostCopy> extract(const std::string& path, const HostCopyOptions& options);
+    HostCopy(HostCopy&&) noexcept;
+    HostCopy& operator=(HostCopy&&) noexcept;
+    ~HostCopy();
+
+    int stream_fd() const;
+    // Closes the stream and waits for the end. The error names the entry that could not be copied; what was copied
+    // before it stays. A stream that was packed and not read to its end is no error here.
+    Result<> finish();
+
+  private:
+    struct State;
+    explicit HostCopy(std::unique_ptr<State> state);
+    static Result<HostCopy> start(bool packs, std::vector<std::string> arguments, int directory, const HostCopyOptions& options);
+    std::unique_ptr<State> state_;
+};
+
+}  // namespace caisson

@@ -1,0 +1,136 @@
+#include "box/copy_jail.h"
+
+#include <linux/audit.h>
+#include <linux/capability.h>
+#include <linux/filter.h>
+#include <linux/landlock.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <vector>
+
+#include "os/fd.h"
+
+namespace caisson::box {
+
+using base::failure_errno;
+
+namespace {
+
+// ---- Landlock: https://docs.kernel.org/userspace-api/landlock.html. Newer rights than the build's headers have.
+constexpr std::uint64_t kRefer = 1ULL << 13;     // from version 2 on
+constexpr std::uint64_t kTruncate = 1ULL << 14;  // from version 3 on
+constexpr std::uint64_t kVersion1 = (1ULL << 13) - 1;
+
+Result<> restrict_files(CopyKind kind, int directory) {
+    const long version = ::syscall(SYS_landlock_create_ruleset, nullptr, 0, LANDLOCK_CREATE_RULESET_VERSION);
+    // Version 1 forbids hard links from one directory into another; without Landlock, or with that, the rest has to do.
+    if (version < 2) return {};
+    landlock_ruleset_attr handled{};
+    handled.handled_access_fs = kVersion1 | kRefer | (version >= 3 ? kTruncate : 0);
+    os::Fd rules(static_cast<int>(::syscall(SYS_landlock_create_ruleset, &handled, sizeof handled.handled_access_fs, 0)));
+    if (!rules) return failure_errno("cannot restrict the copy's files");
+    landlock_path_beneath_attr allowed{};
+    allowed.parent_fd = directory;
+    allowed.allowed_access = LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR;
+    if (kind != CopyKind::kPack)
+        allowed.allowed_access = LANDLOCK_ACCESS_FS_READ_DIR | LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_REMOVE_FILE |
+                                 LANDLOCK_ACCESS_FS_MAKE_REG | LANDLOCK_ACCESS_FS_MAKE_DIR | LANDLOCK_ACCESS_FS_MAKE_SYM |
+                                 LANDLOCK_ACCESS_FS_MAKE_FIFO | kRefer | (version >= 3 ? kTruncate : 0);
+    if (::syscall(SYS_landlock_add_rule, rules.get(), LANDLOCK_RULE_PATH_BENEATH, &allowed, 0) != 0 ||
+        ::syscall(SYS_landlock_restrict_self, rules.get(), 0) != 0)
+        return failure_errno("cannot restrict the copy's files");
+    return {};
+}
+
+// ---- capabilities
+
+Result<> keep_capabilities(CopyKind kind, bool root) {
+    std::uint64_t kept = 0;
+    auto keep = [&kept](int capability) { kept |= 1ULL << capability; };
+    if (root && kind == CopyKind::kPack) keep(CAP_DAC_READ_SEARCH);
+    if (root && kind != CopyKind::kPack) {
+        keep(CAP_DAC_OVERRIDE);
+        keep(CAP_FOWNER);
+    }
+    if (root && kind == CopyKind::kExtractWithOwners) {
+        keep(CAP_CHOWN);
+        keep(CAP_FSETID);
+    }
+    __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+    __user_cap_data_struct data[2]{};
+    // Root in a container may have less than all.
+    if (::syscall(SYS_capget, &header, data) != 0) return failure_errno("cannot look at capabilities");
+    data[0].effective = data[0].permitted = static_cast<__u32>(kept) & data[0].permitted;
+    data[1].effective = data[1].permitted = static_cast<__u32>(kept >> 32) & data[1].permitted;
+    data[0].inheritable = data[1].inheritable = 0;
+    if (::syscall(SYS_capset, &header, data) != 0) return failure_errno("cannot drop capabilities");
+    return {};
+}
+
+// ---- system calls
+
+#ifdef CAISSON_COPY_FILTER
+#if defined(__x86_64__)
+constexpr std::uint32_t kArchitecture = AUDIT_ARCH_X86_64;
+#elif defined(__aarch64__)
+constexpr std::uint32_t kArchitecture = AUDIT_ARCH_AARCH64;
+#endif
+
+// What reading and making files takes, and what the C library needs to end. Nothing that makes or replaces a process,
+// maps code, or reaches another process or machine.
+constexpr int kAllowed[] = {
+    SYS_read, SYS_write, SYS_pread64, SYS_pwrite64, SYS_lseek, SYS_close, SYS_openat, SYS_openat2, SYS_fcntl, SYS_dup,
+    SYS_fstat, SYS_newfstatat, SYS_statx, SYS_fstatfs, SYS_getdents64, SYS_readlinkat, SYS_mkdirat, SYS_unlinkat, SYS_linkat,
+    SYS_symlinkat, SYS_mknodat, SYS_ftruncate, SYS_fchmod, SYS_fchown, SYS_fchownat, SYS_utimensat, SYS_umask, SYS_munmap,
+    SYS_mremap, SYS_brk, SYS_madvise, SYS_futex, SYS_getrandom, SYS_getpid, SYS_gettid, SYS_rt_sigreturn, SYS_exit, SYS_exit_group};
+
+Result<> filter_calls() {
+    std::vector<sock_filter> program;
+    auto load = [&](std::size_t offset) {
+        program.push_back(BPF_STMT(BPF_LD | BPF_W | BPF_ABS, static_cast<__u32>(offset)));
+    };
+    auto unless = [&](std::uint32_t value) { program.push_back(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, value, 1, 0)); };
+    auto answer = [&](std::uint32_t value) { program.push_back(BPF_STMT(BPF_RET | BPF_K, value)); };
+    load(offsetof(seccomp_data, arch));
+    unless(kArchitecture);
+    answer(SECCOMP_RET_KILL_PROCESS);
+    load(offsetof(seccomp_data, nr));
+    for (int call : kAllowed) {
+        program.push_back(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, static_cast<__u32>(call), 0, 1));
+        answer(SECCOMP_RET_ALLOW);
+    }
+    // Memory, but none that can be executed. PROT_EXEC is in the lower half of the third argument.
+    program.push_back(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mmap, 1, 0));
+    program.push_back(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mprotect, 0, 3));
+    load(offsetof(seccomp_data, args[2]));
+    program.push_back(BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, 4 /* PROT_EXEC */, 1, 0));
+    answer(SECCOMP_RET_ALLOW);
+    answer(SECCOMP_RET_KILL_PROCESS);
+    const sock_fprog filter{static_cast<unsigned short>(program.size()), program.data()};
+    if (::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) != 0) return failure_errno("cannot filter the copy's system calls");
+    return {};
+}
+#else
+Result<> filter_calls() { return {}; }  // sanitizers make calls of their own
+#endif
+
+}  // namespace
+
+Result<> enter_copy_jail(CopyKind kind, int directory) {
+    const bool root = ::geteuid() == 0;
+    if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || ::prctl(PR_SET_DUMPABLE, 0) != 0)
+        return failure_errno("cannot give up privileges");
+    // Absolute paths end here, too. Only who may change its root can leave it again, and that goes below.
+    if (root && (::fchdir(directory) != 0 || ::chroot(".") != 0) && errno != EPERM)
+        return failure_errno("cannot enter the copy's directory");
+    CAISSON_TRY(restrict_files(kind, directory));
+    CAISSON_TRY(keep_capabilities(kind, root));
+    return filter_calls();
+}
+
+}  // namespace caisson::box

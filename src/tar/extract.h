@@ -1,0 +1,49 @@
+// Extraction of an archive that somebody hostile may have written: whatever it says, nothing is made, changed or
+// followed outside of the one directory that it is extracted to, and nothing below that directory but what the archive
+// names.
+//
+// - Each entry's parent directory is resolved from that directory's descriptor, beneath it and through no link
+//   (openat2(2): RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS); its last part is never followed either.
+// - What is in the way is unlinked, never written to: a file of several names, or a pipe, keeps what it is.
+// - A directory is never replaced, nor does one replace anything. One that was there before stays as it is.
+// - A hard link leads only to what this very extraction made.
+// - Links get their text as it is, and are not looked at again.
+// - Modes, owners and times of directories come last, so that read-only ones can be filled.
+#pragma once
+
+#include <string>
+
+#include "os/fd.h"
+#include "tar/entry.h"
+#include "tar/names.h"
+
+namespace caisson::tar {
+
+// Where a copy goes.
+struct Destination {
+    os::Fd directory;  // the destination, or the directory that it is or is to be in
+    std::string name;  // in that directory; empty if `directory` is the destination itself
+    Present present = Present::kNothing;
+    bool slash = false;  // it was written as a directory's path
+    std::string shown;   // for messages
+};
+
+// As the calling process sees `path`; its links are followed. kNotFound if its parent is not there.
+Result<Destination> open_destination(const std::string& path);
+
+struct ExtractOptions {
+    // The first part that every name of the archive must have; ".": it holds a directory's contents, under any names.
+    std::string top = ".";
+    // Owners as in the archive, and with them set-id bits. Else all belongs to the calling process's user.
+    bool keep_owner = false;
+    bool make_devices = false;  // else they are left out with a notice
+    // Links that lie where the archive has a directory are followed, as by any other program. Only where the process can
+    // reach nothing but what the archive's author may change anyway: in a container.
+    bool follow_links = false;
+    bool must_exist = false;  // the destination has to be a directory already
+};
+
+// Reads `source` to its end. The caller's umask must be 0. An error names the entry; what was made before it stays.
+Result<> extract(Source source, const Destination& destination, const ExtractOptions& options, const Notice& notice);
+
+}  // namespace caisson::tar
