@@ -14,10 +14,11 @@ LIVE = {"running", "paused"}
 
 # What a client may be told that comes too late or too early for a box that others use, too.
 REFUSALS = re.compile("|".join((
-    r"there is no box", r"the name '.*' is taken", r"box \S+ is (not started|starting|running|paused|stopping|stopped|failed)",
+    r"there is no box", r"the name '.*' is taken", r"box \S+ is (not started|creating|starting|running|paused|stopping|stopped|failed)",
     r"the box is (starting|paused|stopping|not paused|paused already)", r"only a box that runs can be paused",
-    r"the box ended( meanwhile| before its command ran: it was stopped| before its command ran: the box's supervisor was told to stop)",
-    r"was started meanwhile", r"in use by another process", r"was never started")))
+    r"the box ended$", r"the box ended meanwhile",
+    r"the box ended before its command ran: (it was stopped|the box's supervisor was told to stop|the box was killed)",
+    r"was (started|removed) meanwhile", r"there is no execution", r"in use by another process", r"was never started")), re.M)
 
 
 def rows(query):

@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <nlohmann/json.hpp>
 
 #include "base/id.h"
@@ -265,7 +266,7 @@ Result<std::shared_ptr<BoxState>> start_recorded(std::shared_ptr<RuntimeState> r
         return !now || store::is_live(now->state);
     });
     if (!lock && lock.error().sys_errno == ENOENT) {
-        CAISSON_TRY(find_record(*runtime, record.name));  // it was removed meanwhile
+        if (!find_record(*runtime, record.id)) return failure(Errc::kNotFound, "box " + record.name + " was removed meanwhile");
         return failure(Errc::kNotFound, "the files of box " + record.name + " are gone (" + directory + ")",
                        "only its record is left; remove it: caisson rm " + record.name);
     }

@@ -35,17 +35,38 @@ constexpr int kForcedEndMs = 15000;
 constexpr milliseconds kHandOverPatience{5000};
 constexpr milliseconds kPoll{10};
 
+// While a box is made or starts, its record names whoever does that; who may be an application of somebody's, and is not
+// to be killed with the box.
+bool is_supervisor(std::int64_t pid) {
+    auto name = os::read_file("/proc/" + std::to_string(pid) + "/comm", 64);
+    return name && *name == "caisson-shim\n";
+}
+
 // Tells the supervisor of a running box to end it at once, and waits until it has. A pid alone may have been given to
 // somebody else meanwhile; the descriptor is of the process that was looked at.
-Result<> kill_supervised(const store::BoxRecord& record) {
-    os::Fd supervisor(static_cast<int>(::syscall(SYS_pidfd_open, static_cast<pid_t>(record.owner.pid), 0)));
-    if (!supervisor || !box::owner_lives(record.owner, CAISSON_TRY(os::boot_id()))) return {};
-    if (::syscall(SYS_pidfd_send_signal, supervisor.get(), SIGTERM, nullptr, 0) != 0 && errno != ESRCH)
-        return base::failure_errno("cannot end box " + record.name);
-    struct pollfd ended {supervisor.get(), POLLIN, 0};
-    if (::poll(&ended, 1, kForcedEndMs) == 0)
-        return failure(Errc::kTimeout, "box " + record.name + " does not end", "kill its supervisor, process " + std::to_string(record.owner.pid));
-    return {};
+Result<> kill_supervised(RuntimeState& runtime, store::BoxRecord record) {
+    const auto id = record.id, boot_id = CAISSON_TRY(os::boot_id());
+    const auto give_up = std::chrono::steady_clock::now() + milliseconds(kForcedEndMs);
+    while (std::chrono::steady_clock::now() < give_up) {
+        os::Fd process(static_cast<int>(::syscall(SYS_pidfd_open, static_cast<pid_t>(record.owner.pid), 0)));
+        if (!process || !box::owner_lives(record.owner, boot_id)) return {};
+        if (is_supervisor(record.owner.pid)) {
+            if (::syscall(SYS_pidfd_send_signal, process.get(), SIGTERM, nullptr, 0) != 0 && errno != ESRCH)
+                return base::failure_errno("cannot end box " + record.name);
+            struct pollfd ended {process.get(), POLLIN, 0};
+            if (::poll(&ended, 1, kForcedEndMs) > 0) return {};
+            return failure(Errc::kTimeout, "box " + record.name + " does not end",
+                           "kill its supervisor, process " + std::to_string(record.owner.pid));
+        }
+        std::this_thread::sleep_for(kPoll);
+        std::scoped_lock guard(runtime.database_mutex);
+        auto now = runtime.database->find_box(id);
+        if (!now && now.error().code == Errc::kNotFound) return {};
+        record = CAISSON_TRY(std::move(now));
+        if (!store::is_live(record.state)) return {};
+    }
+    return failure(Errc::kTimeout, "box " + record.name + " does not come to run, and cannot be ended before",
+                   "wait for process " + std::to_string(record.owner.pid) + ", which starts it");
 }
 
 Result<> not_running(const store::BoxRecord& record) {
@@ -114,7 +135,7 @@ BoxInfo info_of(const store::BoxRecord& record) {
     info.name = record.name;
     info.image = record.image;
     info.command = record.command;
-    info.state = store::to_string(record.state);
+    info.state = store::to_string(record.state == store::BoxState::kCreating ? store::BoxState::kStarting : record.state);
     info.reason = record.reason;
     info.created_ms = record.created_ms;
     info.finished_ms = record.finished_ms;
@@ -196,7 +217,7 @@ Result<std::unique_ptr<box::ShimClient>> reach(RuntimeState& runtime, const stor
 Result<> remove_record(RuntimeState& runtime, store::BoxRecord record, bool force) {
     const auto id = record.id;
     if (store::is_live(record.state) && force) {
-        CAISSON_TRY(kill_supervised(record));
+        CAISSON_TRY(kill_supervised(runtime, record));
         {
             std::scoped_lock guard(runtime.database_mutex);
             CAISSON_TRY(reconcile(runtime.home, *runtime.database));
@@ -211,13 +232,17 @@ Result<> remove_record(RuntimeState& runtime, store::BoxRecord record, bool forc
                        "stop it first, or kill it: caisson rm --force " + record.name);
     // Whoever reads its files, or is just starting it, keeps it. A directory that is gone has no lock either.
     std::optional<os::FileLock> lock;
-    if (os::exists(runtime.home.box(id))) lock = CAISSON_TRY(lock_patiently(runtime.home.box(id), record.name));
+    auto locked = lock_patiently(runtime.home.box(id), record.name);
+    if (locked) lock = std::move(*locked);
+    else if (locked.error().sys_errno != ENOENT) return base::failure(std::move(locked.error()));
     std::scoped_lock guard(runtime.database_mutex);
     auto now = runtime.database->find_box(id);
     if (!now && now.error().code == Errc::kNotFound) return {};
     if (now && store::is_live(now->state)) return failure(Errc::kInUse, "box " + record.name + " was started meanwhile");
-    CAISSON_TRY(os::remove_tree(runtime.home.box(id)));
-    return runtime.database->remove_box(id);
+    // Somebody who wants to start it may make the lock again as soon as that is gone: then there must be no record. What
+    // is left if this process dies has none either, and goes when the home is opened next.
+    CAISSON_TRY(runtime.database->remove_box(id));
+    return os::remove_tree(runtime.home.box(id));
 }
 
 Result<> remove_replaced(RuntimeState& runtime, const std::string& name) {
@@ -365,7 +390,7 @@ Result<> Runtime::stop(const std::string& reference, std::optional<milliseconds>
         }
     }();
     // Of another version: what every version understands.
-    if (!stopped && stopped.error().code == Errc::kUnsupported) stopped = kill_supervised(record);
+    if (!stopped && stopped.error().code == Errc::kUnsupported) stopped = kill_supervised(*state_, record);
     if (!stopped && stopped.error().code != Errc::kInUse && stopped.error().code != Errc::kIo) return stopped;
     // What the end left to do is done before anybody goes on; also when its supervisor was killed meanwhile.
     std::scoped_lock guard(state_->database_mutex);
@@ -386,7 +411,7 @@ Result<> Runtime::kill(const std::string& reference, int signal, const std::stri
     wire::ToShim request;
     request.mutable_signal()->set_signal(signal);
     auto connected = internal::reach(*state_, record);
-    if (!connected && connected.error().code == Errc::kUnsupported && signal == SIGKILL) return kill_supervised(record);
+    if (!connected && connected.error().code == Errc::kUnsupported && signal == SIGKILL) return kill_supervised(*state_, record);
     auto shim = CAISSON_TRY(std::move(connected));
     if (!execution.empty()) {
         wire::ToShim attach;

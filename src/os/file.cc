@@ -213,6 +213,7 @@ class TreeRemover {
     std::vector<std::string> waiting_;  // directories in the top one
     std::uint64_t next_ = 0;
 };
+constexpr int kRemoveTries = 8;
 }  // namespace
 
 Result<> remove_tree(const std::string& path) {
@@ -222,10 +223,14 @@ Result<> remove_tree(const std::string& path) {
         return failure_errno("cannot look at " + path);
     }
     if (S_ISDIR(info.st_mode)) {
-        auto fd = CAISSON_TRY(open_file(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
-        CAISSON_TRY(TreeRemover(std::move(fd), path, info.st_dev).run());
-        if (::rmdir(path.c_str()) != 0 && errno != ENOENT) return failure_errno("cannot remove " + path);
-        return {};
+        for (int attempt = 0;; ++attempt) {
+            auto fd = open_file(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+            if (!fd && fd.error().sys_errno == ENOENT) return {};
+            CAISSON_TRY(TreeRemover(CAISSON_TRY(std::move(fd)), path, info.st_dev).run());
+            if (::rmdir(path.c_str()) == 0 || errno == ENOENT) return {};
+            // Somebody has put something into it behind our back.
+            if (errno != ENOTEMPTY || attempt == kRemoveTries) return failure_errno("cannot remove " + path);
+        }
     }
     if (::unlink(path.c_str()) != 0 && errno != ENOENT) return failure_errno("cannot remove " + path);
     return {};

@@ -1,11 +1,12 @@
 """Several processes use one home at once: nothing is locked, nothing waits for ever, and everything agrees afterwards."""
 import collections
 import os
+import shutil
 import threading
 import time
 
 import pytest
-from boxes import BASE, Started, box_ids, caisson, listed, wait_until_gone
+from boxes import BASE, HOME, Started, box_ids, caisson, listed, wait_until_gone
 from crowd import REFUSALS, Client, remove_all, until_at_rest
 
 pytestmark = pytest.mark.usefixtures("ends_boxes")
@@ -62,3 +63,24 @@ def test_nothing_is_held_while_a_box_starts():
     assert asked > 3 and slowest < 1, (asked, slowest)
     caisson("rm", "quick").ok()
     wait_until_gone()
+
+
+def test_a_box_whose_files_are_gone():
+    box = caisson("create", "--name", "hollow", BASE, "true").ok().text.strip()
+    shutil.rmtree(HOME / "boxes" / box)
+    for command in (("start", "hollow"), ("start", "-a", "hollow")):
+        refused = caisson(*command)
+        assert refused.code == 125 and "gone" in refused.said and "caisson rm hollow" in refused.said, refused
+    assert caisson("inspect", "hollow").code == 0
+    caisson("rm", "hollow").ok()
+    # The other way round: a directory that belongs to no record goes when the home is opened next; other things stay.
+    stray, other = HOME / "boxes" / box, HOME / "boxes" / "not-a-box"
+    for directory in (stray, other):
+        directory.mkdir()
+        (directory / "file").write_text("left")
+        os.chown(directory, HOME.stat().st_uid, -1)
+    try:
+        caisson("ls").ok()
+        assert not stray.exists() and other.exists()
+    finally:
+        shutil.rmtree(other)
