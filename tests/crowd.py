@@ -16,8 +16,8 @@ LIVE = {"running", "paused"}
 REFUSALS = re.compile("|".join((
     r"there is no box", r"the name '.*' is taken", r"box \S+ is (not started|creating|starting|running|paused|stopping|stopped|failed)",
     r"the box is (starting|paused|stopping|not paused|paused already)", r"only a box that runs can be paused",
-    r"the box ended$", r"the box ended meanwhile",
-    r"the box ended before its command ran: (it was stopped|the box's supervisor was told to stop|the box was killed)",
+    r"the box ended$", r"box \S+ ended before the command ran", r"the box ended meanwhile",
+    r"the box ended before its command ran: (it was stopped|the box's supervisor was told to stop|it was killed)",
     r"was (started|removed) meanwhile", r"there is no execution", r"in use by another process", r"was never started")), re.M)
 
 

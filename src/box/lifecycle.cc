@@ -34,6 +34,8 @@ constexpr int kForcedEndMs = 15000;
 // What a supervisor that has recorded its box's end needs to be gone, and one that starts to be there.
 constexpr milliseconds kHandOverPatience{5000};
 constexpr milliseconds kPoll{10};
+// How many lives of a box may end by themselves while it is being ended.
+constexpr int kEndTries = 5;
 
 // While a box is made or starts, its record names whoever does that; who may be an application of somebody's, and is not
 // to be killed with the box.
@@ -259,6 +261,8 @@ Result<wire::ExecutionOpen> ask_for_execution(box::ShimClient& shim, const wire:
     if (!answer && (answer.error().code == Errc::kInUse || answer.error().code == Errc::kLimit))
         return base::failure(std::move(answer.error()).with_context("entering box " + name));
     if (!answer) return base::failure(std::move(answer.error()));
+    if (answer->has_execution_ended() || answer->has_ended())
+        return failure(Errc::kInUse, "box " + name + " ended before the command ran");
     if (!answer->has_execution_open()) return failure(Errc::kProtocol, "the box's supervisor answered something else");
     return std::move(*answer->mutable_execution_open());
 }
@@ -378,26 +382,34 @@ Result<> Runtime::stop(const std::string& reference, std::optional<milliseconds>
         return failure(Errc::kUsage, "the time until the kill is out of range");
     auto record = CAISSON_TRY(internal::find_record(*state_, reference));
     if (!store::is_live(record.state)) return {};
-    auto stopped = [&]() -> Result<> {
-        auto shim = CAISSON_TRY(internal::reach(*state_, record));
-        wire::ToShim request;
-        request.mutable_stop_box();
-        if (grace) request.mutable_stop_box()->set_grace_ms(static_cast<std::uint32_t>(grace->count()));
-        CAISSON_TRY(shim->send(request));
-        for (;;) {
-            auto message = CAISSON_TRY(shim->receive());
-            if (!message || message->has_ended() || message->has_error()) return {};
+    // A life that ends by itself just now may not hear it, and a policy may begin the next one.
+    for (int attempt = 0;; ++attempt) {
+        auto stopped = [&]() -> Result<bool> {
+            auto shim = CAISSON_TRY(internal::reach(*state_, record));
+            wire::ToShim request;
+            request.mutable_stop_box();
+            if (grace) request.mutable_stop_box()->set_grace_ms(static_cast<std::uint32_t>(grace->count()));
+            CAISSON_TRY(shim->send(request));
+            for (;;) {
+                auto message = CAISSON_TRY(shim->receive());
+                if (!message || message->has_ended() || message->has_error()) return message.has_value();
+            }
+        }();
+        // Of another version: what every version understands.
+        if (!stopped && stopped.error().code == Errc::kUnsupported) {
+            CAISSON_TRY(kill_supervised(*state_, record));
+            stopped = false;
         }
-    }();
-    // Of another version: what every version understands.
-    if (!stopped && stopped.error().code == Errc::kUnsupported) stopped = kill_supervised(*state_, record);
-    if (!stopped && stopped.error().code != Errc::kInUse && stopped.error().code != Errc::kIo) return stopped;
-    // What the end left to do is done before anybody goes on; also when its supervisor was killed meanwhile.
-    std::scoped_lock guard(state_->database_mutex);
-    CAISSON_TRY(internal::reconcile(state_->home, *state_->database));
-    auto now = state_->database->find_box(record.id);
-    if (now && store::is_live(now->state)) return failure(Errc::kTimeout, "box " + record.name + " is still " + to_string(now->state));
-    return {};
+        if (!stopped && stopped.error().code != Errc::kInUse && stopped.error().code != Errc::kIo)
+            return base::failure(std::move(stopped.error()));
+        // What the end left to do is done before anybody goes on; also when its supervisor was killed meanwhile.
+        std::scoped_lock guard(state_->database_mutex);
+        CAISSON_TRY(internal::reconcile(state_->home, *state_->database));
+        auto now = state_->database->find_box(record.id);
+        if ((stopped && *stopped) || !now || !store::is_live(now->state)) return {};
+        if (attempt == kEndTries) return failure(Errc::kTimeout, "box " + record.name + " is still " + to_string(now->state));
+        record = std::move(*now);
+    }
 }
 
 Result<BoxInfo> Runtime::restart(const std::string& reference, std::optional<milliseconds> grace) {
@@ -408,35 +420,54 @@ Result<BoxInfo> Runtime::restart(const std::string& reference, std::optional<mil
 Result<> Runtime::kill(const std::string& reference, int signal, const std::string& execution) {
     if (signal < 1 || signal > 64) return failure(Errc::kUsage, "there is no signal " + std::to_string(signal));
     auto record = CAISSON_TRY(internal::find_record(*state_, reference));
-    wire::ToShim request;
+    // As `docker kill`: it is dead when this returns. Of this life, not of the next one that somebody may start at once.
+    const bool until_dead = signal == SIGKILL && execution.empty();
+    wire::ToShim attach, request, status;
+    attach.mutable_attach();
     request.mutable_signal()->set_signal(signal);
-    auto connected = internal::reach(*state_, record);
-    if (!connected && connected.error().code == Errc::kUnsupported && signal == SIGKILL) return kill_supervised(*state_, record);
-    auto shim = CAISSON_TRY(std::move(connected));
-    if (!execution.empty()) {
-        wire::ToShim attach;
-        {
-            std::scoped_lock guard(state_->database_mutex);
-            attach.mutable_attach()->set_execution(CAISSON_TRY(state_->database->find_execution(record.id, execution)).id);
-        }
-        auto answer = CAISSON_TRY(ask(*shim, attach));
-        if (!answer.has_execution_open()) return failure(Errc::kInUse, "execution " + attach.attach().execution() + " is over");
-        request.mutable_signal()->set_id(answer.execution_open().number());
-    }
-    CAISSON_TRY(shim->send(request));
-    // Until it was heard: the answer to this comes behind it.
-    wire::ToShim status;
     status.mutable_status();
-    CAISSON_TRY(shim->send(status));
-    for (;;) {
-        auto message = CAISSON_TRY(shim->receive());
-        if (!message || message->has_status()) break;
+    if (!execution.empty()) {
+        std::scoped_lock guard(state_->database_mutex);
+        attach.mutable_attach()->set_execution(CAISSON_TRY(state_->database->find_execution(record.id, execution)).id);
     }
-    if (signal != SIGKILL || !execution.empty()) return {};
-    // As `docker kill`: it is dead when this returns.
-    auto ended = wait(record.id, {});
-    if (!ended && ended.error().code != Errc::kNotFound) return base::failure(std::move(ended.error()));
-    return {};
+    // Whether it was heard: a life that ends by itself just now may not, and a policy may begin the next one.
+    auto tell = [&]() -> Result<bool> {
+        auto shim = CAISSON_TRY(internal::reach(*state_, record));
+        if (until_dead || !execution.empty()) {
+            auto answer = CAISSON_TRY(ask(*shim, attach));
+            if (!answer.has_execution_open() && execution.empty()) return false;
+            if (!answer.has_execution_open()) return failure(Errc::kInUse, "execution " + attach.attach().execution() + " is over");
+            request.mutable_signal()->set_id(answer.execution_open().number());
+        }
+        CAISSON_TRY(shim->send(request));
+        // The answer to this comes behind it.
+        CAISSON_TRY(shim->send(status));
+        for (bool heard = false;;) {
+            auto message = CAISSON_TRY(shim->receive());
+            if (!message) return heard;
+            if (message->has_ended() || message->has_error()) return true;
+            heard = heard || message->has_status();
+            if (heard && !until_dead) return true;
+        }
+    };
+    for (int attempt = 0;; ++attempt) {
+        auto told = tell();
+        if (told && (*told || !until_dead)) break;
+        if (!told && told.error().code == Errc::kUnsupported && signal == SIGKILL) return kill_supervised(*state_, record);
+        const bool gone = told || told.error().code == Errc::kInUse || told.error().code == Errc::kIo;
+        if (!until_dead || !gone || attempt == kEndTries) return told ? Result<>() : base::failure(std::move(told.error()));
+        auto now = internal::find_record(*state_, record.id);
+        if (now && store::is_live(now->state)) {
+            record = std::move(*now);
+            continue;
+        }
+        // It has ended by itself, unless it did not run when we began.
+        if (attempt == 0 && !told && !store::is_live(record.state)) return base::failure(std::move(told.error()));
+        break;
+    }
+    if (!until_dead) return {};
+    std::scoped_lock guard(state_->database_mutex);
+    return internal::reconcile(state_->home, *state_->database);
 }
 
 Result<> Runtime::pause(const std::string& reference) {

@@ -256,7 +256,8 @@ void Supervisor::end(wire::Ended::Kind kind, int code, std::string reason) {
     ended_.set_code(code);
     ended_.set_reason(std::move(reason));
     const bool forced = kind == wire::Ended::TIMED_OUT || stop_asked_;
-    bool guest_alive = kind != wire::Ended::FAILED && vm_.process.running();
+    // Before it was told to start the command it has nothing to write back, and may not answer yet.
+    bool guest_alive = kind != wire::Ended::FAILED && vm_.process.running() && command_sent_;
     if (!launch_.spec().auto_remove() && guest_alive && !agent_closed_)
         return sync_guest(forced ? kForcedSyncGrace : kSyncGrace);
     kill_vmm();

@@ -216,6 +216,11 @@ Result<> Supervisor::on_client_message(Client& client, wire::ToShim& message) {
             const int signal = message.signal().signal();
             if (signal < 1 || signal > 64) return failure(Errc::kProtocol, "the client sent an impossible signal");
             auto* execution = find_execution(number);
+            if (number == kMainExecution && signal == SIGKILL && phase_ < Phase::kRunning) {
+                stop_asked_ = true;
+                end(wire::Ended::SIGNALLED, SIGKILL, "it was killed");
+                return {};
+            }
             if (execution == nullptr || execution->state != LiveExecution::State::kRunning) return {};
             if (paused_ && signal == SIGKILL) resume(nullptr);
             // A guest that does not take its messages gets no more of them.

@@ -284,3 +284,31 @@ def test_a_start_that_many_ask_for():
         thread.join()
     assert [result.code for result in results] == [0] * 4, results
     assert listed()["a"]["state"] == "stopped"
+
+
+def test_what_just_starts_can_be_ended():
+    """A cold start takes seconds: stop, kill and rm --force take no longer for it, and harm nobody who starts it."""
+    for how, said in ((("stop",), "it was stopped"), (("kill",), "it was killed"), (("rm", "--force"), "told to stop")):
+        with Started("run", "-d", "--cold", "--name", "slow", BASE, "sleep", "600") as starting:
+            until(lambda: "slow" in listed() and listed()["slow"]["state"] == "starting")
+            done = caisson(*how, "slow")
+            ended = starting.end(10)
+            assert done.code == 0 and done.seconds < 10, done
+            assert ended.code == 125 and said in ended.said, ended
+        if how[0] != "rm":
+            assert listed()["slow"]["state"] == "stopped" and listed()["slow"]["exit_code"] == 137
+            caisson("rm", "slow").ok()
+        wait_until_gone()
+
+
+def test_a_box_that_starts_again_and_again_can_be_ended():
+    """Also if it ends by itself at that very moment."""
+    for how in (("stop", "-t", "0"), ("kill",), ("rm", "--force")):
+        for _ in range(3):
+            start("--name", "busy", "--restart", "always", BASE, "true")
+            caisson(*how, "busy").ok()
+            if how[0] == "rm":
+                assert "busy" not in listed()
+                continue
+            assert listed()["busy"]["state"] == "stopped", listed()["busy"]
+            caisson("rm", "busy").ok()
