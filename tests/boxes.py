@@ -92,6 +92,42 @@ def run(*arguments, **more):
     return caisson("run", "--rm", "--pull", "never", *arguments, **more)
 
 
+def start(*arguments, **more):
+    """caisson run -d ..., which asks no registry: the box's id."""
+    return caisson("run", "-d", "--pull", "never", *arguments, **more).ok().text.strip()
+
+
+def inspect(box):
+    return caisson("inspect", "--format", "json", box).json()[0]
+
+
+def listed(*options):
+    """All boxes by name."""
+    return {box["name"]: box for box in caisson("ls", "--all", "--format", "json", *options).json()}
+
+
+def until(condition, seconds=10, what=None):
+    """The first answer of `condition` that is true, within a deadline."""
+    deadline = time.monotonic() + seconds
+    while True:
+        answer = condition()
+        if answer:
+            return answer
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what() if callable(what) else what or condition}"
+        time.sleep(0.02)
+
+
+def until_state(box, *states, seconds=15):
+    """The box's record once it is in one of the states."""
+    seen = {}
+
+    def reached():
+        seen.update(inspect(box))
+        return seen if seen["state"] in states else None
+
+    return until(reached, seconds, lambda: f"{states}, it is {seen['state']}: {seen['reason']}")
+
+
 def pipeline(text, timeout=30):
     """A shell command of the host in which $0 is caisson. All of it is killed when it takes too long."""
     started = time.monotonic()

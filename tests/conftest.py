@@ -44,3 +44,13 @@ def kept_boxes():
     for box in boxes.box_ids():
         if box not in before:
             boxes.caisson("rm", box)
+
+
+@pytest.fixture
+def ends_boxes():
+    """Ends and removes, by force, what a test has started."""
+    before = boxes.box_ids()
+    yield
+    for box in boxes.box_ids():
+        if box not in before:
+            boxes.caisson("rm", "--force", box)

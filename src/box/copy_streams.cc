@@ -21,7 +21,7 @@ Result<std::shared_ptr<internal::BoxState>> start_copy(std::shared_ptr<internal:
     // Its machine is started for this only: whoever reads the disk is jailed, is told the disk's format and what lies
     // under it, and has nothing of the host's. Its end writes back what was copied in.
     auto box = CAISSON_TRY(internal::start_recorded(runtime, record, internal::StartMode::kFilesOnly));
-    auto open = CAISSON_TRY(internal::ask_for_execution(*box->shim, request));
+    auto open = CAISSON_TRY(internal::ask_for_execution(*box->shim, request, record.name));
     box->number = open.number();
     box->stdin_open = open.input();
     box->terminal = false;

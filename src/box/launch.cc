@@ -101,10 +101,14 @@ std::shared_ptr<BoxState> state_of(std::shared_ptr<RuntimeState> runtime, const 
 }
 
 // A restored machine goes on with what its template has written; only a cold one begins on an empty overlay.
+// A part of one, of somebody who was killed over it, is never taken for a box's disk.
 Result<> make_overlay(const std::string& directory, const std::string& template_directory, std::uint64_t disk_bytes) {
-    if (!template_directory.empty())
-        return vmm::copy_overlay(template_directory + "/disk.qcow2", directory + "/disk.qcow2", disk_bytes);
-    return vmm::create_overlay(directory + "/disk.qcow2", disk_bytes);
+    const auto unfinished = directory + "/disk.new", overlay = directory + "/disk.qcow2";
+    CAISSON_TRY(os::remove_tree(unfinished));
+    if (!template_directory.empty()) CAISSON_TRY(vmm::copy_overlay(template_directory + "/disk.qcow2", unfinished, disk_bytes));
+    else CAISSON_TRY(vmm::create_overlay(unfinished, disk_bytes));
+    if (::rename(unfinished.c_str(), overlay.c_str()) != 0) return base::failure_errno("cannot make " + overlay);
+    return {};
 }
 
 // Starts the supervisor of the box, whose lock `box` holds, and tells it what to do.
@@ -167,7 +171,7 @@ tl::expected<void, LaunchFailure> wait_until_launched(BoxState& box) {
                 return tl::unexpected(LaunchFailure{box::from_message(content.error()), content.error().no_answer()});
             Error error;
             error.code = Errc::kCancelled;
-            error.message = content.ended().reason();
+            error.message = "the box ended before its command ran: " + content.ended().reason();
             return tl::unexpected(LaunchFailure{error});
         }
     }
@@ -255,8 +259,17 @@ Result<std::shared_ptr<BoxState>> start_recorded(std::shared_ptr<RuntimeState> r
     auto spec = CAISSON_TRY(spec_of(record));
     const auto directory = runtime->home.box(record.id);
     auto box = state_of(runtime, record, spec);
-    // Its last supervisor may just be leaving.
-    box->lock = CAISSON_TRY(lock_patiently(directory, record.name));
+    // Its last supervisor may just be leaving; or somebody else starts it.
+    auto lock = lock_patiently(directory, record.name, [&] {
+        auto now = find_record(*runtime, record.id);
+        return !now || store::is_live(now->state);
+    });
+    if (!lock && lock.error().sys_errno == ENOENT) {
+        CAISSON_TRY(find_record(*runtime, record.name));  // it was removed meanwhile
+        return failure(Errc::kNotFound, "the files of box " + record.name + " are gone (" + directory + ")",
+                       "only its record is left; remove it: caisson rm " + record.name);
+    }
+    box->lock = CAISSON_TRY(std::move(lock));
     const bool files_only = mode == StartMode::kFilesOnly;
     for (int attempt = 0;; ++attempt) {
         const bool fresh = !os::exists(directory + "/disk.qcow2");
@@ -334,9 +347,14 @@ Result<BoxInfo> Runtime::create(const BoxOptions& options) {
 Result<BoxInfo> Runtime::start(const std::string& reference) {
     auto record = CAISSON_TRY(internal::find_record(*state_, reference));
     if (store::is_live(record.state)) return internal::info_of(record);
-    auto box = CAISSON_TRY(internal::start_recorded(state_, record, internal::StartMode::kDetached));
-    box->shim->leave();
-    box->ended = true;
+    auto box = internal::start_recorded(state_, record, internal::StartMode::kDetached);
+    if (!box) {
+        auto now = box.error().code == Errc::kInUse ? internal::find_record(*state_, record.id) : Result<store::BoxRecord>(record);
+        if (now && store::is_live(now->state)) return internal::info_of(*now);  // somebody was faster
+        return base::failure(std::move(box.error()));
+    }
+    (*box)->shim->leave();
+    (*box)->ended = true;
     return internal::find_info(*state_, record.id);
 }
 

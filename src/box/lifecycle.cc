@@ -163,12 +163,13 @@ Result<BoxInfo> find_info(RuntimeState& runtime, const std::string& reference) {
     return info_of(CAISSON_TRY(find_record(runtime, reference)));
 }
 
-Result<os::FileLock> lock_patiently(const std::string& box_directory, const std::string& name) {
+Result<os::FileLock> lock_patiently(const std::string& box_directory, const std::string& name,
+                                    const std::function<bool()>& hopeless) {
     const auto give_up = std::chrono::steady_clock::now() + kHandOverPatience;
     for (;;) {
         auto lock = os::FileLock::try_acquire(box_directory + "/lock");
         if (lock || lock.error().code != Errc::kInUse) return lock;
-        if (std::chrono::steady_clock::now() > give_up)
+        if ((hopeless && hopeless()) || std::chrono::steady_clock::now() > give_up)
             return failure(Errc::kInUse, "box " + name + " is in use by another process");
         std::this_thread::sleep_for(kPoll);
     }
@@ -227,16 +228,20 @@ Result<> remove_replaced(RuntimeState& runtime, const std::string& name) {
     return remove_record(runtime, record, true);
 }
 
-Result<wire::ExecutionOpen> ask_for_execution(box::ShimClient& shim, const wire::ToShim& request) {
-    auto answer = CAISSON_TRY(ask(shim, request));
-    if (!answer.has_execution_open()) return failure(Errc::kProtocol, "the box's supervisor answered something else");
-    return std::move(*answer.mutable_execution_open());
+Result<wire::ExecutionOpen> ask_for_execution(box::ShimClient& shim, const wire::ToShim& request, const std::string& name) {
+    auto answer = ask(shim, request);
+    // The supervisor does not know what its box is called.
+    if (!answer && (answer.error().code == Errc::kInUse || answer.error().code == Errc::kLimit))
+        return base::failure(std::move(answer.error()).with_context("entering box " + name));
+    if (!answer) return base::failure(std::move(answer.error()));
+    if (!answer->has_execution_open()) return failure(Errc::kProtocol, "the box's supervisor answered something else");
+    return std::move(*answer->mutable_execution_open());
 }
 
 Result<std::shared_ptr<BoxState>> start_execution(std::shared_ptr<RuntimeState> runtime, const store::BoxRecord& record,
                                                   const wire::ToShim& request) {
     auto shim = CAISSON_TRY(reach(*runtime, record));
-    auto open = CAISSON_TRY(ask_for_execution(*shim, request));
+    auto open = CAISSON_TRY(ask_for_execution(*shim, request, record.name));
     auto state = connection_of(std::move(runtime), record, std::move(shim), open);
     CAISSON_TRY(state->make_order_pipe());
     return state;
@@ -270,7 +275,7 @@ Result<ExecutionInfo> Runtime::exec_detached(const std::string& reference, const
     auto record = CAISSON_TRY(internal::find_record(*state_, reference));
     auto request = CAISSON_TRY(execution_request(record, options, true));
     auto shim = CAISSON_TRY(internal::reach(*state_, record));
-    CAISSON_TRY(internal::ask_for_execution(*shim, request));
+    CAISSON_TRY(internal::ask_for_execution(*shim, request, record.name));
     std::scoped_lock guard(state_->database_mutex);
     return info_of(CAISSON_TRY(state_->database->find_execution(record.id, request.start_execution().id())));
 }

@@ -1,6 +1,7 @@
 // What making, starting, entering and ending boxes share. Internal to this room.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -11,8 +12,10 @@ namespace caisson::internal {
 Result<store::BoxRecord> find_record(RuntimeState& runtime, const std::string& reference);
 Result<BoxInfo> find_info(RuntimeState& runtime, const std::string& reference);
 
-// The lock of a box that does not run. Waits a little for a supervisor that is leaving; kInUse if it stays.
-Result<os::FileLock> lock_patiently(const std::string& box_directory, const std::string& name);
+// The lock of a box that does not run. Waits a little for a supervisor that is leaving; kInUse if it stays, or as soon as
+// `hopeless` says so.
+Result<os::FileLock> lock_patiently(const std::string& box_directory, const std::string& name,
+                                    const std::function<bool()>& hopeless = {});
 
 enum class StartMode {
     kDetached,   // its command runs, on its own
@@ -30,7 +33,7 @@ Result<> remove_record(RuntimeState& runtime, store::BoxRecord record, bool forc
 Result<std::unique_ptr<box::ShimClient>> reach(RuntimeState& runtime, const store::BoxRecord& record);
 
 // Asks for an execution; what could not be started is the error that the guest gave.
-Result<wire::ExecutionOpen> ask_for_execution(box::ShimClient& shim, const wire::ToShim& request);
+Result<wire::ExecutionOpen> ask_for_execution(box::ShimClient& shim, const wire::ToShim& request, const std::string& name);
 // The same in a box that runs, over a connection of its own.
 Result<std::shared_ptr<BoxState>> start_execution(std::shared_ptr<RuntimeState> runtime, const store::BoxRecord& record,
                                                   const wire::ToShim& request);

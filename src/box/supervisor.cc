@@ -192,6 +192,7 @@ void Supervisor::begin_running() {
     note(standing_.database->set_box_running(launch_.box_id(), os::unix_ms()));
     if (auto limit = launch_.spec().max_duration_ms(); limit > 0)
         loop_.after(milliseconds(limit), [this, limit] {
+            if (!stop_reason_.empty()) return;  // the first cause wins
             stop_kind_ = wire::Ended::TIMED_OUT;
             no_restart_ = true;
             begin_stop(milliseconds(launch_.spec().stop_timeout_ms()),
@@ -566,9 +567,11 @@ void Supervisor::watch_host_clock() {
 void Supervisor::arm_idle_timer() {
     const auto timeout = launch_.spec().idle_timeout_ms();
     if (timeout == 0) return;
-    loop_.cancel(std::exchange(idle_timer_, 0));
-    if (phase_ != Phase::kRunning || watched_by_somebody()) return;
+    if (phase_ != Phase::kRunning || watched_by_somebody()) return loop_.cancel(std::exchange(idle_timer_, 0));
+    // Idle already: a health check, or somebody who only asked how it goes, does not make it busy.
+    if (idle_timer_ != 0) return;
     idle_timer_ = loop_.after(milliseconds(timeout), [this, timeout] {
+        idle_timer_ = 0;
         if (watched_by_somebody()) return;
         note(standing_.database->set_stop_requested(launch_.box_id()));
         begin_stop(milliseconds(launch_.spec().stop_timeout_ms()), "it was idle for " + std::to_string(timeout / 1000) + " s");

@@ -466,7 +466,7 @@ Result<> Database::finish_box(const std::string& id, BoxState state, const EndRe
         CAISSON_TRY(update("UPDATE boxes SET state=?,outcome=?,exit_code=?,reason=?,finished_ms=?,health='' WHERE id=?",
                            "recording the end of box " + id, std::string(to_string(state)), end.outcome, end.exit_code,
                            end.reason, end.finished_ms, id));
-        CAISSON_TRY(update("UPDATE executions SET running=0,outcome='failed',reason='the box ended',finished_ms=? "
+        CAISSON_TRY(update("UPDATE executions SET running=0,outcome='failed',exit_code=125,reason='the box ended',finished_ms=? "
                            "WHERE box_id=? AND running=1",
                            "recording the end of box " + id, end.finished_ms, id));
         return connection_->execute("COMMIT", "recording the end of box " + id);
