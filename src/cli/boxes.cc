@@ -190,7 +190,7 @@ void add_chosen(CLI::App& command, const std::shared_ptr<Chosen>& chosen) {
 
 // `fits`: which of the labelled ones it makes sense for.
 Result<std::vector<std::string>> resolve(Runtime& runtime, const Chosen& chosen, const std::function<bool(const BoxInfo&)>& fits) {
-    if (chosen.names.empty() && chosen.labels.empty()) return failure(Errc::kUsage, "no box is given", "name one, or use --label");
+    if (chosen.names.empty() && chosen.labels.empty()) return failure(Errc::kUsage, "no BOX is given", "name one, or use --label");
     if (chosen.labels.empty()) return chosen.names;
     if (!chosen.names.empty()) return failure(Errc::kUsage, "boxes are given by name and by --label", "use one of the two");
     const auto labels = CAISSON_TRY(parse_labels(chosen.labels));

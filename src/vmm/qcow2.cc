@@ -56,7 +56,8 @@ Result<> check_overlay(const std::string& path, std::uint64_t virtual_size_bytes
         base::load_be32(header) != kMagic || base::load_be32(header + 4) != 3)
         return tampered("does not begin as a qcow2 file of version 3");
     if (base::load_be64(header + 8) != 0 || base::load_be32(header + 16) != 0) return tampered("names a backing file");
-    if (base::load_be64(header + 24) != virtual_size_bytes) return tampered("has another size than it was given");
+    // Until its first machine has grown it, it has its template's size.
+    if (base::load_be64(header + 24) > virtual_size_bytes) return tampered("is larger than it was made");
     if (base::load_be32(header + 32) != 0) return tampered("says that it is encrypted");
     if ((base::load_be64(header + 72) & ~kKnownIncompatible) != 0) return tampered("uses features such as an external data file");
     return {};

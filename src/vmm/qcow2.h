@@ -22,7 +22,7 @@ Result<> create_overlay(const std::string& path, std::uint64_t virtual_size_byte
 // An overlay that a guest has had: is it still one that could be ours? The machine is told formats and backing anyway,
 // and its jail shows nothing else, so this is not what keeps a rewritten header from leading somewhere; it says so
 // instead of showing a disk that is not the box's. kCorrupt: no plain file, no qcow2 header, one that names other files
-// (a backing file, an external data file), is encrypted, uses features that we do not, or another size.
+// (a backing file, an external data file), is encrypted, uses features that we do not, or is larger than it may be.
 Result<> check_overlay(const std::string& path, std::uint64_t virtual_size_bytes);
 
 // The most that an overlay of this virtual size may take: all of its blocks, qcow2's tables, and some to spare.

@@ -97,6 +97,11 @@ void behave(const std::string& how) {
         for (;;) put_credit(64 << 10);
     if (how == "repeats_that_it_started")
         for (;;) put_frame(0, kControl, kStarted);
+    if (how == "ends_what_never_was") put_frame(0, kControl, field(6, std::string("\x08\x09", 2)));
+    if (how == "starts_what_never_was") put_frame(0, kControl, field(4, std::string("\x08\x09", 2)));
+    if (how == "fails_what_never_was") put_frame(0, kControl, field(5, std::string("\x08\x09", 2)));
+    if (how == "writes_as_another") put_frame(9 * 4 + 1, kData, "x");
+    if (how == "sets_a_clock_unasked") put_frame(0, kControl, kClockSet);
     if (how == "writes_without_credit")
         for (;;) put_frame(kStdout, kData, std::string(32 << 10, 'x'));
     if (how == "sends_nonsense") {

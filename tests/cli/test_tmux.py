@@ -89,7 +89,7 @@ def test_a_shell_in_a_box(tmux):
     tmux.key("C-c")
     tmux.wait_for("box> sleep 1000", "^C", "box> ")
     tmux.key("C-p", "C-q")
-    tmux.wait_for("  to end it: caisson rm --force in-tmux", "host> ")
+    tmux.wait_for("  to end it: caisson stop in-tmux", "host> ")
     is_sane(tmux)
     caisson("rm", "--force", "in-tmux").ok()
 

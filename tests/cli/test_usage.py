@@ -6,8 +6,9 @@ import subprocess
 import pytest
 from boxes import BASE, BIN, HOME, box_ids, caisson, environment, run
 
-COMMANDS = ["run", "ls", "rm", "image load", "image import", "image ls", "image rm", "template ls", "template build",
-            "template rm", "doctor"]
+COMMANDS = ["run", "create", "start", "stop", "restart", "kill", "exec", "attach", "logs", "cp", "ls", "inspect",
+            "info", "wait", "rename", "pause", "resume", "rm", "prune", "image load", "image import", "image ls",
+            "image rm", "template ls", "template build", "template rm", "doctor"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

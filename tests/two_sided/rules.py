@@ -70,6 +70,15 @@ rule("relay_one_end", "a stream ends once", ["box_test"],
 rule("relay_stream_after_start", "streams begin when the command runs", PROGRAM + ["attack_hostile_guest"],
      "vm attack/guest/test_hostile_guest.py -k writes_before_it_started", r"writes_before_it_started")
 
+rule("relay_asked_executions", "the guest tells only of executions that were asked for", PROGRAM + ["attack_hostile_guest"],
+     "vm attack/guest/test_hostile_guest.py -k ends_what_never_was", r"ends_what_never_was")
+rule("relay_input_holder", "one client at a time has an execution's input", ["box_test"],
+     "tests/box_test --gtest_filter=StreamRulesTest.*", r"InputIsOneClients")
+rule("idle_by_host", "a guest cannot pretend that its box is used", PROGRAM,
+     "vm cli/test_stop_start.py -k test_an_idle_box_is_stopped", r"loud|AssertionError")
+rule("overlay_header", "a disk whose header was rewritten is told, not shown", PROGRAM,
+     "vm cli/test_copy.py -k test_a_rewritten_disk", r"test_a_rewritten_disk")
+
 # Images.
 rule("disk_by_bytes", "an image cannot make the root disk of another one", ["image_test"],
      "tests/image_test --gtest_filter=*ADiskBelongsToTheBytes*", r"ADiskBelongsToTheBytes")

@@ -45,10 +45,15 @@ COLD = ("--rm", "--cold", BASE, "true")
 @pytest.mark.parametrize("how, why", [
     ("ends_a_stream_for_ever", "ended a stream twice"),
     ("wants_input_without_end", "granted credit for input that it never got"),
-    ("repeats_that_it_started", "answered what was not asked"),
+    ("repeats_that_it_started", "started what was not asked"),
+    ("starts_what_never_was", "started what was not asked"),
+    ("fails_what_never_was", "started what was not asked"),
+    ("ends_what_never_was", "ended what did not run"),
+    ("writes_as_another", "wrote to a stream that does not exist"),
+    ("sets_a_clock_unasked", "answered what was not asked"),
     ("writes_without_credit", "sent more than it had credit for"),
     ("writes_before_it_started", "used a stream before the command ran"),
-    ("exits_before_it_started", "answered what was not asked"),
+    ("exits_before_it_started", "ended what did not run"),
     ("sends_nonsense", "broke the protocol"),
 ])
 def test_a_guest_that_breaks_the_protocol_loses_its_box(guest, how, why):
