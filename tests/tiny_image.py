@@ -29,6 +29,7 @@ staff:x:50:
 CONFIG = {
     "User": "alice", "WorkingDir": "/made/by/image", "Entrypoint": ["/usr/bin/env", "FROM=entrypoint"],
     "Cmd": ["sh", "-c", "echo $FROM $COLOUR $0", "cmd"], "Env": ["PATH=/usr/bin:/opt/tools", "COLOUR=blue", "SHAPE=round"],
+    "StopSignal": "SIGUSR2",
 }
 
 

@@ -431,7 +431,12 @@ void Execution::try_finish() {
 
 Result<> Execution::signal(int number) {
     if (ended_) return {};
-    if (number == SIGKILL) killed_ = true;
+    if (number == SIGKILL) {
+        killed_ = true;
+        // Nobody is left to look after its children: those go with it that stayed in its process group, which nobody else
+        // can have while the process has not been waited for.
+        ::kill(-child_.pid, SIGKILL);
+    }
     if (::syscall(SYS_pidfd_send_signal, child_.pidfd.get(), number, nullptr, 0) != 0 && errno != ESRCH)
         return failure_errno("cannot signal execution " + std::to_string(id_));
     return {};

@@ -265,9 +265,9 @@ void Supervisor::end(wire::Ended::Kind kind, int code, std::string reason) {
 
 // Asks the command to end; the box ends with it. Who asks again is told to be patient by the same end.
 void Supervisor::begin_stop(milliseconds grace, const std::string& reason) {
+    no_restart_ = true;  // also if it is ending by itself
     if (phase_ >= Phase::kEnding || !stop_reason_.empty()) return;
     stop_reason_ = reason;
-    no_restart_ = true;
     if (phase_ < Phase::kRunning) {
         stop_asked_ = true;
         return end(wire::Ended::SIGNALLED, SIGKILL, reason);

@@ -166,7 +166,9 @@ def test_a_time_limit(shared):
     assert (late.code, late.text) == (124, "begun\n") and "time" in late.said and late.seconds < 5, late
     assert enter(shared, "--timeout", "20s", "exit 3").code == 3
     assert enter(shared, "--timeout", "300ms", "trap '' TERM INT; while :; do :; done").code == 124
-    until(lambda: not inside(shared, "100.25"), 5)
+    # Its children go with it.
+    assert enter(shared, "--timeout", "500ms", "sleep 100.35 & sleep 100.25; true").code == 124
+    until(lambda: not inside(shared, "100.25") and not inside(shared, "100.35"), 5)
 
 
 def test_signals_of_the_caller_reach_the_command(shared):
@@ -183,8 +185,10 @@ def test_signals_of_the_caller_reach_the_command(shared):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
 def test_the_command_ends_with_its_client(shared, number):
-    with Started("exec", shared, "sleep", f"100.{number:d}7") as entered:
-        until(lambda: inside(shared, f"100.{number:d}7"))
+    # One that is killed takes its children along; a signal that it may catch is its own business.
+    command = f"sleep 100.{number:d}7; true" if number == signal.SIGKILL else f"exec sleep 100.{number:d}7"
+    with Started("exec", shared, "sh", "-c", command) as entered:
+        until(lambda: any(line.split()[1].startswith("sleep") for line in inside(shared, f"100.{number:d}7")))
         entered.send(number)
         entered.process.wait()
     until(lambda: not inside(shared, f"100.{number:d}7"), 5)

@@ -60,13 +60,19 @@ def test_the_grace_of_the_box_itself():
     assert 0.7 <= stopped.seconds < 6 and listed()["a"]["exit_code"] == 137
 
 
-def test_its_stop_signal():
+def test_its_stop_signal(tiny):
     start("--name", "a", "--stop-signal", "USR1", BASE, "sh", "-c",
           "trap 'exit 10' USR1; trap 'exit 15' TERM; echo ready; while :; do sleep 0.05; done")
     until(lambda: caisson("logs", "a").text)
     assert inspect("a")["stop_signal"] == signal.SIGUSR1
     caisson("stop", "a").ok()
     assert listed()["a"]["exit_code"] == 10
+    # The image's, where no option says otherwise.
+    start("--name", "b", tiny, "sh", "-c", "trap 'exit 12' USR2; trap 'exit 15' TERM; echo ready; while :; do sleep 0.05; done")
+    until(lambda: caisson("logs", "b").text)
+    assert inspect("b")["stop_signal"] == signal.SIGUSR2
+    caisson("stop", "b").ok()
+    assert listed()["b"]["exit_code"] == 12
 
 
 def test_who_waits_while_it_is_stopping():
