@@ -65,7 +65,7 @@ Supervisor::Supervisor(os::Loop loop, os::Fd launcher, wire::Launch launch, Stan
       standing_(standing),
       started_(std::chrono::steady_clock::now()) {
     if (!launcher) return;
-    clients_.emplace_back(std::move(launcher));
+    clients_.emplace_back(next_client_++, std::move(launcher));
     clients_.back().launcher = true;
     clients_.back().greeted = true;
 }

@@ -25,7 +25,8 @@ namespace caisson::box {
 
 // Somebody at the other end of a socket: the process that launched the box, or one that found it later.
 struct Client {
-    explicit Client(os::Fd socket) : fd(std::move(socket)), connection(fd.get()) {}
+    Client(std::uint64_t which, os::Fd socket) : number(which), fd(std::move(socket)), connection(fd.get()) {}
+    std::uint64_t number;   // never another's, as its descriptor's may be
     os::Fd fd;
     wire::Connection connection;
     bool launcher = false;  // the box ends with it, unless it is detached
@@ -151,6 +152,7 @@ class Supervisor {
     Standing& standing_;
     std::chrono::steady_clock::time_point started_;
     std::list<Client> clients_;
+    std::uint64_t next_client_ = 1;
     vmm::Vm vm_;
     std::unique_ptr<wire::Connection> agent_;
     os::Fd signals_;

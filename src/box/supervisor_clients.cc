@@ -59,7 +59,7 @@ Result<> Supervisor::listen() {
 }
 
 Result<> Supervisor::add_client(os::Fd socket, bool launcher) {
-    clients_.emplace_back(std::move(socket));
+    clients_.emplace_back(next_client_++, std::move(socket));
     auto& client = clients_.back();
     client.launcher = launcher;
     return loop_.watch(client.fd.get(), EPOLLIN, [this, &client](std::uint32_t) { on_client(client); });
@@ -144,9 +144,9 @@ void Supervisor::flush(Client& client) {
         return;
     }
     // It may be in the middle of being served, and of a walk over those that are.
-    loop_.after(milliseconds(0), [this, socket = client.fd.get()] {
+    loop_.after(milliseconds(0), [this, number = client.number] {
         for (auto& gone : clients_)
-            if (gone.fd.get() == socket) client_gone(gone);
+            if (gone.number == number) client_gone(gone);
     });
 }
 

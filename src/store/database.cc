@@ -455,24 +455,27 @@ Result<> Database::set_stop_requested(const std::string& id) {
 }
 
 Result<> Database::restart_box(const std::string& id, const EndRecord& end) {
-    return update("UPDATE boxes SET state='starting',restarts=restarts+1,outcome=?,exit_code=?,reason=?,finished_ms=?,health='' "
-                  "WHERE id=?",
-                  "recording that box " + id + " starts again", end.outcome, end.exit_code, end.reason, end.finished_ms, id);
+    return end_life(id, end, "state='starting',restarts=restarts+1");
 }
 
 Result<> Database::finish_box(const std::string& id, BoxState state, const EndRecord& end) {
-    CAISSON_TRY(connection_->execute("BEGIN IMMEDIATE", "recording the end of box " + id));
-    auto finished = [&]() -> Result<> {
-        CAISSON_TRY(update("UPDATE boxes SET state=?,outcome=?,exit_code=?,reason=?,finished_ms=?,health='' WHERE id=?",
-                           "recording the end of box " + id, std::string(to_string(state)), end.outcome, end.exit_code,
-                           end.reason, end.finished_ms, id));
-        CAISSON_TRY(update("UPDATE executions SET running=0,outcome='failed',exit_code=125,reason='the box ended',finished_ms=? "
+    return end_life(id, end, state == BoxState::kFailed ? "state='failed'" : "state='stopped'");
+}
+
+// What runs in a box ends with each of its lives.
+Result<> Database::end_life(const std::string& id, const EndRecord& end, const std::string& state) {
+    const std::string doing = "recording the end of box " + id;
+    CAISSON_TRY(connection_->execute("BEGIN IMMEDIATE", doing));
+    auto ended = [&]() -> Result<> {
+        CAISSON_TRY(update("UPDATE boxes SET " + state + ",outcome=?,exit_code=?,reason=?,finished_ms=?,health='' WHERE id=?", doing,
+                           end.outcome, end.exit_code, end.reason, end.finished_ms, id));
+        CAISSON_TRY(update("UPDATE executions SET running=0,outcome='failed',reason='the box ended',finished_ms=? "
                            "WHERE box_id=? AND running=1",
-                           "recording the end of box " + id, end.finished_ms, id));
-        return connection_->execute("COMMIT", "recording the end of box " + id);
+                           doing, end.finished_ms, id));
+        return connection_->execute("COMMIT", doing);
     }();
-    if (!finished) static_cast<void>(connection_->execute("ROLLBACK", "giving up"));
-    return finished;
+    if (!ended) static_cast<void>(connection_->execute("ROLLBACK", "giving up"));
+    return ended;
 }
 
 Result<> Database::rename_box(const std::string& id, const std::string& name) {

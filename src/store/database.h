@@ -100,7 +100,7 @@ class Database {
     Result<> set_box_health(const std::string& id, const std::string& health);
     // Durable: whoever starts boxes by their policies must know.
     Result<> set_stop_requested(const std::string& id);
-    // Its policy starts it again: kStarting, with `restarts` counted up and its last end kept.
+    // Its policy starts it again: kStarting, with `restarts` counted up and its last end kept; its executions are over.
     Result<> restart_box(const std::string& id, const EndRecord& end);
     // kStopped or kFailed; whatever executions of it still run are over with it.
     Result<> finish_box(const std::string& id, BoxState state, const EndRecord& end);
@@ -122,6 +122,7 @@ class Database {
     struct Connection;
     explicit Database(std::unique_ptr<Connection> connection);
     base::Failure name_taken(const std::string& name) const;
+    Result<> end_life(const std::string& id, const EndRecord& end, const std::string& state);
     template <typename... Values>
     Result<> update(const std::string& sql, const std::string& doing, const Values&... values);
     std::unique_ptr<Connection> connection_;

@@ -136,6 +136,18 @@ TEST_F(StoreTest, ExecutionsGoWithTheirBox) {
     EXPECT_TRUE(database.executions("01abc")->empty());
 }
 
+TEST_F(StoreTest, ABoxThatItsPolicyStartsAgainKeepsItsLastEnd) {
+    auto database = Database::open(path("db")).value();
+    ASSERT_TRUE(database.insert_box(record("01abc", "one")).has_value());
+    ASSERT_TRUE(database.insert_execution({"0aa1", "01abc", "[]", true, 1, {}}).has_value());
+    ASSERT_TRUE(database.restart_box("01abc", {"exited", 3, "it ended", 9}).has_value());
+    auto box = database.find_box("one").value();
+    EXPECT_EQ(box.state, BoxState::kStarting);
+    EXPECT_EQ(box.restarts, 1);
+    EXPECT_EQ(box.exit_code, 3);
+    EXPECT_FALSE(database.find_execution("01abc", "0aa1")->running);
+}
+
 TEST_F(StoreTest, ANameIsTakenForNewNamesToo) {
     auto database = Database::open(path("db")).value();
     ASSERT_TRUE(database.insert_box(record("01abc", "one")).has_value());
