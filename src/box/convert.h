@@ -55,6 +55,13 @@ inline Error from_message(const wire::ShimError& in) {
     return error;
 }
 
+inline Error because(Errc code, std::string message) {
+    Error error;
+    error.code = code;
+    error.message = std::move(message);
+    return error;
+}
+
 inline Outcome outcome_from(wire::Ended::Kind kind, int code, const std::string& reason) {
     switch (kind) {
         case wire::Ended::EXITED: return {Outcome::Kind::kExited, code, 0, reason};

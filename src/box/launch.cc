@@ -178,6 +178,16 @@ tl::expected<void, LaunchFailure> wait_until_launched(BoxState& box) {
     }
 }
 
+// A supervisor that could not begin may have left the record as its starter's: then it says what became of it.
+void settle(RuntimeState& runtime, const std::string& id, const Error& error) {
+    auto self = box::this_process();
+    std::scoped_lock guard(runtime.database_mutex);
+    auto record = runtime.database->find_box(id);
+    if (!self || !record || !store::is_live(record->state) || record->owner.pid != self->pid || record->owner.start_time != self->start_time)
+        return;
+    static_cast<void>(runtime.database->finish_box(id, store::BoxState::kFailed, {"failed", 125, error.to_string(), os::unix_ms()}));
+}
+
 // A template of this shape that has nothing of an image, for disks that were written to.
 Result<std::string> bare_template(const RuntimeState& runtime, box::Engine& engine, vmm::Shape shape) {
     return CAISSON_TRY(box::ensure_template(runtime, engine, shape, {})).directory;
@@ -222,6 +232,7 @@ Result<std::shared_ptr<BoxState>> launch_new(std::shared_ptr<RuntimeState> runti
         }
         auto launched = wait_until_launched(*box);
         if (launched) return box;
+        settle(*runtime, box->id, launched.error().error);
         if (!launched.error().no_answer || options.cold || attempt > 0) return base::failure(launched.error().error);
         runtime->notice("the template did not come back to life (" + launched.error().error.to_string() +
                         "); making it again");
@@ -295,6 +306,7 @@ Result<std::shared_ptr<BoxState>> start_recorded(std::shared_ptr<RuntimeState> r
         }
         auto launched = wait_until_launched(*box);
         if (launched) return box;
+        if (!files_only) settle(*runtime, record.id, launched.error().error);
         if (!launched.error().no_answer || spec.cold() || attempt > 0) return base::failure(launched.error().error);
         runtime->notice("the template did not come back to life (" + launched.error().error.to_string() + "); making it again");
         // Nothing of the guest ever ran, so a disk that was made for it is as good as none.

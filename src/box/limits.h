@@ -17,6 +17,7 @@ inline constexpr std::uint32_t kHealthRetries = 3;
 inline constexpr std::chrono::milliseconds kLongestTime{0x7fffffff};   // of any of a box's times: 24 days
 inline constexpr std::size_t kMostClients = 256;                       // connected to one box at once
 inline constexpr std::size_t kMostExecutions = 128;                    // in one box at once, its command among them
+inline constexpr std::size_t kLongestShownCommand = 4096;              // bytes of an execution's command that records keep
 inline constexpr std::size_t kMostLabels = 64;
 inline constexpr std::size_t kLongestLabel = 256;                      // bytes, of a key; a value may have 4096
 inline constexpr std::size_t kLongestLabelValue = 4096;

@@ -29,9 +29,11 @@ struct LiveExecution {
 
     std::uint32_t number;
     std::string id;                    // empty: the box's command, or one of the supervisor's own
-    std::vector<std::string> command;
+    std::vector<std::string> command;  // for people, see shown_command()
     State state = State::kAsked;
     bool detached = false;
+    // It was told to die and nobody waits for that any more: what the guest still says of it is heard and forgotten.
+    bool abandoned = false;
     bool stdin_open = false;
     bool terminal = false;
     bool timed_out = false;
@@ -54,11 +56,16 @@ struct LiveExecution {
             if (attachment.streams.input) return true;
         return false;
     }
-    std::vector<const ClientStreams*> listeners() const {
+    // `only_starter`: of those that listen only the one that the execution belongs to.
+    std::vector<const ClientStreams*> listeners(bool only_starter) const {
         std::vector<const ClientStreams*> streams;
-        for (const auto& attachment : attachments) streams.push_back(&attachment.streams);
+        for (const auto& attachment : attachments)
+            if (attachment.starter || !only_starter) streams.push_back(&attachment.streams);
         return streams;
     }
 };
+
+// The words of a command, as far as records and status keep them.
+std::vector<std::string> shown_command(const wire::Exec& exec);
 
 }  // namespace caisson::box

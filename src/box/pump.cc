@@ -101,6 +101,10 @@ class Pump {
                 wire::ToShim message;
                 message.mutable_stop()->set_signal(number);
                 CAISSON_TRY(append_to_shim(connection_.out(), message));
+            } else if (ends && ending_signals_ > 1) {
+                // Whoever insists does not wait for a box that may not answer; what it started there ends with it.
+                outcome_ = {Outcome::Kind::kSignalled, 0, number, ""};
+                done_ = true;
             } else {
                 CAISSON_TRY(queue_signal(number));
             }

@@ -111,6 +111,11 @@ std::uint32_t StreamRules::grant(Channel channel, const std::vector<const Client
     return granted;
 }
 
+bool StreamRules::behind(const ClientStreams& client, Channel channel) const {
+    const int index = output_index(channel);
+    return index >= 0 && outputs_[static_cast<std::size_t>(index)].sent > client.limits[static_cast<std::size_t>(index)];
+}
+
 std::uint32_t StreamRules::input_credit() const {
     return static_cast<std::uint32_t>(input_granted_ + wire::kInitialCredit - input_sent_);
 }

@@ -45,6 +45,8 @@ class StreamRules {
     // What the guest is to be granted now so that it can send what all `clients` take; without one that listens, a
     // whole window, for then its output is merely recorded.
     std::uint32_t grant(wire::Channel channel, const std::vector<const ClientStreams*>& clients);
+    // Has the guest sent more than this client takes? Only if it was left out of a grant.
+    bool behind(const ClientStreams& client, wire::Channel channel) const;
     // Bytes that a client which gets the input now may send before the guest gives credit.
     std::uint32_t input_credit() const;
     bool input_ended() const { return input_ended_; }

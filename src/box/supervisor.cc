@@ -3,6 +3,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/epoll.h>
+#include <sys/file.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
@@ -97,7 +98,7 @@ wire::Launch Supervisor::next_launch() const {
 
 Result<> Supervisor::prepare() {
     auto& command = add_execution();
-    command.command.assign(launch_.spec().exec().arguments().begin(), launch_.spec().exec().arguments().end());
+    command.command = shown_command(launch_.spec().exec());
     command.stdin_open = launch_.spec().exec().stdin_open();
     command.terminal = launch_.spec().exec().terminal();
     command.timeout_ms = launch_.spec().timeout_ms();
@@ -192,7 +193,7 @@ void Supervisor::begin_running() {
     note(standing_.database->set_box_running(launch_.box_id(), os::unix_ms()));
     if (auto limit = launch_.spec().max_duration_ms(); limit > 0)
         loop_.after(milliseconds(limit), [this, limit] {
-            if (!stop_reason_.empty()) return;  // the first cause wins
+            if (phase_ != Phase::kRunning || !stop_reason_.empty()) return;  // the first cause wins
             stop_kind_ = wire::Ended::TIMED_OUT;
             no_restart_ = true;
             begin_stop(milliseconds(launch_.spec().stop_timeout_ms()),
@@ -266,7 +267,8 @@ void Supervisor::end(wire::Ended::Kind kind, int code, std::string reason) {
 // Asks the command to end; the box ends with it. Who asks again is told to be patient by the same end.
 void Supervisor::begin_stop(milliseconds grace, const std::string& reason) {
     no_restart_ = true;  // also if it is ending by itself
-    if (phase_ >= Phase::kEnding || !stop_reason_.empty()) return;
+    if (phase_ >= Phase::kEnding) return;
+    if (!stop_reason_.empty()) return arm_stop_timer(grace);  // somebody has less patience
     stop_reason_ = reason;
     if (phase_ < Phase::kRunning) {
         stop_asked_ = true;
@@ -276,7 +278,16 @@ void Supervisor::begin_stop(milliseconds grace, const std::string& reason) {
     if (paused_) note(send_qmp("cont"));
     const int signal = launch_.spec().stop_signal() > 0 ? launch_.spec().stop_signal() : SIGTERM;
     guard_guest(signal_execution(kMainExecution, signal, false));
-    loop_.after(grace, [this] { kill_command(stop_reason_); });
+    for (auto& [number, execution] : executions_) regrant_all(*execution);
+    arm_stop_timer(grace);
+}
+
+void Supervisor::arm_stop_timer(milliseconds grace) {
+    const auto deadline = std::chrono::steady_clock::now() + grace;
+    if (stop_timer_ != 0 && deadline >= stop_deadline_) return;
+    loop_.cancel(stop_timer_);
+    stop_deadline_ = deadline;
+    stop_timer_ = loop_.at(deadline, [this] { kill_command(stop_reason_); });
 }
 
 void Supervisor::kill_command(const std::string& reason) {
@@ -338,7 +349,11 @@ void Supervisor::finish() {
     on_console();
     timings_.set_vmm_gone(mark());
     restart_ = wants_restart();
+    flush_log();
     if (!launch_.without_command()) record_end();
+    // It is over: somebody else may start or remove it while the last words are delivered here. The launcher of an
+    // attached box has the same lock, and has no use for it either.
+    if (!restart_) ::flock(kShimLockFd, LOCK_UN);
     timings_.set_removed(mark());
     *ended_.mutable_timings() = timings_;
     tell_clients_the_end();
@@ -362,7 +377,12 @@ bool Supervisor::wants_restart() const {
 }
 
 void Supervisor::record_end() {
-    if (!standing_.database) return;
+    if (!standing_.database) {
+        // It failed before it came to that.
+        auto opened = store::Database::open(launch_.database());
+        if (!opened) return note(base::failure(std::move(opened.error())));
+        standing_.database = std::move(*opened);
+    }
     auto& database = *standing_.database;
     Result<> recorded;
     const auto end = end_record(ended_.kind(), ended_.code(), ended_.reason());
@@ -529,6 +549,11 @@ Result<> Supervisor::on_qmp() {
 
 void Supervisor::on_machine_stopped() {
     if (awaiting_pause_.empty() || phase_ != Phase::kRunning) return;
+    if (!stop_reason_.empty()) {  // since then somebody has asked for its end, which needs it to run
+        note(send_qmp("cont"));
+        for (auto* client : std::exchange(awaiting_pause_, {})) refuse(*client, because(Errc::kInUse, "the box is being stopped"));
+        return;
+    }
     paused_ = true;
     record_state(store::BoxState::kPaused, "it was asked to");
     wire::FromShim done;
@@ -559,7 +584,7 @@ void Supervisor::watch_host_clock() {
         std::uint64_t ignored = 0;
         static_cast<void>(!::read(host_clock_.get(), &ignored, sizeof ignored));  // ECANCELED is what it waited for
         if (!arm()) loop_.unwatch(host_clock_.get());
-        if (phase_ == Phase::kRunning && !paused_ && !clock_asked_) guard_guest(set_guest_clock());
+        if (phase_ == Phase::kRunning && !paused_ && clock_asked_ == 0) guard_guest(set_guest_clock());
     }));
 }
 
@@ -600,6 +625,7 @@ void Supervisor::check_health() {
     exec.set_terminal(false);
     auto& check = add_execution();
     check.timeout_ms = health.timeout_ms();
+    arm_timeout(check);
     check.on_end = [this, again, &health](const wire::ExecutionEnded& ended) {
         const bool good = ended.kind() == wire::Ended::EXITED && ended.code() == 0;
         const bool young = std::chrono::steady_clock::now() - running_since_ < milliseconds(health.start_period_ms());

@@ -73,6 +73,8 @@ class Supervisor {
     void fail(const Error& error, bool no_answer);
     void end(wire::Ended::Kind kind, int code, std::string reason);
     void begin_stop(std::chrono::milliseconds grace, const std::string& reason);
+    void arm_stop_timer(std::chrono::milliseconds grace);
+    bool is_ending_by_force() const { return !stop_reason_.empty() || kill_asked_; }
     void kill_command(const std::string& reason);
     void sync_guest(std::chrono::milliseconds grace);
     void kill_vmm();
@@ -105,6 +107,8 @@ class Supervisor {
     std::size_t most_agent_queue() const;
     Result<> on_agent();
     Result<> stream_from_guest(const wire::FrameView& frame);
+    void log_output(LiveExecution& execution, wire::Channel channel, base::ByteView bytes);
+    void flush_log();
     void regrant(LiveExecution& execution, wire::Channel channel);
     void regrant_all(LiveExecution& execution);
     Result<> on_agent_message(base::ByteView payload);
@@ -117,7 +121,10 @@ class Supervisor {
     Result<> clock_is_right(std::chrono::steady_clock::duration lateness);
     Result<> start_command();
     Result<> signal_execution(std::uint32_t number, int signal, bool all);
+    void arm_timeout(LiveExecution& execution);
     void on_execution_timeout(std::uint32_t number);
+    void tell_end(LiveExecution& execution, const wire::ExecutionEnded& ended);
+    void abandon(LiveExecution& execution, const wire::ExecutionEnded& ended);
     LiveExecution& add_execution();
     LiveExecution* find_execution(std::uint32_t number);
     void forget_execution(std::uint32_t number);
@@ -126,6 +133,7 @@ class Supervisor {
     // ---- clients (supervisor_clients.cc) ----
     Result<> listen();
     Result<> add_client(os::Fd socket, bool launcher);
+    bool make_room_for_client();
     void on_listener();
     void on_client(Client& client);
     Result<> read_client(Client& client);
@@ -143,6 +151,7 @@ class Supervisor {
     void detach_execution(LiveExecution& execution);
     void request_stop(Client& client, const wire::StopBox& request);
     void pause(Client& client);
+    void give_up_waiting(std::vector<Client*>& waiting, std::uint64_t client, const std::string& what);
     void resume(Client* client);
     void status(Client& client);
     bool watched_by_somebody() const;
@@ -176,8 +185,17 @@ class Supervisor {
     wire::Ended::Kind stop_kind_ = wire::Ended::EXITED;  // TIMED_OUT: a deadline of the box stops it
     std::chrono::steady_clock::time_point clock_sent_;
     int clock_tries_ = 0;
-    bool clock_asked_ = false;
+    int clock_asked_ = 0;  // answers that are on their way
     std::vector<Client*> awaiting_pause_, awaiting_resume_;
+    // Output that came in small pieces is logged in larger ones, after each round of the agent's.
+    struct PendingLog {
+        std::uint32_t execution = 0;
+        wire::Channel channel = wire::Channel::kStdout;
+        base::Bytes bytes;
+    } pending_log_;
+    os::Loop::TimerId stop_timer_ = 0;
+    std::chrono::steady_clock::time_point stop_deadline_;
+    bool kill_asked_ = false;
     std::uint32_t health_failures_ = 0;
     std::string health_;
     std::chrono::steady_clock::time_point running_since_;

@@ -25,13 +25,8 @@ using std::chrono::milliseconds;
 namespace {
 // A SIGKILL that the guest does not carry out within this is carried out on its machine.
 constexpr milliseconds kKillPatience{5000};
-
-Error because(Errc code, std::string message) {
-    Error error;
-    error.code = code;
-    error.message = std::move(message);
-    return error;
-}
+// How long whoever asks for a pause or its end waits for the machine and the guest.
+constexpr milliseconds kPausePatience{5000};
 
 }  // namespace
 
@@ -72,8 +67,21 @@ void Supervisor::on_listener() {
     socklen_t size = sizeof peer;
     // The directory lets nobody else in; should it ever, this does not.
     if (::getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0 || peer.uid != ::geteuid()) return;
-    if (clients_.size() >= limits::kMostClients) return;
+    if (!make_room_for_client()) return;
     note(add_client(std::move(socket), false));
+}
+
+// Whoever has been doing nothing the longest makes room.
+bool Supervisor::make_room_for_client() {
+    if (clients_.size() < limits::kMostClients) return true;
+    for (auto& client : clients_) {
+        bool idle = !client.broken && !client.launcher;
+        for (auto& [number, execution] : executions_) idle = idle && execution->attachment_of(client) == nullptr;
+        if (!idle) continue;
+        client_gone(client);
+        return true;
+    }
+    return false;
 }
 
 void Supervisor::on_client(Client& client) {
@@ -117,7 +125,10 @@ void Supervisor::client_gone(Client& client) {
         regrant_all(*execution);
     }
     // As a shell's jobs end with their terminal: nobody waits for it, and nobody would find it.
-    for (auto number : orphans) guard_guest(signal_execution(number, SIGKILL, false));
+    for (auto number : orphans) {
+        guard_guest(signal_execution(number, SIGKILL, false));
+        if (auto* orphan = find_execution(number)) abandon(*orphan, {});
+    }
     if (client.launcher && !launch_.detached()) {
         stop_asked_ = true;
         end(wire::Ended::SIGNALLED, SIGKILL, "the process that started the box went away");
@@ -133,6 +144,7 @@ void Supervisor::sweep_clients() {
 void Supervisor::send(Client& client, const wire::FromShim& message) {
     std::string payload;
     if (client.broken || !message.SerializeToString(&payload)) return;
+    if (payload.size() > wire::kMaxControlBytes) return refuse(client, because(Errc::kLimit, "the answer is too large"));
     wire::append_frame(client.connection.out(), 0, wire::FrameType::kControl, base::as_bytes(payload));
     flush(client);
 }
@@ -159,7 +171,7 @@ void Supervisor::refuse(Client& client, const Error& error) {
 bool Supervisor::watched_by_somebody() const {
     for (const auto& [number, execution] : executions_) {
         if (number != kMainExecution) {
-            if (!execution->on_end) return true;
+            if (!execution->on_end && !execution->abandoned) return true;
             continue;
         }
         for (const auto& attachment : execution->attachments)
@@ -271,7 +283,7 @@ Result<> Supervisor::start_execution(Client& client, wire::StartExecution& reque
     auto& execution = add_execution();
     execution.id = request.id();
     execution.detached = request.detached();
-    execution.command.assign(request.exec().arguments().begin(), request.exec().arguments().end());
+    execution.command = shown_command(request.exec());
     execution.stdin_open = request.exec().stdin_open();
     execution.terminal = request.exec().terminal();
     execution.timeout_ms = request.timeout_ms();
@@ -281,6 +293,7 @@ Result<> Supervisor::start_execution(Client& client, wire::StartExecution& reque
     attachment.streams = execution.rules.join(!request.detached(), request.exec().stdin_open() && !request.detached());
     execution.attachments.push_back(attachment);
     loop_.cancel(std::exchange(idle_timer_, 0));
+    arm_timeout(execution);
     request.mutable_exec()->set_main(false);
     guard_guest(ask_for_execution(execution, std::move(*request.mutable_exec())));
     return {};
@@ -290,6 +303,7 @@ void Supervisor::attach(Client& client, const wire::Attach& request) {
     LiveExecution* found = nullptr;
     for (auto& [number, execution] : executions_) {
         const bool command = number == kMainExecution;
+        if (execution->abandoned) continue;
         if (request.execution().empty() ? command : !command && execution->id == request.execution()) found = execution.get();
     }
     if (found == nullptr || found->attachment_of(client) != nullptr) {
@@ -373,6 +387,18 @@ void Supervisor::pause(Client& client) {
     if (paused_) return refuse(client, because(Errc::kInUse, "the box is paused already"));
     awaiting_pause_.push_back(&client);
     note(send_qmp("stop"));
+    loop_.after(kPausePatience, [this, number = client.number] {
+        give_up_waiting(awaiting_pause_, number, "the virtual machine does not say that it is paused");
+    });
+}
+
+// A guest or a machine that does not answer keeps nobody waiting.
+void Supervisor::give_up_waiting(std::vector<Client*>& waiting, std::uint64_t client, const std::string& what) {
+    for (auto* one : waiting) {
+        if (one->number != client) continue;
+        std::erase(waiting, one);
+        return refuse(*one, because(Errc::kTimeout, what));
+    }
 }
 
 void Supervisor::resume(Client* client) {
@@ -380,8 +406,12 @@ void Supervisor::resume(Client* client) {
         if (client != nullptr) refuse(*client, because(Errc::kInUse, "the box is not paused"));
         return;
     }
-    if (client != nullptr) awaiting_resume_.push_back(client);
     note(send_qmp("cont"));
+    if (client == nullptr) return;
+    awaiting_resume_.push_back(client);
+    loop_.after(kPausePatience, [this, number = client->number] {
+        give_up_waiting(awaiting_resume_, number, "the box goes on, but its guest does not say that its clock was set");
+    });
 }
 
 void Supervisor::status(Client& client) {
@@ -394,7 +424,7 @@ void Supervisor::status(Client& client) {
             status->set_clients(static_cast<std::uint32_t>(execution->attachments.size()));
             continue;
         }
-        if (execution->on_end) continue;
+        if (execution->on_end || execution->abandoned) continue;
         auto* live = status->add_executions();
         live->set_id(execution->id);
         for (const auto& word : execution->command) live->add_command(word);

@@ -71,6 +71,7 @@ Result<> Supervisor::on_agent() {
         if (frame->type == wire::FrameType::kControl) CAISSON_TRY(on_agent_message(frame->payload));
         else CAISSON_TRY(stream_from_guest(*frame));
     }
+    flush_log();
     for (auto& client : clients_) flush(client);
     if (!open) {
         on_agent_closed();
@@ -95,21 +96,41 @@ Result<> Supervisor::stream_from_guest(const wire::FrameView& frame) {
         return {};
     }
     const auto channel = wire::channel_of(frame.stream);
-    if (frame.type == wire::FrameType::kData) {
-        auto& log = execution->number == kMainExecution ? standing_.output_log : execution->log;
-        if (log) log->append(channel == wire::Channel::kStdout ? LogSource::kStdout : LogSource::kStderr, frame.payload, os::unix_ns());
-    }
-    for (auto& attachment : execution->attachments)
+    if (frame.type == wire::FrameType::kData) log_output(*execution, channel, frame.payload);
+    for (auto& attachment : execution->attachments) {
+        // Whoever did not read while the box was being ended has lost the thread.
+        if (execution->rules.behind(attachment.streams, channel)) attachment.streams.output = false;
         if (attachment.streams.takes(channel)) wire::append_frame(attachment.client->connection.out(), frame.stream, frame.type, frame.payload);
+    }
     if (frame.type == wire::FrameType::kData) regrant(*execution, channel);
     return {};
 }
 
-// Lets the guest send what everybody who listens takes by now.
+void Supervisor::log_output(LiveExecution& execution, wire::Channel channel, base::ByteView bytes) {
+    constexpr std::size_t kEnough = 32 * 1024;
+    auto& pending = pending_log_;
+    if (pending.execution != execution.number || pending.channel != channel || pending.bytes.size() + bytes.size() > kEnough) flush_log();
+    pending.execution = execution.number;
+    pending.channel = channel;
+    pending.bytes.insert(pending.bytes.end(), bytes.begin(), bytes.end());
+}
+
+void Supervisor::flush_log() {
+    if (pending_log_.bytes.empty()) return;
+    if (auto* execution = find_execution(pending_log_.execution)) {
+        auto& log = execution->number == kMainExecution ? standing_.output_log : execution->log;
+        const auto source = pending_log_.channel == wire::Channel::kStdout ? LogSource::kStdout : LogSource::kStderr;
+        if (log) log->append(source, pending_log_.bytes, os::unix_ns());
+    }
+    pending_log_.bytes.clear();
+}
+
+// Lets the guest send what everybody who listens takes by now. Once the box is being ended, somebody who merely looks on
+// and does not read holds its command up no longer.
 void Supervisor::regrant(LiveExecution& execution, wire::Channel channel) {
     // Before it runs the guest does not know it, and the grant would be lost.
     if (agent_closed_ || !agent_ || execution.state != LiveExecution::State::kRunning) return;
-    if (auto grant = execution.rules.grant(channel, execution.listeners()); grant > 0)
+    if (auto grant = execution.rules.grant(channel, execution.listeners(is_ending_by_force())); grant > 0)
         wire::append_credit(agent_->out(), wire::stream_of(execution.number, channel), grant);
 }
 
@@ -175,7 +196,7 @@ Result<> Supervisor::on_hello(const wire::Hello& hello) {
 // ---- its clock ----
 
 Result<> Supervisor::set_guest_clock() {
-    clock_asked_ = true;
+    ++clock_asked_;
     clock_sent_ = std::chrono::steady_clock::now();
     wire::ToAgent message;
     message.mutable_set_clock()->set_realtime_nanoseconds(realtime_nanoseconds());
@@ -183,8 +204,8 @@ Result<> Supervisor::set_guest_clock() {
 }
 
 Result<> Supervisor::on_clock_set() {
-    if (!clock_asked_) return failure(Errc::kProtocol, "it answered what was not asked");
-    clock_asked_ = false;
+    if (clock_asked_ == 0) return failure(Errc::kProtocol, "it answered what was not asked");
+    if (--clock_asked_ > 0) return {};  // it was asked again meanwhile
     return clock_is_right(std::chrono::steady_clock::now() - clock_sent_);
 }
 
@@ -232,9 +253,25 @@ LiveExecution* Supervisor::find_execution(std::uint32_t number) {
 void Supervisor::forget_execution(std::uint32_t number) {
     auto found = executions_.find(number);
     if (found == executions_.end()) return;
+    flush_log();
     loop_.cancel(found->second->timer);
     executions_.erase(found);
     arm_idle_timer();
+}
+
+std::vector<std::string> shown_command(const wire::Exec& exec) {
+    std::vector<std::string> words;
+    std::size_t left = limits::kLongestShownCommand;
+    for (const auto& word : exec.arguments()) {
+        words.push_back(word.substr(0, left));
+        if (word.size() >= left) {
+            words.back() += "...";
+            break;
+        }
+        left -= std::min(left, word.size() + 1);
+        if (left == 0) break;
+    }
+    return words;
 }
 
 Result<> Supervisor::ask_for_execution(const LiveExecution& execution, wire::Exec exec) {
@@ -246,13 +283,14 @@ Result<> Supervisor::ask_for_execution(const LiveExecution& execution, wire::Exe
 
 Result<> Supervisor::on_started(const wire::Started& started) {
     auto* execution = find_execution(started.id());
-    if (execution == nullptr || execution->state != LiveExecution::State::kAsked || !command_sent_)
+    if (execution == nullptr || execution->state != LiveExecution::State::kAsked || !command_sent_ ||
+        (execution->number == kMainExecution && launch_.without_command()))
         return failure(Errc::kProtocol, "it started what was not asked");
     execution->state = LiveExecution::State::kRunning;
     execution->started_ms = os::unix_ms();
     execution->pid = started.pid();
-    if (execution->timeout_ms > 0)
-        execution->timer = loop_.after(milliseconds(execution->timeout_ms), [this, number = execution->number] { on_execution_timeout(number); });
+    if (execution->abandoned) return signal_execution(execution->number, SIGKILL, false);
+    if (execution->number == kMainExecution) arm_timeout(*execution);
     if (execution->number == kMainExecution) {
         begin_running();
         regrant_all(*execution);
@@ -276,7 +314,8 @@ Result<> Supervisor::on_started(const wire::Started& started) {
 
 Result<> Supervisor::on_start_failed(const wire::StartFailed& failed) {
     auto* execution = find_execution(failed.id());
-    if (execution == nullptr || execution->state != LiveExecution::State::kAsked || !command_sent_)
+    if (execution == nullptr || execution->state != LiveExecution::State::kAsked || !command_sent_ ||
+        (execution->number == kMainExecution && launch_.without_command()))
         return failure(Errc::kProtocol, "it started what was not asked");
     auto told = failed;
     told.set_message(base::printable(failed.message(), 1000));
@@ -320,15 +359,38 @@ Result<> Supervisor::on_exited(const wire::Exited& exited) {
         else end(ended.kind(), ended.code(), ended.reason().empty() ? stop_reason_ : ended.reason());
         return {};
     }
-    if (execution->detached)
-        note(standing_.database->finish_execution(execution->id, end_record(ended.kind(), ended.code(), ended.reason())));
-    wire::FromShim message;
-    *message.mutable_execution_ended() = ended;
-    for (auto& attachment : execution->attachments) send(*attachment.client, message);
+    flush_log();
+    if (!execution->abandoned) tell_end(*execution, ended);
     auto on_end = std::move(execution->on_end);
     forget_execution(exited.id());
     if (on_end) on_end(ended);
     return {};
+}
+
+// To its record and to whoever waits for it.
+void Supervisor::tell_end(LiveExecution& execution, const wire::ExecutionEnded& ended) {
+    if (execution.detached && standing_.database)
+        note(standing_.database->finish_execution(execution.id, end_record(ended.kind(), ended.code(), ended.reason())));
+    wire::FromShim message;
+    *message.mutable_execution_ended() = ended;
+    for (auto& attachment : execution.attachments) send(*attachment.client, message);
+}
+
+// The guest was told to kill it and did not say that it is dead: that is the guest's affair from now on.
+void Supervisor::abandon(LiveExecution& execution, const wire::ExecutionEnded& ended) {
+    tell_end(execution, ended);
+    execution.attachments.clear();
+    execution.abandoned = true;
+    regrant_all(execution);
+    loop_.cancel(std::exchange(execution.timer, 0));
+    if (auto on_end = std::exchange(execution.on_end, nullptr)) on_end(ended);
+    arm_idle_timer();
+}
+
+// From the start of a box's command; of others from when they were asked for, since a guest may not even answer.
+void Supervisor::arm_timeout(LiveExecution& execution) {
+    if (execution.timeout_ms == 0) return;
+    execution.timer = loop_.after(milliseconds(execution.timeout_ms), [this, number = execution.number] { on_execution_timeout(number); });
 }
 
 Result<> Supervisor::signal_execution(std::uint32_t number, int signal, bool all) {
@@ -345,7 +407,17 @@ void Supervisor::on_execution_timeout(std::uint32_t number) {
     execution->timed_out = true;
     const bool command = number == kMainExecution;
     guard_guest(signal_execution(number, SIGKILL, command));
-    if (!command) return;
+    if (!command) {
+        loop_.after(kKillGrace, [this, number] {
+            auto* left = find_execution(number);
+            if (left == nullptr || left->abandoned) return;
+            wire::ExecutionEnded ended;
+            ended.set_kind(wire::Ended::TIMED_OUT);
+            ended.set_reason("the command did not end in time, and the box does not say that it was killed");
+            abandon(*left, ended);
+        });
+        return;
+    }
     loop_.after(kKillGrace, [this] {
         if (phase_ >= Phase::kEnding) return;
         end(wire::Ended::TIMED_OUT, 0, "the command did not end in time and was killed with its box");
