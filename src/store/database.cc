@@ -469,7 +469,7 @@ Result<> Database::end_life(const std::string& id, const EndRecord& end, const s
     auto ended = [&]() -> Result<> {
         CAISSON_TRY(update("UPDATE boxes SET " + state + ",outcome=?,exit_code=?,reason=?,finished_ms=?,health='' WHERE id=?", doing,
                            end.outcome, end.exit_code, end.reason, end.finished_ms, id));
-        CAISSON_TRY(update("UPDATE executions SET running=0,outcome='failed',reason='the box ended',finished_ms=? "
+        CAISSON_TRY(update("UPDATE executions SET running=0,outcome='failed',exit_code=125,reason='the box ended',finished_ms=? "
                            "WHERE box_id=? AND running=1",
                            doing, end.finished_ms, id));
         return connection_->execute("COMMIT", doing);
