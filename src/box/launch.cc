@@ -179,12 +179,14 @@ tl::expected<void, LaunchFailure> wait_until_launched(BoxState& box) {
 }
 
 // A supervisor that could not begin may have left the record as its starter's: then it says what became of it.
-void settle(RuntimeState& runtime, const std::string& id, const Error& error) {
+// Of a box that was made for this start nothing stays.
+void settle(RuntimeState& runtime, const std::string& id, const Error& error, bool made_for_it) {
     auto self = box::this_process();
-    std::scoped_lock guard(runtime.database_mutex);
-    auto record = runtime.database->find_box(id);
+    auto record = internal::find_record(runtime, id);
     if (!self || !record || !store::is_live(record->state) || record->owner.pid != self->pid || record->owner.start_time != self->start_time)
         return;
+    if (made_for_it) return undo_record(runtime, id);
+    std::scoped_lock guard(runtime.database_mutex);
     static_cast<void>(runtime.database->finish_box(id, store::BoxState::kFailed, {"failed", 125, error.to_string(), os::unix_ms()}));
 }
 
@@ -232,7 +234,7 @@ Result<std::shared_ptr<BoxState>> launch_new(std::shared_ptr<RuntimeState> runti
         }
         auto launched = wait_until_launched(*box);
         if (launched) return box;
-        settle(*runtime, box->id, launched.error().error);
+        settle(*runtime, box->id, launched.error().error, true);
         if (!launched.error().no_answer || options.cold || attempt > 0) return base::failure(launched.error().error);
         runtime->notice("the template did not come back to life (" + launched.error().error.to_string() +
                         "); making it again");
@@ -306,7 +308,7 @@ Result<std::shared_ptr<BoxState>> start_recorded(std::shared_ptr<RuntimeState> r
         }
         auto launched = wait_until_launched(*box);
         if (launched) return box;
-        if (!files_only) settle(*runtime, record.id, launched.error().error);
+        if (!files_only) settle(*runtime, record.id, launched.error().error, false);
         if (!launched.error().no_answer || spec.cold() || attempt > 0) return base::failure(launched.error().error);
         runtime->notice("the template did not come back to life (" + launched.error().error.to_string() + "); making it again");
         // Nothing of the guest ever ran, so a disk that was made for it is as good as none.

@@ -261,6 +261,8 @@ Result<wire::ExecutionOpen> ask_for_execution(box::ShimClient& shim, const wire:
     if (!answer && (answer.error().code == Errc::kInUse || answer.error().code == Errc::kLimit))
         return base::failure(std::move(answer.error()).with_context("entering box " + name));
     if (!answer) return base::failure(std::move(answer.error()));
+    if (answer->has_execution_ended() && answer->execution_ended().kind() == wire::Ended::TIMED_OUT)
+        return failure(Errc::kTimeout, "box " + name + " did not start the command in time");
     if (answer->has_execution_ended() || answer->has_ended())
         return failure(Errc::kInUse, "box " + name + " ended before the command ran");
     if (!answer->has_execution_open()) return failure(Errc::kProtocol, "the box's supervisor answered something else");

@@ -97,6 +97,12 @@ void behave(const std::string& how) {
         for (;;) put_credit(64 << 10);
     if (how == "repeats_that_it_started")
         for (;;) put_frame(0, kControl, kStarted);
+    if (how == "starts_what_it_is_asked_for") {
+        // And says no more of it.
+        while (get_message() != kExecField) {
+        }
+        put_frame(0, kControl, field(4, std::string("\x08\x02", 2)));
+    }
     if (how == "ends_what_never_was") put_frame(0, kControl, field(6, std::string("\x08\x09", 2)));
     if (how == "starts_what_never_was") put_frame(0, kControl, field(4, std::string("\x08\x09", 2)));
     if (how == "fails_what_never_was") put_frame(0, kControl, field(5, std::string("\x08\x09", 2)));

@@ -294,3 +294,14 @@ def test_the_box_ends_under_a_command(how):
     finally:
         if "ending" in listed():
             caisson("rm", "--force", "ending")
+
+
+def test_long_commands_do_not_hurt_their_supervisor(ends_boxes):
+    """What is shown of them has a bound: together they are larger than any message."""
+    start("--name", "wordy", BASE, "sleep", "600")
+    word = "x" * 100_000
+    for _ in range(3):
+        caisson("exec", "-d", "wordy", "sh", "-c", "sleep 600", *[word] * 15).ok()
+    record = inspect("wordy")
+    assert record["state"] == "running" and len(record["executions"]) == 3
+    assert all(len("".join(execution["command"])) < 5000 for execution in record["executions"])

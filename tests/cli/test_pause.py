@@ -1,4 +1,5 @@
 """Boxes that are frozen for a while: their clocks afterwards, and what can be done to them meanwhile."""
+import concurrent.futures
 import os
 import signal
 import time
@@ -142,3 +143,13 @@ def test_time_limits_of_a_paused_box():
     with Started("wait", "a") as waiting:
         assert waiting.end(15).ok().text == "124\n"
     assert listed()["a"]["state"] == "stopped"
+
+
+def test_many_who_pause_and_resume_at_once_do_no_harm(ends_boxes):
+    start("--name", "tossed", BASE, "sleep", "600")
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        for number in range(40):
+            pool.submit(caisson, "pause" if number % 2 else "resume", "tossed")
+    caisson("resume", "tossed")
+    assert inspect("tossed")["state"] == "running", inspect("tossed")["reason"]
+    assert caisson("exec", "tossed", "true").code == 0

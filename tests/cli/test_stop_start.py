@@ -1,11 +1,12 @@
 """Boxes that are stopped, started again, by hand and by policy; their time limits, and what watches over them."""
 import os
 import signal
+import subprocess
 import threading
 import time
 
 import pytest
-from boxes import BASE, Started, caisson, inspect, listed, processes, start, until, until_state, wait_until_gone
+from boxes import BASE, BIN, Started, caisson, environment, inspect, listed, processes, start, until, until_state, wait_until_gone
 from terminals import Session
 
 pytestmark = pytest.mark.usefixtures("ends_boxes")
@@ -318,3 +319,17 @@ def test_a_box_that_starts_again_and_again_can_be_ended():
                 continue
             assert listed()["busy"]["state"] == "stopped", listed()["busy"]
             caisson("rm", "busy").ok()
+
+
+def test_who_only_looks_on_and_does_not_read_delays_no_stop(ends_boxes):
+    start("--name", "watched", "--stop-timeout", "8s", BASE, "sh", "-c", "trap 'exit 5' TERM; while :; do echo aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa; done")
+    reader, writer = os.pipe()
+    with subprocess.Popen([BIN, "attach", "watched"], stdin=subprocess.DEVNULL, stdout=writer, stderr=writer, env=environment()) as client:
+        os.close(writer)
+        time.sleep(1.5)  # its pipe and its window are full by now, and nobody reads
+        begin = time.monotonic()
+        caisson("stop", "watched", timeout=30).ok()
+        assert time.monotonic() - begin < 6
+        assert inspect("watched")["exit_code"] == 5, "it had its time"
+        os.close(reader)
+        client.wait(timeout=20)

@@ -115,3 +115,40 @@ def test_a_silent_guest_does_not_hold_up_a_stop(guest, kept_boxes):
             client.send(signal.SIGTERM)
             time.sleep(0.3)
         assert client.end(timeout=20).seconds < 2
+
+
+@pytest.mark.parametrize("how", ["takes_nothing", "starts_what_it_is_asked_for"])
+def test_whoever_enters_a_box_that_does_not_answer_gets_out_again(guest, how):
+    """Its own deadline, a second signal and the end of its box are the host's to keep, not the guest's."""
+    hostile = guest(how)
+    caisson("run", "-d", "--cold", "--name", "mute", BASE, "sleep", "600", env=hostile).ok()
+    try:
+        late = caisson("exec", "--timeout", "1s", "mute", "true", env=hostile, timeout=20)
+        said = late.code == 124 if how != "takes_nothing" else late.code == 125 and "in time" in late.said
+        assert said and late.seconds < 6, late
+        if how != "takes_nothing":
+            with Started("exec", "mute", "true", env=hostile) as client:
+                time.sleep(1)
+                client.send(signal.SIGTERM)
+                time.sleep(0.2)
+                client.send(signal.SIGTERM)
+                assert client.end(timeout=5).code in (128 + signal.SIGTERM, -signal.SIGTERM)
+        start = time.monotonic()
+        caisson("stop", "-t", "1s", "mute", env=hostile, timeout=30).ok()
+        assert time.monotonic() - start < 12
+    finally:
+        caisson("rm", "--force", "mute", env=hostile)
+
+
+def test_a_box_whose_guest_says_nothing_of_its_executions_is_idle(guest):
+    hostile = guest("starts_what_it_is_asked_for")
+    caisson("run", "-d", "--cold", "--idle-timeout", "2s", "--stop-timeout", "0s", "--name", "mute", BASE, "sleep", "600", env=hostile).ok()
+    try:
+        assert caisson("exec", "--timeout", "500ms", "mute", "true", env=hostile, timeout=20).code == 124
+        end = time.monotonic() + 20
+        while caisson("inspect", "--format", "json", "mute").json()[0]["state"] in ("running", "stopping"):
+            assert time.monotonic() < end
+            time.sleep(0.2)
+        assert "idle" in caisson("inspect", "--format", "json", "mute").json()[0]["reason"]
+    finally:
+        caisson("rm", "--force", "mute", env=hostile)
