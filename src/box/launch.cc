@@ -361,11 +361,11 @@ Result<BoxInfo> Runtime::create(const BoxOptions& options) {
 
 Result<BoxInfo> Runtime::start(const std::string& reference) {
     auto record = CAISSON_TRY(internal::find_record(*state_, reference));
-    if (store::is_live(record.state)) return internal::info_of(record);
+    if (store::is_live(record.state)) return internal::wait_until_started(*state_, record.id);
     auto box = internal::start_recorded(state_, record, internal::StartMode::kDetached);
     if (!box) {
         auto now = box.error().code == Errc::kInUse ? internal::find_record(*state_, record.id) : Result<store::BoxRecord>(record);
-        if (now && store::is_live(now->state)) return internal::info_of(*now);  // somebody was faster
+        if (now && store::is_live(now->state)) return internal::wait_until_started(*state_, record.id);  // somebody was faster
         return base::failure(std::move(box.error()));
     }
     (*box)->shim->leave();

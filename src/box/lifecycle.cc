@@ -131,13 +131,18 @@ std::string as_json(const google::protobuf::RepeatedPtrField<std::string>& words
 
 namespace internal {
 
+// To be made is the beginning of a start, for whoever looks on.
+const char* shown_state(store::BoxState state) {
+    return store::to_string(state == store::BoxState::kCreating ? store::BoxState::kStarting : state);
+}
+
 BoxInfo info_of(const store::BoxRecord& record) {
     BoxInfo info;
     info.id = record.id;
     info.name = record.name;
     info.image = record.image;
     info.command = record.command;
-    info.state = store::to_string(record.state == store::BoxState::kCreating ? store::BoxState::kStarting : record.state);
+    info.state = shown_state(record.state);
     info.reason = record.reason;
     info.created_ms = record.created_ms;
     info.finished_ms = record.finished_ms;
@@ -186,6 +191,18 @@ Result<BoxInfo> find_info(RuntimeState& runtime, const std::string& reference) {
     return info_of(CAISSON_TRY(find_record(runtime, reference)));
 }
 
+Result<BoxInfo> wait_until_started(RuntimeState& runtime, const std::string& id) {
+    for (;;) {
+        auto record = CAISSON_TRY(find_record(runtime, id));
+        // A restart policy may take its time, and its box is as good as started.
+        const bool starts = record.state == store::BoxState::kCreating || record.state == store::BoxState::kStarting;
+        if (!starts || record.restarts > 0) return info_of(record);
+        std::this_thread::sleep_for(kPoll);
+        std::scoped_lock guard(runtime.database_mutex);
+        CAISSON_TRY(reconcile(runtime.home, *runtime.database));
+    }
+}
+
 Result<os::FileLock> lock_patiently(const std::string& box_directory, const std::string& name,
                                     const std::function<bool()>& hopeless) {
     const auto give_up = std::chrono::steady_clock::now() + kHandOverPatience;
@@ -230,7 +247,7 @@ Result<> remove_record(RuntimeState& runtime, store::BoxRecord record, bool forc
         record = CAISSON_TRY(std::move(now));
     }
     if (store::is_live(record.state))
-        return failure(Errc::kInUse, "box " + record.name + " is " + to_string(record.state),
+        return failure(Errc::kInUse, "box " + record.name + " is " + shown_state(record.state),
                        "stop it first, or kill it: caisson rm --force " + record.name);
     // Whoever reads its files, or is just starting it, keeps it. A directory that is gone has no lock either.
     std::optional<os::FileLock> lock;

@@ -11,6 +11,9 @@ namespace caisson::internal {
 
 Result<store::BoxRecord> find_record(RuntimeState& runtime, const std::string& reference);
 Result<BoxInfo> find_info(RuntimeState& runtime, const std::string& reference);
+// The same once nobody is starting it any more, whether it runs then or has failed. Whoever starts it has deadlines.
+Result<BoxInfo> wait_until_started(RuntimeState& runtime, const std::string& id);
+const char* shown_state(store::BoxState state);
 
 // The lock of a box that does not run. Waits a little for a supervisor that is leaving; kInUse if it stays, or as soon as
 // `hopeless` says so.

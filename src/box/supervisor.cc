@@ -501,7 +501,9 @@ void Supervisor::on_vmm_exit() {
         else if (status && status->signalled)
             error.message = "the virtual machine was killed by signal " + std::to_string(status->code);
         else error.message = "the virtual machine ended unexpectedly";
-        fail(explain(std::move(error), true), phase_ == Phase::kStarting);
+        // Somebody who kills a machine says nothing about the template that it came from. (bubblewrap tells by 128+N.)
+        const bool killed = status && (status->signalled || status->code == 128 + SIGKILL);
+        fail(explain(std::move(error), true), phase_ == Phase::kStarting && !killed);
     }
     if (phase_ == Phase::kSyncing) kill_vmm();
     check_gone();
