@@ -9,6 +9,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -39,6 +40,8 @@ struct HostCopyOptions {
     bool follow_link = false;  // pack: if the path is a link, what it leads to
     bool keep_owner = false;   // extract: owners (for root only) and set-id bits as in the stream; else the caller's and none
     std::string top = ".";     // extract: the copy_name() that was asked for; other names are refused
+    // extract, without keep_owner: bits that modes lose; none: those of umask(2) of the process
+    std::optional<unsigned> umask;
     std::string program_directory;  // as in RuntimeOptions
     std::function<void(const std::string&)> on_notice;  // what was left out, for a person; called by finish()
 };
@@ -47,10 +50,11 @@ struct HostCopyOptions {
 // started as root: make it before leave_root(), or it has the service user's rights. Destroying it gives the copy up.
 class CAISSON_API HostCopy {
   public:
-    // Reads files: stream_fd() is read from. kNotFound.
+    // Reads files: stream_fd() is read from. kNotFound. kUsage if the path is "LINK/" or "LINK/." and links are not followed.
     static Result<HostCopy> pack(const std::string& path, const HostCopyOptions& options);
     // Writes files, as `docker cp` names them: inside `path` if that is a directory, else as `path`. stream_fd() is
-    // written to. Whatever the stream holds, nothing outside of that directory is made, changed or followed.
+    // written to. Whatever the stream holds, nothing outside of that directory is made, changed or followed. Neither is
+    // `path` itself, if it is a link: a file takes the link's place. Only files replace files.
     static Result<HostCopy> extract(const std::string& path, const HostCopyOptions& options);
     HostCopy(HostCopy&&) noexcept;
     HostCopy& operator=(HostCopy&&) noexcept;

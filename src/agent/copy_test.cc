@@ -120,5 +120,15 @@ TEST_F(AgentCopy, LinksOfTheImageAreFollowed) {
     EXPECT_EQ(content("in/usr/bin/x"), "x");
 }
 
+TEST_F(AgentCopy, PathsMayBeLinks) {
+    ASSERT_TRUE(os::write_file_atomic(path("in/f"), "text"));
+    ASSERT_EQ(::symlink("in", path("way").c_str()), 0);
+    EXPECT_EQ(run(copy(wire::Copy::OUT, "way/.")), 0);
+    EXPECT_EQ(run(copy(wire::Copy::IN, "way"), TarBuilder().file("g", "x").symlink("f", "g").finish()), 0);
+    EXPECT_EQ(content("in/f"), "x") << "a link takes a file's place";
+    EXPECT_EQ(run(copy(wire::Copy::IN, "way/"), TarBuilder().symlink("l", "/etc").finish()), 0);
+    EXPECT_THAT(errors_, IsEmpty());
+}
+
 }  // namespace
 }  // namespace caisson::agent

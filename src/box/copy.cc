@@ -85,8 +85,8 @@ Result<HostCopy> HostCopy::pack(const std::string& path, const HostCopyOptions& 
 }
 
 Result<HostCopy> HostCopy::extract(const std::string& path, const HostCopyOptions& options) {
-    auto destination = CAISSON_TRY(tar::open_destination(path));
-    return start(false, box::extract_arguments(destination, options.top, options.keep_owner), destination.directory.get(), options);
+    auto destination = CAISSON_TRY(tar::open_destination(path, false));
+    return start(false, box::extract_arguments(destination, options.top, options.keep_owner, options.umask), destination.directory.get(), options);
 }
 
 int HostCopy::stream_fd() const { return state_->stream.get(); }

@@ -85,7 +85,7 @@ constexpr std::uint32_t kArchitecture = AUDIT_ARCH_AARCH64;
 // maps code, or reaches another process or machine.
 constexpr int kAllowed[] = {
     SYS_read, SYS_write, SYS_pread64, SYS_pwrite64, SYS_lseek, SYS_close, SYS_openat, SYS_openat2, SYS_fcntl, SYS_dup,
-    SYS_fstat, SYS_newfstatat, SYS_statx, SYS_fstatfs, SYS_getdents64, SYS_readlinkat, SYS_mkdirat, SYS_unlinkat, SYS_linkat,
+    SYS_fstat, SYS_newfstatat, SYS_statx, SYS_fstatfs, SYS_getdents64, SYS_readlinkat, SYS_mkdirat, SYS_unlinkat, SYS_linkat, SYS_renameat,
     SYS_symlinkat, SYS_mknodat, SYS_ftruncate, SYS_fchmod, SYS_fchown, SYS_fchownat, SYS_utimensat, SYS_umask, SYS_munmap,
     SYS_mremap, SYS_brk, SYS_madvise, SYS_futex, SYS_getrandom, SYS_getpid, SYS_gettid, SYS_rt_sigreturn, SYS_exit, SYS_exit_group};
 

@@ -13,9 +13,10 @@ constexpr int kLastErrc = static_cast<int>(Errc::kInternal);
 
 std::vector<std::string> pack_arguments(const tar::Origin& origin) { return {"pack", origin.name, origin.top}; }
 
-std::vector<std::string> extract_arguments(const tar::Destination& destination, const std::string& top, bool keep_owner) {
+std::vector<std::string> extract_arguments(const tar::Destination& destination, const std::string& top, bool keep_owner,
+                                           std::optional<unsigned> umask) {
     return {"extract", destination.name, kPresent[static_cast<int>(destination.present)], destination.slash ? "slash" : "plain",
-            destination.shown, top, keep_owner ? "owners" : "mine"};
+            destination.shown, top, keep_owner ? "owners" : "mine", umask ? std::to_string(*umask & 0777) : "inherited"};
 }
 
 Result<CopyOrder> parse_copy_arguments(const std::vector<std::string>& arguments) {
@@ -26,7 +27,7 @@ Result<CopyOrder> parse_copy_arguments(const std::vector<std::string>& arguments
         order.origin.top = arguments[2];
         return order;
     }
-    if (arguments.size() != 7 || arguments[0] != "extract")
+    if (arguments.size() != 8 || arguments[0] != "extract")
         return base::failure(Errc::kUsage, "caisson-copy is started by caisson; it has no use of its own");
     order.destination.name = arguments[1];
     for (int i = 0; i < 3; ++i)
@@ -35,6 +36,7 @@ Result<CopyOrder> parse_copy_arguments(const std::vector<std::string>& arguments
     order.destination.shown = arguments[4];
     order.options.top = arguments[5];
     order.options.keep_owner = arguments[6] == "owners";
+    if (auto umask = base::parse_u64(arguments[7])) order.umask = static_cast<unsigned>(*umask) & 0777;
     return order;
 }
 

@@ -18,13 +18,15 @@ inline constexpr int kCopyDirectoryFd = 4;
 
 // Without the program's name. Directories come as kCopyDirectoryFd.
 std::vector<std::string> pack_arguments(const tar::Origin& origin);
-std::vector<std::string> extract_arguments(const tar::Destination& destination, const std::string& top, bool keep_owner);
+std::vector<std::string> extract_arguments(const tar::Destination& destination, const std::string& top, bool keep_owner,
+                                           std::optional<unsigned> umask);
 
 struct CopyOrder {
     bool packs = false;
     tar::Origin origin;
     tar::Destination destination;
-    tar::ExtractOptions options;
+    tar::ExtractOptions options;     // without the mask
+    std::optional<unsigned> umask;  // none: that of the process
 };
 // kUsage for what the two functions above do not write.
 Result<CopyOrder> parse_copy_arguments(const std::vector<std::string>& arguments);

@@ -110,6 +110,60 @@ TEST_F(HostCopyTest, AHostileArchiveChangesNothingOutside) {
     EXPECT_FALSE(os::exists(path("target/.bashrc")));
 }
 
+// A box makes of the same name first a link, then a file.
+TEST_F(HostCopyTest, ALinkOfAnEarlierCopyIsReplacedNotFollowed) {
+    ASSERT_TRUE(os::write_file_atomic(path("outside/victim"), "untouched"));
+    ASSERT_TRUE(extract(TarBuilder().symlink("out", path("outside/victim")).finish(), "out", "out"));
+    EXPECT_THAT(notices_, ElementsAre(HasSubstr("leads out of the copy")));
+    auto done = extract(TarBuilder().file("out", "the box's").finish(), "out", "out");
+    ASSERT_TRUE(done) << done.error().to_string();
+    EXPECT_EQ(content("out"), "the box's");
+    EXPECT_EQ(content("outside/victim"), "untouched");
+    ASSERT_TRUE(extract(TarBuilder().symlink("x", path("outside")).finish(), "target", "x"));
+    for (const char* name : {"target/x", "target/x/", "target/x/."}) {
+        EXPECT_EQ(HostCopy::extract(path(name), options()).error().code, Errc::kUsage) << name;
+        if (std::string(name) != "target/x") {
+            EXPECT_EQ(HostCopy::pack(path(name), options()).error().code, Errc::kUsage) << name;
+        }
+    }
+}
+
+TEST_F(HostCopyTest, ACopyThatFailsLeavesWhatWasThere) {
+    ASSERT_TRUE(os::write_file_atomic(path("target/f"), "old"));
+    auto archive = TarBuilder().file("f", std::string(100'000, 'x')).finish();
+    EXPECT_FALSE(extract(archive.substr(0, 9000), "target/f", "f"));
+    EXPECT_EQ(content("target/f"), "old");
+    EXPECT_EQ(extract(TarBuilder().symlink("f", "/etc/passwd").finish(), "target/f", "f").error().code, Errc::kAlreadyExists);
+    EXPECT_EQ(content("target/f"), "old");
+    ASSERT_TRUE(extract(archive, "target/f", "f"));
+    EXPECT_EQ(content("target/f").size(), 100'000u);
+    auto names = os::list_directory(path("target"));
+    ASSERT_TRUE(names);
+    EXPECT_THAT(*names, ElementsAre("f"));
+}
+
+TEST_F(HostCopyTest, ModesAreThoseOfTheUmask) {
+    const auto archive = TarBuilder().add({.name = "f", .mode = 0666}).finish();
+    const auto mode_of = [&](std::optional<unsigned> umask, bool keep_owner) {
+        auto with = options("f");
+        with.umask = umask;
+        with.keep_owner = keep_owner;
+        auto copy = HostCopy::extract(path("target"), with);
+        EXPECT_TRUE(copy);
+        EXPECT_TRUE(os::write_all(copy->stream_fd(), archive));
+        EXPECT_TRUE(copy->finish());
+        struct stat info {};
+        EXPECT_EQ(::stat(path("target/f").c_str(), &info), 0);
+        return info.st_mode & 07777;
+    };
+    EXPECT_EQ(mode_of(0022, false), 0644u);
+    EXPECT_EQ(mode_of(0077, false), 0600u);
+    EXPECT_EQ(mode_of(0077, true), 0666u);
+    const auto before = ::umask(0027);
+    EXPECT_EQ(mode_of({}, false), 0640u);
+    ::umask(before);
+}
+
 TEST_F(HostCopyTest, NoticesArrive) {
     ASSERT_TRUE(extract(TarBuilder().add({.name = "null", .type = '3', .major = 1, .minor = 3}).finish(), "target"));
     EXPECT_THAT(notices_, ElementsAre(HasSubstr("null")));
@@ -142,7 +196,7 @@ TEST(CopyProtocol, ArgumentsComeBack) {
     destination.present = tar::Present::kOther;
     destination.slash = true;
     destination.shown = "x/odd \n name/";
-    auto order = box::parse_copy_arguments(box::extract_arguments(destination, "top", true));
+    auto order = box::parse_copy_arguments(box::extract_arguments(destination, "top", true, 0027));
     ASSERT_TRUE(order);
     EXPECT_FALSE(order->packs);
     EXPECT_EQ(order->destination.name, destination.name);
@@ -151,8 +205,11 @@ TEST(CopyProtocol, ArgumentsComeBack) {
     EXPECT_EQ(order->destination.shown, destination.shown);
     EXPECT_EQ(order->options.top, "top");
     EXPECT_TRUE(order->options.keep_owner);
+    EXPECT_EQ(order->umask, 0027u);
+    EXPECT_FALSE(box::parse_copy_arguments(box::extract_arguments(destination, "top", false, {}))->umask);
     EXPECT_FALSE(order->options.make_devices);
     EXPECT_FALSE(order->options.follow_links);
+    EXPECT_FALSE(order->options.replaces_all);
     EXPECT_EQ(box::parse_copy_arguments({"extract"}).error().code, Errc::kUsage);
     EXPECT_EQ(box::parse_copy_arguments({}).error().code, Errc::kUsage);
 }

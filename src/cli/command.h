@@ -18,6 +18,7 @@ namespace caisson::cli {
 // Set by main for all commands.
 struct Context {
     bool quiet = false;
+    unsigned umask = 077;  // the caller's; the process has 077 throughout
     bool terminal = false;  // stderr is one: progress may be drawn
 };
 
@@ -52,7 +53,7 @@ std::function<void(const LayerProgress&)> layer_progress(const Context& context,
 Result<> print_history(Runtime& runtime, const std::string& box, const std::string& execution, std::uint64_t position,
                        std::int64_t since_ms = 0);
 
-// A JSON document on standard output. Names from images may hold any bytes; JSON may not.
+// A JSON document on standard output, as json_text() writes it.
 void print(const nlohmann::json& document);
 
 // One line on a terminal, rewritten; nothing elsewhere. Cut to the terminal's width, and never coloured: there is

@@ -72,6 +72,7 @@ Result<int> copy_out(Context& context, const Arguments& arguments, const CopyPla
     } else {
         HostCopyOptions options;
         options.keep_owner = arguments.keep_owner;
+        options.umask = context.umask;
         options.top = copy_name(from.path);
         options.on_notice = [&arguments](const std::string& text) { notify(arguments, text); };
         host.emplace(CAISSON_TRY(HostCopy::extract(to.path, options)));  // while the caller's rights are there
@@ -140,10 +141,11 @@ void add_copy(CLI::App& app, Action& action) {
         "  tar c . | caisson cp - keen-otter-41:/work\n"
         "\nAs with docker cp: into TO if that is a directory, else under its name; DIRECTORY/. copies what is in it; - is\n"
         "a tar archive. Links are copied as links. Copies belong to you, or to root in the box, unless -a is given.\n"
-        "Directories that exist keep their mode and owner. Devices and sockets are left out on the host.");
+        "Directories that exist keep their mode and owner. Devices and sockets are left out on the host, and a path that\n"
+        "is a link there is not followed.");
     command->add_option("FROM", arguments->from, "BOX:PATH, a path, or - for standard input")->required();
     command->add_option("TO", arguments->to, "BOX:PATH, a path, or - for standard output")->required();
-    command->add_flag("-a,--archive", arguments->keep_owner, "Keep owners (on the host only as root) and set-id bits");
+    command->add_flag("-a,--archive", arguments->keep_owner, "Keep owners (on the host only as root), set-id bits, and modes beyond the umask");
     command->add_flag("-L,--follow-link", arguments->follow_link, "If FROM is a link, copy what it leads to");
     command->add_flag("-q,--quiet", arguments->quiet, "No progress, no notices");
     command->callback([arguments, &action] { action = [arguments](Context& context) { return copy(context, *arguments); }; });

@@ -11,6 +11,7 @@
 
 #include "base/text.h"
 #include "cli/command.h"
+#include "cli/json_text.h"
 #include "os/file.h"
 
 namespace caisson::cli {
@@ -19,8 +20,7 @@ using base::failure;
 using nlohmann::json;
 
 void print(const json& document) {
-    // Names from images may hold any bytes; JSON may not. Beyond ASCII everything is escaped: terminals obey some of it.
-    std::printf("%s\n", document.dump(2, ' ', true, json::error_handler_t::replace).c_str());
+    std::printf("%s\n", json_text(document, 2).c_str());
 }
 
 namespace {

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "base/text.h"
+#include "cli/json_text.h"
 
 namespace caisson::cli {
 
@@ -172,7 +173,7 @@ std::string log_json_line(const LogEntry& entry) {
         case LogEntry::Kind::kMissing: line["missing_entries"] = entry.missing_entries; break;
     }
     if (entry.kind != LogEntry::Kind::kBytes) line["reason"] = entry.reason;
-    return line.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+    return json_text(line) + "\n";
 }
 
 std::string log_note(const LogEntry& entry) {

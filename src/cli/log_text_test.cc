@@ -91,10 +91,19 @@ TEST(LogTime, IsWrittenWithNineDigits) {
 TEST(LogJson, KeepsEveryByte) {
     EXPECT_EQ(log_json_line(entry("gr\xc3\xbc\xc3\x9f \"x\"\n", LogEntry::Source::kStderr, 1)),
               "{\"time\":\"1970-01-01T00:00:00.000000001Z\",\"unix_ns\":1,\"source\":\"stderr\",\"text\":"
-              "\"gr\xc3\xbc\xc3\x9f \\\"x\\\"\\n\"}\n");
+              "\"gr\\u00fc\\u00df \\\"x\\\"\\n\"}\n");
     using namespace std::string_view_literals;
     auto zero = nlohmann::json::parse(log_json_line(entry("a\0\x1b\x7f"sv)));
     EXPECT_EQ(zero["text"].get<std::string>(), "a\0\x1b\x7f"sv);
+}
+
+// CSI as one character, DEL, and what turns the reading direction round.
+TEST(LogJson, NothingThatATerminalObeysIsLeft) {
+    const std::string bytes = "\xc2\x9b" "2J\x7f\xe2\x80\xae\x1b[2J\xf0\x9f\x98\x80";
+    const auto line = log_json_line(entry(bytes));
+    for (char c : line.substr(0, line.size() - 1)) EXPECT_TRUE(c >= ' ' && c < '\x7f') << static_cast<int>(c);
+    EXPECT_NE(line.find("\\u009b2J\\u007f\\u202e\\u001b[2J\\ud83d\\ude00"), std::string::npos) << line;
+    EXPECT_EQ(nlohmann::json::parse(line)["text"].get<std::string>(), bytes);
 }
 
 TEST(LogJson, WritesWhatIsNoUtf8AsBase64) {

@@ -32,9 +32,10 @@ int usage(const CLI::App& app, const CLI::ParseError& error) {
 int main(int argc, char** argv) {
     using namespace caisson;
     if (argc == 2 && std::string_view(argv[1]) == cli::kGuardArgument) return cli::run_terminal_guard();
-    ::umask(0077);
+    const auto umask = ::umask(0077);
     std::signal(SIGPIPE, SIG_IGN);
     cli::Context context;
+    context.umask = umask;
     context.terminal = ::isatty(STDERR_FILENO) == 1;
 
     CLI::App app{"", "caisson"};

@@ -15,8 +15,10 @@
 #include <unordered_set>
 #include <utility>
 
+#include "base/bytes.h"
 #include "base/text.h"
 #include "os/file.h"
+#include "os/random.h"
 #include "tar/notices.h"
 #include "tar/reader.h"
 
@@ -46,7 +48,8 @@ std::string joined(const Parts& parts) { return base::join(parts, "/"); }
 class Extractor {
   public:
     Extractor(Source source, const Destination& destination, const ExtractOptions& options, const Notice& notice)
-        : reader_(std::move(source)), destination_(destination), options_(options), note_(notice) {}
+        : reader_(std::move(source)), destination_(destination), options_(options), note_(notice),
+          note_link_(notice, "links that lead out of the copy") {}
 
     Result<> run() {
         Entry entry;
@@ -59,8 +62,13 @@ class Extractor {
         }
         CAISSON_TRY(reader_.drain());
         CAISSON_TRY(finish_directories());
-        note_.finish();
         return {};
+    }
+
+    // Also of a copy that failed: what was made before stays.
+    void finish_notices() {
+        note_.finish();
+        note_link_.finish();
     }
 
   private:
@@ -93,21 +101,23 @@ class Extractor {
         switch (entry.kind) {
             case Kind::kFile: return file(parent, name, entry);
             case Kind::kDirectory: return directory(parent, parts, name, entry);
-            case Kind::kHardLink: return hard_link(parent, name, entry);
+            case Kind::kHardLink: return hard_link(parent, parts.size(), name, entry);
             case Kind::kSymlink: {
-                auto make = [&] { return ::symlinkat(entry.link.c_str(), parent, name.c_str()); };
-                CAISSON_TRY(make_node(parent, name, make));
-                return settle_node(parent, name, entry);
+                CAISSON_TRY(put(
+                    parent, name, S_IFLNK, [&](const char* at) { return ::symlinkat(entry.link.c_str(), parent, at); },
+                    [&](const std::string& at) { return settle_node(parent, at, entry); }));
+                tell_of_link(parts.size(), entry.link);
+                return {};
             }
             case Kind::kCharacter:
             case Kind::kBlock:
             case Kind::kFifo: {
                 const mode_t type = entry.kind == Kind::kFifo ? S_IFIFO : entry.kind == Kind::kBlock ? S_IFBLK : S_IFCHR;
-                auto make = [&] {
-                    return ::mknodat(parent, name.c_str(), type | (entry.mode & 01777), makedev(entry.major, entry.minor));
-                };
-                CAISSON_TRY(make_node(parent, name, make));
-                return settle_node(parent, name, entry);
+                const mode_t mode = entry.mode & 01777 & ~options_.mask;
+                return put(
+                    parent, name, type,
+                    [&](const char* at) { return ::mknodat(parent, at, type | mode, makedev(entry.major, entry.minor)); },
+                    [&](const std::string& at) { return settle_node(parent, at, entry); });
             }
         }
         return {};
@@ -154,7 +164,7 @@ class Extractor {
                 continue;
             }
             if (next.error().sys_errno != ENOENT) return next;
-            const bool made = ::mkdirat(from, part.c_str(), 0755) == 0;
+            const bool made = ::mkdirat(from, part.c_str(), (0755 & ~options_.mask) | 0700) == 0;  // to be filled
             if (!made && errno != EEXIST) return failure_errno("cannot make the directory " + printable(part, 300));
             at = CAISSON_TRY(resolve(from, part, O_PATH));
             if (made) CAISSON_TRY(remember(at.get(), ""));
@@ -179,25 +189,93 @@ class Extractor {
         return identity(info);
     }
 
-    // What `make` makes takes the place of anything but a directory.
-    template <typename Make>
-    Result<> make_node(int parent, const std::string& name, const Make& make) {
-        if (make() == 0) return {};
+    // Something with a name that goes away unless it is kept. One that nobody else knows, if it is not given.
+    class Unfinished {
+      public:
+        explicit Unfinished(int parent, std::string name = "") : parent_(parent), name_(std::move(name)) {}
+        Unfinished(const Unfinished&) = delete;
+        Unfinished& operator=(const Unfinished&) = delete;
+        ~Unfinished() {
+            if (there_) ::unlinkat(parent_, name_.c_str(), 0);
+        }
+        // With errno where `make`, which is given the name, returns anything but 0.
+        template <typename Make>
+        Result<bool> make(const Make& make) {
+            const bool chosen = name_.empty();
+            for (int tries = 0; tries < 8; ++tries) {
+                if (chosen) {
+                    std::uint8_t random[8];
+                    CAISSON_TRY(os::fill_random(random));
+                    name_ = ".caisson-" + base::to_hex(random);
+                }
+                there_ = make(name_.c_str()) == 0;
+                if (there_ || !chosen || errno != EEXIST) break;
+            }
+            return there_;
+        }
+        const std::string& name() const { return name_; }
+        void keep() { there_ = false; }
+
+      private:
+        int parent_;
+        std::string name_;
+        bool there_ = false;
+    };
+
+    // Makes something of the file type `type`. `settle` gets the name that it has at first.
+    template <typename Make, typename Settle>
+    Result<> put(int parent, const std::string& name, mode_t type, const Make& make, const Settle& settle) {
+        Unfinished made(parent, name);
+        if (CAISSON_TRY(made.make(make))) {
+            CAISSON_TRY(settle(made.name()));
+            made.keep();
+            return {};
+        }
         if (errno != EEXIST) return failed("make");
-        CAISSON_TRY(remove(parent, name));
-        if (make() != 0) return failed("make");
+        CAISSON_TRY(may_replace(parent, name, type));
+        Unfinished replacing(parent);
+        if (!CAISSON_TRY(replacing.make(make))) return failed("make");
+        CAISSON_TRY(settle(replacing.name()));
+        return rename(parent, replacing, name);
+    }
+
+    // Whether something of the file type `type` may take the place of what has the name.
+    Result<> may_replace(int parent, const std::string& name, mode_t type) {
+        struct stat info {};
+        if (::fstatat(parent, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0) {
+            if (errno == ENOENT) return {};
+            return failed("look at");
+        }
+        if (S_ISDIR(info.st_mode)) return failure(Errc::kUsage, "cannot extract " + shown_ + ": a directory has this name");
+        if (options_.replaces_all) return {};
+        // Not even if this extraction made the file: it may have replaced one that was there before.
+        if (S_ISREG(info.st_mode) && type != S_IFREG)
+            return failure(Errc::kAlreadyExists,
+                           "cannot extract " + shown_ + ": it is " + (type == S_IFLNK ? "a link" : "no file") +
+                               ", and does not replace the file that has this name",
+                           "remove that first, or copy to another place");
+        if (S_ISCHR(info.st_mode) || S_ISBLK(info.st_mode))
+            return failure(Errc::kAlreadyExists, "cannot extract " + shown_ + ": a device has this name, and is not replaced");
+        if (S_ISLNK(info.st_mode) && type == S_IFREG && !made_.contains(identity(info)))
+            note_(shown_ + " replaces a link; what that led to stays as it is");
         return {};
     }
 
-    Result<> remove(int parent, const std::string& name) {
+    Result<> rename(int parent, Unfinished& from, const std::string& name) {
         struct stat info {};
-        if (::fstatat(parent, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0) {
-            if (S_ISDIR(info.st_mode)) return failure(Errc::kUsage, "cannot extract " + shown_ + ": a directory has this name");
-            // Its number may soon be that of somebody else's file.
-            if (info.st_nlink == 1) made_.erase(identity(info));
-        }
-        if (::unlinkat(parent, name.c_str(), 0) != 0 && errno != ENOENT) return failed("replace");
+        // Its number may soon be that of somebody else's file.
+        if (::fstatat(parent, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0 && info.st_nlink == 1) made_.erase(identity(info));
+        if (::renameat(parent, from.name().c_str(), parent, name.c_str()) != 0) return failed("put in place");
+        from.keep();
         return {};
+    }
+
+    // `depth`: how many directories are above the link in the destination.
+    void tell_of_link(std::size_t depth, const std::string& text) {
+        if (options_.follow_links) return;
+        const bool in_one_place = names_.top.empty() && names_.instead.empty();
+        if (leads_out(text, static_cast<std::ptrdiff_t>(depth) - (in_one_place ? 0 : 1)))
+            note_link_("the link " + shown_ + " leads out of the copy: to " + printable(text, 300));
     }
 
     static void times(const Entry& entry, timespec (&into)[2]) {
@@ -216,7 +294,7 @@ class Extractor {
     // Of an open file or directory.
     Result<> settle(int fd, const Entry& entry) {
         bool kept = options_.keep_owner && CAISSON_TRY(owned(::fchown(fd, entry.user, entry.group)));
-        if (::fchmod(fd, entry.mode & (kept ? 07777 : 01777)) != 0) return failed("set the mode of");
+        if (::fchmod(fd, entry.mode & (kept ? 07777 : 01777) & ~options_.mask) != 0) return failed("set the mode of");
         timespec when[2];
         times(entry, when);
         if (::futimens(fd, when) != 0) return failed("set the time of");
@@ -235,15 +313,17 @@ class Extractor {
     }
 
     Result<> file(int parent, const std::string& name, const Entry& entry) {
+        CAISSON_TRY(may_replace(parent, name, S_IFREG));
+        // Half a file looks like a whole one.
+        Unfinished half(parent);
         os::Fd fd;
-        CAISSON_TRY(make_node(parent, name, [&] {
-            fd.reset(::openat(parent, name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
+        const bool made = CAISSON_TRY(half.make([&](const char* at) {
+            fd.reset(::openat(parent, at, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
             return fd ? 0 : -1;
         }));
-        auto filled = fill(fd.get(), entry);
-        // Half a file looks like a whole one.
-        if (!filled) ::unlinkat(parent, name.c_str(), 0);
-        return filled;
+        if (!made) return failed("make");
+        CAISSON_TRY(fill(fd.get(), entry));
+        return rename(parent, half, name);
     }
 
     Result<> fill(int fd, const Entry& entry) {
@@ -283,7 +363,7 @@ class Extractor {
         return {};
     }
 
-    Result<> hard_link(int parent, const std::string& name, const Entry& entry) {
+    Result<> hard_link(int parent, std::size_t depth, const std::string& name, const Entry& entry) {
         auto parts = CAISSON_TRY(names_.map(entry.link));
         auto wrong = [&] {
             return failure(Errc::kCorrupt, "cannot extract the link " + shown_ + ": " + printable(entry.link, 300) +
@@ -307,12 +387,20 @@ class Extractor {
         struct stat present {};
         if (::fstatat(parent, name.c_str(), &present, AT_SYMLINK_NOFOLLOW) == 0 && identity(present) == identity(info))
             return {};  // it is this file already
-        CAISSON_TRY(make_node(parent, name, [&] { return ::linkat(directory, target.c_str(), parent, name.c_str(), 0); }));
-        // Whoever else may write to the directory could have put another file there between the two.
-        if (::fstatat(parent, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0 || !made_.contains(identity(info))) {
-            ::unlinkat(parent, name.c_str(), 0);
-            return wrong();
-        }
+        CAISSON_TRY(put(
+            parent, name, info.st_mode & S_IFMT,
+            [&](const char* at) { return ::linkat(directory, target.c_str(), parent, at, 0); },
+            // Whoever else may write to the directory could have put another file there between the two.
+            [&](const std::string& at) -> Result<> {
+                if (::fstatat(parent, at.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0 || !made_.contains(identity(info))) return wrong();
+                return {};
+            }));
+        if (!S_ISLNK(info.st_mode)) return {};
+        // What leads to a place in the copy from there may lead out of it from here.
+        char text[PATH_MAX];
+        ssize_t size = ::readlinkat(parent, name.c_str(), text, sizeof text);
+        if (size < 0) return failed("read the link");
+        tell_of_link(depth, std::string(text, static_cast<std::size_t>(size)));
         return {};
     }
 
@@ -336,6 +424,7 @@ class Extractor {
     const Destination& destination_;
     const ExtractOptions& options_;
     Notices note_;
+    Notices note_link_;  // not to be drowned by others
     Names names_;
     std::string shown_;  // the entry's name, for messages
     std::string parent_path_;
@@ -347,25 +436,37 @@ class Extractor {
 
 }  // namespace
 
-Result<Destination> open_destination(const std::string& path) {
+Result<Destination> open_destination(const std::string& path, bool follow) {
     if (path.empty() || path.find('\0') != std::string::npos) return failure(Errc::kUsage, "a path to copy to is empty");
     Destination destination;
     destination.shown = path;
     destination.slash = means_directory(path);
-    struct stat info {};
-    if (::stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode)) {
+    std::string place = plain_path(path);
+    auto existing = os::open_file(place, O_PATH | O_DIRECTORY | (follow ? 0 : O_NOFOLLOW));
+    if (existing) {
         destination.present = Present::kDirectory;
-        destination.directory = CAISSON_TRY(os::open_file(path, O_PATH | O_DIRECTORY));
+        destination.directory = std::move(*existing);
         return destination;
     }
-    std::unique_ptr<char, void (*)(void*)> real(::realpath(path.c_str(), nullptr), std::free);
-    if (real) destination.present = Present::kOther;
-    const std::string place = real ? real.get() : path;
+    if (follow) {
+        std::unique_ptr<char, void (*)(void*)> real(::realpath(place.c_str(), nullptr), std::free);
+        if (real) place = real.get();
+    }
     destination.name = base_name(place);
-    if (destination.name == ".") return failure_errno("cannot copy to " + printable(path, 300), ENOENT);
+    if (destination.name == ".") return failure_errno("cannot copy to " + printable(path, 300), existing.error().sys_errno);
     auto parent = os::open_file(parent_name(place), O_PATH | O_DIRECTORY);
     if (!parent) return failure_errno("cannot copy to " + printable(path, 300) + ": the directory above it", parent.error().sys_errno);
     destination.directory = std::move(*parent);
+    const auto look = [&](int flags) {
+        struct stat info {};
+        if (::fstatat(destination.directory.get(), destination.name.c_str(), &info, flags) != 0) return mode_t{0};
+        return info.st_mode;
+    };
+    const mode_t mode = look(AT_SYMLINK_NOFOLLOW);
+    if (mode != 0) destination.present = Present::kOther;
+    if (!follow && S_ISLNK(mode) && (destination.slash || S_ISDIR(look(0))))
+        return failure(Errc::kUsage, printable(path, 300) + " is a link, and is not followed",
+                       "name the directory that it leads to, or remove it first");
     return destination;
 }
 
@@ -373,7 +474,10 @@ Result<> extract(Source source, const Destination& destination, const ExtractOpt
     if (options.must_exist && destination.present != Present::kDirectory)
         return failure(destination.present == Present::kNothing ? Errc::kNotFound : Errc::kUsage,
                        printable(destination.shown, 300) + " is no directory");
-    return Extractor(std::move(source), destination, options, notice).run();
+    Extractor extractor(std::move(source), destination, options, notice);
+    auto done = extractor.run();
+    extractor.finish_notices();
+    return done;
 }
 
 }  // namespace caisson::tar

@@ -36,6 +36,11 @@ class TarExtract : public TarFiles {
         EXPECT_FALSE(done);
         return done ? Error() : done.error();
     }
+    void only_has(const std::string& directory, const std::vector<std::string>& expected) {
+        auto names = os::list_directory(path(directory));
+        ASSERT_TRUE(names);
+        EXPECT_THAT(*names, testing::UnorderedElementsAreArray(expected));
+    }
     // Nothing outside of the target has changed.
     void TearDown() override {
         EXPECT_EQ(content("outside/secret"), "secret");
@@ -113,7 +118,7 @@ TEST_F(TarExtract, WhatDoesNotFitIsRefused) {
     write("target/f", "x");
     EXPECT_EQ(refuses(TarBuilder().directory("d"), "target/f", {.top = "d"}).code, Errc::kUsage);
     EXPECT_EQ(refuses(TarBuilder().file("d"), "target/missing/", {.top = "d"}).code, Errc::kNotFound);
-    EXPECT_EQ(open_destination(path("target/no/where")).error().code, Errc::kNotFound);
+    EXPECT_EQ(open_destination(path("target/no/where"), false).error().code, Errc::kNotFound);
     EXPECT_EQ(refuses(TarBuilder().file("d"), "target/missing", {.must_exist = true}).code, Errc::kNotFound);
     EXPECT_EQ(content("target/f"), "x");
 }
@@ -170,6 +175,30 @@ TEST_F(TarExtract, ABrokenStreamLeavesNoHalfFile) {
     ASSERT_FALSE(done);
     EXPECT_EQ(content("target/a"), "x");
     EXPECT_FALSE(there("target/f"));
+    only_has("target", {"a"});
+}
+
+TEST_F(TarExtract, ABrokenStreamLeavesTheOldFile) {
+    write("target/f", "old");
+    auto whole = TarBuilder().file("f", std::string(100'000, 'x')).finish();
+    ASSERT_FALSE(unpacked(whole.substr(0, 50'000), "target"));
+    EXPECT_EQ(content("target/f"), "old");
+    ASSERT_FALSE(unpacked(whole.substr(0, 50'000), "target/f", {.top = "f"}));
+    EXPECT_EQ(content("target/f"), "old");
+    only_has("target", {"f"});
+}
+
+TEST_F(TarExtract, ModesAreMasked) {
+    extracts(TarBuilder()
+                 .directory("d", 0777)
+                 .add({.name = "f", .mode = 0666})
+                 .add({.name = "p", .type = '6', .mode = 0666})
+                 .file("missing/f", "x"),
+             "target", {.mask = 027});
+    EXPECT_EQ(look("target/d").st_mode & 07777, 0750u);
+    EXPECT_EQ(look("target/f").st_mode & 07777, 0640u);
+    EXPECT_EQ(look("target/p").st_mode & 07777, 0640u);
+    EXPECT_EQ(look("target/missing").st_mode & 07777, 0750u);
 }
 
 // ---- what it never does
@@ -215,10 +244,75 @@ TEST_F(TarExtract, LinksThatWereThereAreNotFollowed) {
     EXPECT_TRUE(S_ISREG(look("target/file").st_mode));
 }
 
-TEST_F(TarExtract, TheTargetItselfMayBeALink) {
+// An earlier copy may have made the link.
+TEST_F(TarExtract, ATargetThatIsALinkIsNotFollowed) {
+    ASSERT_EQ(::symlink("outside/secret", path("to-file").c_str()), 0);
+    ASSERT_EQ(::symlink("outside/new", path("dangling").c_str()), 0);
+    for (const char* name : {"to-file", "dangling"}) {
+        extracts(TarBuilder().file("f", "mine"), name, {.top = "f"});
+        EXPECT_TRUE(S_ISREG(look(name).st_mode)) << name;
+        EXPECT_EQ(content(name), "mine");
+        EXPECT_THAT(notices_, ElementsAre(HasSubstr("replaces a link")));
+        notices_.clear();
+    }
+    ASSERT_EQ(::symlink("outside", path("way").c_str()), 0);
+    ASSERT_EQ(::symlink("outside/secret", path("again").c_str()), 0);
+    for (const char* name : {"way", "way/", "way/.", "way//", "way/./", "again/", "again/."}) {
+        auto error = refuses(TarBuilder().file("f", "bad"), name, {.top = "f"});
+        EXPECT_EQ(error.code, Errc::kUsage) << name;
+        EXPECT_THAT(error.to_string(), HasSubstr("is a link"));
+        EXPECT_EQ(refuses(TarBuilder().directory(".").file("./f", "bad"), name).code, Errc::kUsage) << name;
+    }
+    EXPECT_EQ(refuses(TarBuilder().directory("d").file("d/f", "bad"), "again", {.top = "d"}).code, Errc::kUsage);
+    EXPECT_EQ(link_text("way"), "outside");
+    EXPECT_EQ(link_text("again"), "outside/secret");
+}
+
+TEST_F(TarExtract, LinksAboveATargetAreTheUsersOwn) {
+    make_directory("target/sub");
     ASSERT_EQ(::symlink("target", path("way").c_str()), 0);
-    extracts(TarBuilder().file("f", "x"), "way");
+    extracts(TarBuilder().file("f", "x"), "way/sub");
+    EXPECT_EQ(content("target/sub/f"), "x");
+    extracts(TarBuilder().file("f", "y"), "way/g", {.top = "f"});
+    EXPECT_EQ(content("target/g"), "y");
+}
+
+TEST_F(TarExtract, InAContainerTheTargetMayBeALink) {
+    ASSERT_EQ(::symlink("target", path("way").c_str()), 0);
+    extracts(TarBuilder().file("f", "x"), "way", {.follow_links = true});
     EXPECT_EQ(content("target/f"), "x");
+    ASSERT_EQ(::symlink("target/f", path("file").c_str()), 0);
+    extracts(TarBuilder().file("g", "y"), "file", {.top = "g", .follow_links = true});
+    EXPECT_EQ(content("target/f"), "y");
+}
+
+TEST_F(TarExtract, LinksThatLeadOutOfTheCopyAreTold) {
+    extracts(TarBuilder()
+                 .directory("tree/a/b")
+                 .symlink("tree/fine", "a/b")
+                 .symlink("tree/a/fine", "../a")
+                 .symlink("tree/out", path("outside"))
+                 .symlink("tree/a/up", "../../x")
+                 .symlink("tree/a/b/deep", "../../x"),
+             "target", {.top = "tree"});
+    EXPECT_THAT(notices_, ElementsAre(HasSubstr("tree/out leads out of the copy: to /"), HasSubstr("tree/a/up leads out of the copy: to ../../x")));
+    notices_.clear();
+    // Another name, in another place, of a link that did not.
+    extracts(TarBuilder().directory("d/e").symlink("d/e/l", "../x").hard_link("d/m", "d/e/l"), "target", {.top = "d"});
+    EXPECT_THAT(notices_, ElementsAre(HasSubstr("d/m leads out")));
+    notices_.clear();
+    extracts(TarBuilder().symlink("alone", "x"), "target", {.top = "alone"});
+    extracts(TarBuilder().symlink("alone", "x"), "renamed", {.top = "alone"});
+    EXPECT_THAT(notices_, ElementsAre(HasSubstr("alone leads out"), HasSubstr("alone leads out")));
+}
+
+TEST_F(TarExtract, OtherNoticesDoNotHideALink) {
+    TarBuilder builder;
+    for (int i = 0; i < 100; ++i) builder.add({.name = "c" + std::to_string(i), .type = '3', .major = 1, .minor = 3});
+    for (int i = 0; i < 30; ++i) builder.symlink("l" + std::to_string(i), "/etc");
+    refuses(builder.file("../x"));  // told even if the copy fails
+    EXPECT_THAT(notices_, SizeIs(20 + 20 + 2));
+    EXPECT_THAT(notices_, testing::Contains("... and 10 more links that lead out of the copy"));
 }
 
 TEST_F(TarExtract, WhatIsInTheWayIsNotWrittenTo) {
@@ -228,6 +322,38 @@ TEST_F(TarExtract, WhatIsInTheWayIsNotWrittenTo) {
     extracts(TarBuilder().file("f", "new").file("p", "new"));  // writing to the pipe would wait for ever
     EXPECT_EQ(content("kept"), "old");
     EXPECT_EQ(content("target/f"), "new");
+}
+
+TEST_F(TarExtract, AFileIsReplacedByAFileOnly) {
+    write("target/f", "old");
+    for (const auto& archive : {TarBuilder().symlink("f", "../outside/secret"), TarBuilder().add({.name = "f", .type = '6'}),
+                                TarBuilder().symlink("l", "x").hard_link("f", "l"),
+                                // In two steps: the archive's own file takes its place first.
+                                TarBuilder().file("f", "new").symlink("f", "../outside/secret")}) {
+        auto error = refuses(archive);
+        EXPECT_EQ(error.code, Errc::kAlreadyExists);
+        EXPECT_THAT(error.to_string(), HasSubstr("cannot extract f"));
+        EXPECT_TRUE(S_ISREG(look("target/f").st_mode));
+    }
+    auto error = refuses(TarBuilder().symlink("out", "/etc"), "target/f", {.top = "out"});
+    EXPECT_THAT(error.to_string(), HasSubstr("does not replace the file"));
+    EXPECT_EQ(content("target/f"), "new");
+    extracts(TarBuilder().file("g", "linked").hard_link("f", "g"));
+    EXPECT_EQ(content("target/f"), "linked");
+    extracts(TarBuilder().symlink("f", "x"), "target", {.replaces_all = true});
+    EXPECT_EQ(link_text("target/f"), "x");
+    extracts(TarBuilder().symlink("f", "y"));
+    EXPECT_EQ(link_text("target/f"), "y") << "a link may replace a link";
+    only_has("target", {"f", "g", "l"});
+}
+
+TEST_F(TarExtract, ADeviceIsNotReplaced) {
+    if (::mknod(path("target/null").c_str(), S_IFCHR | 0666, makedev(1, 3)) != 0) GTEST_SKIP() << "only root makes devices";
+    EXPECT_EQ(refuses(TarBuilder().file("null")).code, Errc::kAlreadyExists);
+    EXPECT_EQ(refuses(TarBuilder().file("f"), "target/null", {.top = "f"}).code, Errc::kAlreadyExists);
+    EXPECT_TRUE(S_ISCHR(look("target/null").st_mode));
+    extracts(TarBuilder().file("null"), "target", {.replaces_all = true});
+    EXPECT_TRUE(S_ISREG(look("target/null").st_mode));
 }
 
 TEST_F(TarExtract, ADirectoryIsNeverReplaced) {
@@ -248,7 +374,10 @@ TEST_F(TarExtract, ADirectoryReplacesNothing) {
 }
 
 TEST_F(TarExtract, TheLastOfSeveralEntriesCounts) {
-    extracts(TarBuilder().file("f", "1").symlink("f", "x").file("f", "2").directory("d", 0700).directory("d", 0750));
+    extracts(TarBuilder().symlink("f", "x").file("f", "1").file("f", "2").directory("d", 0700).directory("d", 0750));
+    EXPECT_THAT(notices_, IsEmpty());
+    EXPECT_EQ(content("target/f"), "2");
+    extracts(TarBuilder().file("f", "1").symlink("f", "x").file("f", "2"), "target", {.replaces_all = true});
     EXPECT_EQ(content("target/f"), "2");
     EXPECT_EQ(look("target/d").st_mode & 07777, 0750u);
 }

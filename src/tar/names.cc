@@ -29,6 +29,14 @@ std::string parent_name(std::string_view path) {
     return std::string(slash == 0 ? "/" : without_slashes(path.substr(0, slash)));
 }
 
+std::string plain_path(std::string_view path) {
+    for (;;) {
+        path = without_slashes(path);
+        if (path.size() < 2 || !path.ends_with("/.")) return std::string(path);
+        path.remove_suffix(1);
+    }
+}
+
 bool means_directory(std::string_view path) { return path.empty() || path.back() == '/' || base_name(path) == "."; }
 
 Result<Place> place_for(bool directory, Present present, bool slash, const std::string& destination) {
@@ -63,6 +71,17 @@ Result<std::vector<std::string>> Names::map(std::string_view path) const {
         return failure(Errc::kCorrupt, "the archive has a name that was not asked for: " + base::printable(path, 300));
     if (!instead.empty()) parts[0] = instead;
     return parts;
+}
+
+bool leads_out(std::string_view text, std::ptrdiff_t depth) {
+    if (depth < 0 || text.starts_with('/')) return true;
+    bool named = false;
+    for (const auto& part : base::split(text, '/')) {
+        if (part.empty() || part == ".") continue;
+        if (part != "..") named = true;
+        else if (named || --depth < 0) return true;
+    }
+    return false;
 }
 
 }  // namespace caisson::tar

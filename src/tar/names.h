@@ -4,6 +4,7 @@
 // existing directory, and else takes the destination's; "DIRECTORY/." stands for what is in the directory.
 #pragma once
 
+#include <cstddef>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -16,6 +17,9 @@ namespace caisson::tar {
 std::string base_name(std::string_view path);
 // Everything before the last part: "a/b/" -> "a", "b" -> ".", "/b" -> "/".
 std::string parent_name(std::string_view path);
+// Without what only says that it means a directory: "a/./" -> "a". Looked at without following links, this is what the
+// path names; with a slash behind it the kernel would follow. "a/.." stays, it names another directory.
+std::string plain_path(std::string_view path);
 // Whether `path` can only mean a directory: it ends in "/", "/." or "/..", or is "." or "..".
 bool means_directory(std::string_view path);
 
@@ -33,5 +37,9 @@ struct Names {
     // nothing. kCorrupt: a name with "..", or one that is not below `top`.
     Result<std::vector<std::string>> map(std::string_view path) const;
 };
+
+// Whether a symbolic link with this text may lead out of a tree, from a directory `depth` levels below its top; negative:
+// the link is not in a tree, but is all there is. Behind a name ".." may be anywhere, as the name may be another link's.
+bool leads_out(std::string_view text, std::ptrdiff_t depth);
 
 }  // namespace caisson::tar

@@ -29,6 +29,26 @@ TEST(TarNames, SlashesAndDotsMeanADirectory) {
 }
 
 // The table of docker cp.
+TEST(TarNames, APlainPathIsNoDirectorysByItsForm) {
+    const std::pair<const char*, const char*> cases[]{{"a", "a"}, {"a/", "a"}, {"a//", "a"}, {"a/.", "a"}, {"/a/././", "/a"},
+                                                      {"/", "/"}, {"/.", "/"}, {".", "."}, {"./.", "."}, {"a/..", "a/.."},
+                                                      {"a/../", "a/.."}, {"a.", "a."}, {"..", ".."}, {"", ""}};
+    for (auto [path, plain] : cases) EXPECT_EQ(plain_path(path), plain) << path;
+}
+
+TEST(TarNames, LinksThatMayLeadOutOfATree) {
+    for (const char* text : {"x", "./x", "x/y", "x/", ".", "", "..x", "x/...", "a/./b"}) {
+        EXPECT_FALSE(leads_out(text, 0)) << text;
+        EXPECT_TRUE(leads_out(text, -1)) << text << ": a link alone is no tree";
+    }
+    for (const char* text : {"/", "/x", "..", "../x", "./../x", "x/..", "x/../..", "x/../y", "../../x", ".//.."})
+        EXPECT_TRUE(leads_out(text, 0)) << text;
+    EXPECT_FALSE(leads_out("../x", 1));
+    EXPECT_FALSE(leads_out(".././../x", 2));
+    EXPECT_TRUE(leads_out("../../../x", 2));
+    EXPECT_TRUE(leads_out("../x/../y", 2)) << "x may be a link that leads upwards";
+}
+
 TEST(TarNames, AThingGoesWhereDockerWouldPutIt) {
     // An existing directory takes in everything.
     EXPECT_EQ(place_for(false, Present::kDirectory, false, "d"), Place::kInside);

@@ -258,20 +258,23 @@ Result<Origin> open_origin(const std::string& path, bool follow) {
     if (path.empty() || path.find('\0') != std::string::npos) return failure(Errc::kUsage, "a path to copy is empty");
     Origin origin;
     origin.top = base_name(path);
-    std::string real = path;
+    std::string real = plain_path(path);
+    struct stat info {};
+    if (!follow && means_directory(path) && ::lstat(real.c_str(), &info) == 0 && S_ISLNK(info.st_mode))
+        return failure(Errc::kUsage, printable(path, 300) + " is a link, and is not followed",
+                       "name the directory that it leads to, or ask for what it leads to (-L)");
     if (origin.top == ".") {
-        origin.directory = CAISSON_TRY(os::open_file(path, O_PATH | O_DIRECTORY));
+        origin.directory = CAISSON_TRY(os::open_file(real, O_PATH | O_DIRECTORY | (follow ? 0 : O_NOFOLLOW)));
         origin.name = ".";
         return origin;
     }
-    if (follow || means_directory(path)) {
+    if (follow) {
         std::unique_ptr<char, void (*)(void*)> resolved(::realpath(path.c_str(), nullptr), std::free);
         if (!resolved) return failure_errno("cannot find " + printable(path, 300));
         real = resolved.get();
     }
     origin.directory = CAISSON_TRY(os::open_file(parent_name(real), O_PATH | O_DIRECTORY));
     origin.name = base_name(real);
-    struct stat info {};
     if (::fstatat(origin.directory.get(), origin.name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0)
         return failure_errno("cannot find " + printable(path, 300));
     if (means_directory(path) && !S_ISDIR(info.st_mode)) return failure(Errc::kUsage, printable(path, 300) + " is no directory");

@@ -16,8 +16,9 @@ struct Origin {
     std::string top;  // the first part of each name in the archive; "." for contents
 };
 
-// As the calling process sees `path`. A link is itself, unless `follow` is set or the path can only mean a directory;
-// the archive has the link's name even then. kNotFound if nothing is there.
+// As the calling process sees `path`. The parts above its last one are followed. A link that is the last one is itself,
+// unless `follow` is set; the archive has the link's name even then. kUsage if it is a link that is not to be followed and
+// the path can only mean a directory: whoever wrote an earlier copy may have made it. kNotFound if nothing is there.
 Result<Origin> open_origin(const std::string& path, bool follow);
 
 // The complete archive. Holes are kept, names of one file become hard links. Sockets are left out with a notice, and

@@ -57,8 +57,25 @@ TEST_F(TarPack, ALinkIsItselfUnlessItIsToBeFollowed) {
     EXPECT_EQ((*read)[0].entry.kind, Kind::kSymlink);
     EXPECT_EQ((*read)[0].entry.link, "real");
     EXPECT_THAT(names_in(pack_or_fail("link", true)), ElementsAre("link/", "link/f"));
-    EXPECT_THAT(names_in(pack_or_fail("link/")), ElementsAre("link/", "link/f"));
-    EXPECT_THAT(names_in(pack_or_fail("link/.")), ElementsAre("./", "./f"));
+    EXPECT_THAT(names_in(pack_or_fail("link/", true)), ElementsAre("link/", "link/f"));
+    EXPECT_THAT(names_in(pack_or_fail("link/.", true)), ElementsAre("./", "./f"));
+}
+
+// Whoever made the link in an earlier copy would choose what of the host's is packed.
+TEST_F(TarPack, ALinkIsNotFollowedBecauseOfASlash) {
+    make_directory("real");
+    write("real/f", "x");
+    ASSERT_EQ(::symlink("real", path("link").c_str()), 0);
+    for (const char* name : {"link/", "link/.", "link//", "link/./"}) {
+        auto refused = packed(name);
+        ASSERT_FALSE(refused) << name;
+        EXPECT_EQ(refused.error().code, Errc::kUsage);
+        EXPECT_THAT(refused.error().to_string(), HasSubstr("is a link"));
+    }
+    EXPECT_THAT(names_in(pack_or_fail("real/.")), ElementsAre("./", "./f"));
+    make_directory("real/sub");
+    write("real/sub/g", "x");
+    EXPECT_THAT(names_in(pack_or_fail("link/sub/")), ElementsAre("sub/", "sub/g")) << "what is above the last part is the user's own";
 }
 
 TEST_F(TarPack, LinksBelowAreNeverFollowed) {

@@ -99,7 +99,7 @@ class TarFiles : public testing::Test {
         return archive;
     }
     Result<> unpacked(const std::string& archive, const std::string& name, const ExtractOptions& options = {}) {
-        auto destination = CAISSON_TRY(open_destination(path(name)));
+        auto destination = CAISSON_TRY(open_destination(path(name), options.follow_links));
         return extract(source_of(archive), destination, options, notice());
     }
     Notice notice() {

@@ -2,6 +2,7 @@
 import io
 import os
 import pathlib
+import resource
 import shutil
 import stat
 import struct
@@ -141,6 +142,64 @@ def test_links_in_the_box_lead_nowhere_on_the_host(box, place):
     refused = caisson("cp", f"{box}:/root/evil", str(place / "target"))
     assert refused.code == 125 and "evil/" in refused.said
     assert (place / "victim" / "file").read_text() == "untouched" and os.listdir(place / "victim") == ["file"]
+
+
+def test_the_target_is_never_a_link_that_a_copy_made(box, place):
+    """A box makes of a name first a link that the user copies, then what is to be written through it."""
+    (place / "victim").mkdir()
+    (place / "victim" / "file").write_text("untouched")
+    in_box(box, f"ln -s {place}/victim/file /out.txt; ln -s {place}/victim /tree; ln -s inside /fine")
+    planted = caisson("cp", f"{box}:/out.txt", str(place / "out.txt")).ok()
+    assert os.readlink(place / "out.txt") == f"{place}/victim/file"
+    assert "out.txt leads out of the copy" in planted.said
+    assert "leads out of the copy" in caisson("cp", f"{box}:/tree", str(place)).ok().said
+    in_box(box, "rm /out.txt /tree; echo changed > /out.txt; mkdir /tree; echo changed > /tree/file")
+    assert "replaces a link" in caisson("cp", f"{box}:/out.txt", str(place / "out.txt")).ok().said
+    assert (place / "out.txt").read_text() == "changed\n" and not (place / "out.txt").is_symlink()
+    for end in ("", "/", "/."):
+        for source in ("/tree/.", "/tree", "/tree/file"):
+            refused = caisson("cp", f"{box}:{source}", str(place / "tree") + end)
+            assert refused.code == 2 and "is a link" in refused.said, refused
+    for end in ("/", "/."):
+        refused = caisson("cp", str(place / "tree") + end, f"{box}:/root/stolen")
+        assert refused.code == 2 and "is a link" in refused.said, refused
+    caisson("cp", "-L", str(place / "tree") + "/.", f"{box}:/root/given").ok()
+    caisson("cp", str(place / "tree"), f"{box}:/root/link").ok()
+    assert in_box(box, "cat /root/given/file; readlink /root/link; ls /root") == f"untouched{place}/victim\ngiven\nlink\n"
+    assert (place / "victim" / "file").read_text() == "untouched" and os.listdir(place / "victim") == ["file"]
+
+
+def test_a_copy_replaces_a_file_by_a_whole_file_or_not_at_all(box, place):
+    mine = place / "mine"
+    mine.write_text("precious")
+    in_box(box, "ln -s /etc/passwd /root/link; mkfifo /root/pipe; head -c 64M /dev/zero > /root/zeros")
+    for name in ("link", "pipe"):
+        refused = caisson("cp", f"{box}:/root/{name}", str(mine))
+        assert refused.code == 125 and "does not replace the file" in refused.said, refused
+        assert mine.read_text() == "precious"
+    # A file-size limit breaks it off in the middle.
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16 << 20, hard))
+    try:
+        limited = caisson("cp", f"{box}:/root/zeros", str(mine))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert limited.code == 125, limited
+    assert mine.read_text() == "precious" and os.listdir(place) == ["mine"]
+    caisson("cp", f"{box}:/root/zeros", str(mine)).ok()
+    assert mine.stat().st_size == 64 << 20 and os.listdir(place) == ["mine"]
+
+
+def test_modes_are_masked_unless_all_is_kept(box, place):
+    in_box(box, "mkdir -m 777 /root/d; touch /root/d/f; chmod 666 /root/d/f")
+    before = os.umask(0o027)
+    try:
+        caisson("cp", f"{box}:/root/d", str(place / "masked")).ok()
+        caisson("cp", "-a", f"{box}:/root/d", str(place / "kept")).ok()
+    finally:
+        os.umask(before)
+    modes = [stat.S_IMODE(os.stat(place / name).st_mode) for name in ("masked", "masked/f", "kept", "kept/f")]
+    assert modes == [0o750, 0o640, 0o777, 0o666]
 
 
 def test_a_box_that_does_not_run(ends_boxes, place):
