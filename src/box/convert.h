@@ -55,6 +55,9 @@ inline Error from_message(const wire::ShimError& in) {
     return error;
 }
 
+// A command's words as records and lists keep them: a JSON array. What is not UTF-8 is replaced.
+std::string command_json(const std::vector<std::string>& words);
+
 inline Error because(Errc code, std::string message) {
     Error error;
     error.code = code;

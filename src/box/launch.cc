@@ -3,7 +3,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <nlohmann/json.hpp>
 
 #include "base/id.h"
 #include "base/text.h"
@@ -52,8 +51,7 @@ Result<store::BoxRecord> insert_record(RuntimeState& runtime, const BoxOptions& 
     store::BoxRecord record;
     record.image = decision.image.name;
     record.image_digest = decision.image.manifest_digest;
-    record.command = nlohmann::json(std::vector<std::string>(decision.exec.arguments().begin(), decision.exec.arguments().end()))
-                         .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    record.command = box::command_json({decision.exec.arguments().begin(), decision.exec.arguments().end()});
     record.auto_remove = options.auto_remove;
     record.base_disk = base_disk;
     record.created_ms = os::unix_ms();
@@ -190,6 +188,12 @@ void settle(RuntimeState& runtime, const std::string& id, const Error& error, bo
     static_cast<void>(runtime.database->finish_box(id, store::BoxState::kFailed, {"failed", 125, error.to_string(), os::unix_ms()}));
 }
 
+// A template that did not come back to life is made again, once.
+void discard_template(const RuntimeState& runtime, const std::string& directory, const Error& why) {
+    runtime.notice("the template did not come back to life (" + why.to_string() + "); making it again");
+    static_cast<void>(vmm::remove_template(runtime.home.templates(), directory.substr(directory.rfind('/') + 1)));
+}
+
 // A template of this shape that has nothing of an image, for disks that were written to.
 Result<std::string> bare_template(const RuntimeState& runtime, box::Engine& engine, vmm::Shape shape) {
     return CAISSON_TRY(box::ensure_template(runtime, engine, shape, {})).directory;
@@ -236,11 +240,8 @@ Result<std::shared_ptr<BoxState>> launch_new(std::shared_ptr<RuntimeState> runti
         if (launched) return box;
         settle(*runtime, box->id, launched.error().error, true);
         if (!launched.error().no_answer || options.cold || attempt > 0) return base::failure(launched.error().error);
-        runtime->notice("the template did not come back to life (" + launched.error().error.to_string() +
-                        "); making it again");
         box.reset();
-        static_cast<void>(vmm::remove_template(runtime->home.templates(),
-                                               start.template_directory.substr(start.template_directory.rfind('/') + 1)));
+        discard_template(*runtime, start.template_directory, launched.error().error);
     }
 }
 
@@ -310,13 +311,11 @@ Result<std::shared_ptr<BoxState>> start_recorded(std::shared_ptr<RuntimeState> r
         if (launched) return box;
         if (!files_only) settle(*runtime, record.id, launched.error().error, false);
         if (!launched.error().no_answer || spec.cold() || attempt > 0) return base::failure(launched.error().error);
-        runtime->notice("the template did not come back to life (" + launched.error().error.to_string() + "); making it again");
         // Nothing of the guest ever ran, so a disk that was made for it is as good as none.
         if (fresh) static_cast<void>(os::remove_tree(directory + "/disk.qcow2"));
         box->shim.reset();
         box->ended = false;
-        static_cast<void>(vmm::remove_template(runtime->home.templates(),
-                                               start.template_directory.substr(start.template_directory.rfind('/') + 1)));
+        discard_template(*runtime, start.template_directory, launched.error().error);
     }
 }
 

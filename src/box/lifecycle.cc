@@ -7,7 +7,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "base/id.h"
@@ -61,8 +60,7 @@ Result<> kill_supervised(RuntimeState& runtime, store::BoxRecord record) {
                            "kill its supervisor, process " + std::to_string(record.owner.pid));
         }
         std::this_thread::sleep_for(kPoll);
-        std::scoped_lock guard(runtime.database_mutex);
-        auto now = runtime.database->find_box(id);
+        auto now = internal::find_record(runtime, id);
         if (!now && now.error().code == Errc::kNotFound) return {};
         record = CAISSON_TRY(std::move(now));
         if (!store::is_live(record.state)) return {};
@@ -71,7 +69,7 @@ Result<> kill_supervised(RuntimeState& runtime, store::BoxRecord record) {
                    "wait for process " + std::to_string(record.owner.pid) + ", which starts it");
 }
 
-Result<> not_running(const store::BoxRecord& record) {
+base::Failure not_running(const store::BoxRecord& record) {
     return failure(Errc::kInUse, "box " + record.name + " is " + (record.state == store::BoxState::kCreated ? "not started" : to_string(record.state)),
                    store::is_live(record.state) ? "" : "start it: caisson start " + record.name);
 }
@@ -120,11 +118,6 @@ ExecutionInfo info_of(const store::ExecutionRecord& record) {
     info.reason = record.end.reason;
     info.exit_code = record.end.exit_code;
     return info;
-}
-
-std::string as_json(const google::protobuf::RepeatedPtrField<std::string>& words) {
-    return nlohmann::json(std::vector<std::string>(words.begin(), words.end()))
-        .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
 }  // namespace
@@ -187,6 +180,16 @@ Result<store::BoxRecord> find_record(RuntimeState& runtime, const std::string& r
     return runtime.database->find_box(reference);
 }
 
+Result<store::ExecutionRecord> find_execution(RuntimeState& runtime, const std::string& box_id, const std::string& reference) {
+    std::scoped_lock guard(runtime.database_mutex);
+    return runtime.database->find_execution(box_id, reference);
+}
+
+Result<> reconcile_now(RuntimeState& runtime) {
+    std::scoped_lock guard(runtime.database_mutex);
+    return reconcile(runtime.home, *runtime.database);
+}
+
 Result<BoxInfo> find_info(RuntimeState& runtime, const std::string& reference) {
     return info_of(CAISSON_TRY(find_record(runtime, reference)));
 }
@@ -198,8 +201,7 @@ Result<BoxInfo> wait_until_started(RuntimeState& runtime, const std::string& id)
         const bool starts = record.state == store::BoxState::kCreating || record.state == store::BoxState::kStarting;
         if (!starts || record.restarts > 0) return info_of(record);
         std::this_thread::sleep_for(kPoll);
-        std::scoped_lock guard(runtime.database_mutex);
-        CAISSON_TRY(reconcile(runtime.home, *runtime.database));
+        CAISSON_TRY(reconcile_now(runtime));
     }
 }
 
@@ -219,16 +221,13 @@ Result<std::unique_ptr<box::ShimClient>> reach(RuntimeState& runtime, const stor
     const auto give_up = std::chrono::steady_clock::now() + kHandOverPatience;
     auto record = found;
     for (;;) {
-        if (!store::is_live(record.state)) return base::failure(not_running(record).error());
+        if (!store::is_live(record.state)) return not_running(record);
         auto connected = box::ShimClient::connect(runtime.home.box(record.id));
         if (connected || connected.error().code != Errc::kNotFound) return connected;
         // It is just starting, just ending, or was killed.
-        {
-            std::scoped_lock guard(runtime.database_mutex);
-            CAISSON_TRY(reconcile(runtime.home, *runtime.database));
-        }
+        CAISSON_TRY(reconcile_now(runtime));
         record = CAISSON_TRY(find_record(runtime, record.id));
-        if (std::chrono::steady_clock::now() > give_up) return base::failure(not_running(record).error());
+        if (std::chrono::steady_clock::now() > give_up) return not_running(record);
         std::this_thread::sleep_for(kPoll);
     }
 }
@@ -237,10 +236,7 @@ Result<> remove_record(RuntimeState& runtime, store::BoxRecord record, bool forc
     const auto id = record.id;
     if (store::is_live(record.state) && force) {
         CAISSON_TRY(kill_supervised(runtime, record));
-        {
-            std::scoped_lock guard(runtime.database_mutex);
-            CAISSON_TRY(reconcile(runtime.home, *runtime.database));
-        }
+        CAISSON_TRY(reconcile_now(runtime));
         auto now = find_record(runtime, id);
         // Its supervisor has removed it, if it was started with --rm.
         if (!now && now.error().code == Errc::kNotFound) return {};
@@ -324,8 +320,7 @@ Result<ExecutionInfo> Runtime::exec_detached(const std::string& reference, const
     auto request = CAISSON_TRY(execution_request(record, options, true));
     auto shim = CAISSON_TRY(internal::reach(*state_, record));
     CAISSON_TRY(internal::ask_for_execution(*shim, request, record.name));
-    std::scoped_lock guard(state_->database_mutex);
-    return info_of(CAISSON_TRY(state_->database->find_execution(record.id, request.start_execution().id())));
+    return info_of(CAISSON_TRY(internal::find_execution(*state_, record.id, request.start_execution().id())));
 }
 
 Result<Execution> Runtime::attach(const std::string& reference, const AttachOptions& options) {
@@ -336,8 +331,7 @@ Result<Execution> Runtime::attach(const std::string& reference, const AttachOpti
     attach->set_input(options.input);
     std::optional<store::ExecutionRecord> execution;
     if (!options.execution.empty()) {
-        std::scoped_lock guard(state_->database_mutex);
-        execution = CAISSON_TRY(state_->database->find_execution(record.id, options.execution));
+        execution = CAISSON_TRY(internal::find_execution(*state_, record.id, options.execution));
         attach->set_execution(execution->id);
     }
     const std::string over = "execution " + (execution ? execution->id : "") + " is over";
@@ -357,8 +351,7 @@ Result<Outcome> Runtime::wait(const std::string& reference, const std::string& e
     std::string execution_id;
     for (;;) {
         if (!execution.empty()) {
-            std::scoped_lock guard(state_->database_mutex);
-            auto found = CAISSON_TRY(state_->database->find_execution(record.id, execution));
+            auto found = CAISSON_TRY(internal::find_execution(*state_, record.id, execution));
             if (!found.running) return internal::outcome_of(found.end);
             execution_id = found.id;
         } else if (!store::is_live(record.state)) {
@@ -386,10 +379,7 @@ Result<Outcome> Runtime::wait(const std::string& reference, const std::string& e
         if (!waited && waited.error().code != Errc::kInUse) return base::failure(std::move(waited.error()));
         // It ended meanwhile: the record says how, unless the box is gone with it.
         std::this_thread::sleep_for(kPoll);
-        {
-            std::scoped_lock guard(state_->database_mutex);
-            CAISSON_TRY(internal::reconcile(state_->home, *state_->database));
-        }
+        CAISSON_TRY(internal::reconcile_now(*state_));
         record = CAISSON_TRY(internal::find_record(*state_, record.id));
     }
 }
@@ -445,10 +435,8 @@ Result<> Runtime::kill(const std::string& reference, int signal, const std::stri
     attach.mutable_attach();
     request.mutable_signal()->set_signal(signal);
     status.mutable_status();
-    if (!execution.empty()) {
-        std::scoped_lock guard(state_->database_mutex);
-        attach.mutable_attach()->set_execution(CAISSON_TRY(state_->database->find_execution(record.id, execution)).id);
-    }
+    if (!execution.empty())
+        attach.mutable_attach()->set_execution(CAISSON_TRY(internal::find_execution(*state_, record.id, execution)).id);
     // Whether it was heard: a life that ends by itself just now may not, and a policy may begin the next one.
     auto tell = [&]() -> Result<bool> {
         auto shim = CAISSON_TRY(internal::reach(*state_, record));
@@ -485,8 +473,7 @@ Result<> Runtime::kill(const std::string& reference, int signal, const std::stri
         break;
     }
     if (!until_dead) return {};
-    std::scoped_lock guard(state_->database_mutex);
-    return internal::reconcile(state_->home, *state_->database);
+    return internal::reconcile_now(*state_);
 }
 
 Result<> Runtime::pause(const std::string& reference) {
@@ -622,7 +609,7 @@ Result<BoxDetails> Runtime::inspect(const std::string& reference) const {
         if (live.detached()) continue;
         ExecutionInfo info;
         info.id = live.id();
-        info.command = as_json(live.command());
+        info.command = box::command_json({live.command().begin(), live.command().end()});
         info.state = "running";
         info.started_ms = live.started_ms();
         details.executions.push_back(info);

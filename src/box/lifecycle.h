@@ -10,6 +10,9 @@
 namespace caisson::internal {
 
 Result<store::BoxRecord> find_record(RuntimeState& runtime, const std::string& reference);
+Result<store::ExecutionRecord> find_execution(RuntimeState& runtime, const std::string& box_id, const std::string& reference);
+// reconcile(), for who does not hold the database.
+Result<> reconcile_now(RuntimeState& runtime);
 Result<BoxInfo> find_info(RuntimeState& runtime, const std::string& reference);
 // The same once nobody is starting it any more, whether it runs then or has failed. Whoever starts it has deadlines.
 Result<BoxInfo> wait_until_started(RuntimeState& runtime, const std::string& id);

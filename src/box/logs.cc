@@ -1,6 +1,7 @@
 // Runtime::logs(): from a box's name to the files of its log.
 #include <cstring>
 
+#include "box/lifecycle.h"
 #include "box/log.h"
 #include "box/log_reader.h"
 #include "box/owner.h"
@@ -47,20 +48,12 @@ Result<> Runtime::logs(const std::string& reference, const LogOptions& options,
                        const std::function<Result<bool>(const LogEntry&)>& sink) const {
     if (options.console && !options.execution.empty())
         return failure(Errc::kUsage, "the console is the box's, not an execution's");
-    auto find = [this](const std::string& box) {
-        std::scoped_lock guard(state_->database_mutex);
-        return state_->database->find_box(box);
-    };
-    const auto record = CAISSON_TRY(find(reference));
+    const auto record = CAISSON_TRY(internal::find_record(*state_, reference));
     const auto boot_id = CAISSON_TRY(os::boot_id());
     std::string name = options.console ? box::kConsoleLog : box::kOutputLog;
-    auto find_execution = [this, &record](const std::string& execution) {
-        std::scoped_lock guard(state_->database_mutex);
-        return state_->database->find_execution(record.id, execution);
-    };
     std::string execution;
     if (!options.execution.empty()) {
-        execution = CAISSON_TRY(find_execution(options.execution)).id;
+        execution = CAISSON_TRY(internal::find_execution(*state_, record.id, options.execution)).id;
         name = box::execution_log(execution);
     }
 
@@ -74,10 +67,10 @@ Result<> Runtime::logs(const std::string& reference, const LogOptions& options,
     query.want_console = options.console;
     query.up_to_position = options.before_sequence;
     auto still_written = [&] {
-        auto now = find(record.id);
+        auto now = internal::find_record(*state_, record.id);
         if (!now || !store::is_live(now->state) || !box::owner_lives(now->owner, boot_id)) return false;
         if (execution.empty()) return true;
-        auto running = find_execution(execution);
+        auto running = internal::find_execution(*state_, record.id, execution);
         return running && running->running;
     };
     bool found = false;  // an error of the sink is the sink's

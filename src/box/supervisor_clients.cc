@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <nlohmann/json.hpp>
 
 #include "base/text.h"
 #include "base/id.h"
@@ -361,8 +360,7 @@ void Supervisor::let_go(Client& client) {
 void Supervisor::detach_execution(LiveExecution& execution) {
     execution.detached = true;
     if (!standing_.database || execution.id.empty()) return;
-    const auto command = nlohmann::json(execution.command).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-    note(standing_.database->insert_execution({execution.id, launch_.box_id(), command, true, execution.started_ms, {}}));
+    note(standing_.database->insert_execution({execution.id, launch_.box_id(), command_json(execution.command), true, execution.started_ms, {}}));
     auto log = LogWriter::open(launch_.box_directory(), execution_log(execution.id));
     if (log) execution.log.emplace(std::move(*log));
     else note(base::failure(std::move(log.error())));
