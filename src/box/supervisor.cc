@@ -185,12 +185,14 @@ void Supervisor::begin_running() {
     running_since_ = std::chrono::steady_clock::now();
     loop_.cancel(start_timer_);
     timings_.set_command_started(mark());
+    // Recorded before it is told: whoever hears that the box runs finds it running, with its health if that is checked.
+    if (checks_health()) health_ = "starting";
+    if (!launch_.without_command()) note(standing_.database->set_box_running(launch_.box_id(), os::unix_ms(), health_));
     wire::FromShim launched;
     launched.mutable_launched();
     for (auto& client : clients_)
         if (client.launcher) send(client, launched);
     if (launch_.without_command()) return;
-    note(standing_.database->set_box_running(launch_.box_id(), os::unix_ms()));
     if (auto limit = launch_.spec().max_duration_ms(); limit > 0)
         loop_.after(milliseconds(limit), [this, limit] {
             if (phase_ != Phase::kRunning || !stop_reason_.empty()) return;  // the first cause wins
@@ -606,10 +608,12 @@ void Supervisor::arm_idle_timer() {
     });
 }
 
+bool Supervisor::checks_health() const {
+    return launch_.spec().has_health() && launch_.spec().health().command_size() > 0;
+}
+
 void Supervisor::begin_health_checks() {
-    if (!launch_.spec().has_health() || launch_.spec().health().command_size() == 0) return;
-    health_ = "starting";
-    note(standing_.database->set_box_health(launch_.box_id(), health_));
+    if (!checks_health()) return;
     health_timer_ = loop_.after(milliseconds(launch_.spec().health().interval_ms()), [this] { check_health(); });
 }
 

@@ -97,6 +97,7 @@ class Supervisor {
     Result<> send_qmp(const std::string& command);
     void watch_host_clock();
     void arm_idle_timer();
+    [[nodiscard]] bool checks_health() const;
     void begin_health_checks();
     void check_health();
 

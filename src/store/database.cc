@@ -434,9 +434,10 @@ Result<> Database::set_box_owner(const std::string& id, const ProcessIdentity& s
                   "recording who supervises box " + id, shim.pid, shim.start_time, shim.boot_id, engine, id);
 }
 
-Result<> Database::set_box_running(const std::string& id, std::int64_t started_ms) {
+Result<> Database::set_box_running(const std::string& id, std::int64_t started_ms, const std::string& health) {
     Connection::Lazily lazily(*connection_);
-    return update("UPDATE boxes SET state='running',started_ms=? WHERE id=?", "recording that box " + id + " runs", started_ms, id);
+    return update("UPDATE boxes SET state='running',started_ms=?,health=? WHERE id=?", "recording that box " + id + " runs", started_ms,
+                  health, id);
 }
 
 Result<> Database::set_box_state(const std::string& id, BoxState state, const std::string& reason) {

@@ -95,7 +95,8 @@ class Database {
     // A live box's supervisor tells how it goes. Not durable before the next method that is: after a crash of the host
     // these states mean the same.
     Result<> set_box_owner(const std::string& id, const ProcessIdentity& shim, const std::string& engine);
-    Result<> set_box_running(const std::string& id, std::int64_t started_ms);
+    // `health` is what its check says at first; empty: it has none.
+    Result<> set_box_running(const std::string& id, std::int64_t started_ms, const std::string& health);
     Result<> set_box_state(const std::string& id, BoxState state, const std::string& reason);
     Result<> set_box_health(const std::string& id, const std::string& health);
     // Durable: whoever starts boxes by their policies must know.

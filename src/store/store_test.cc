@@ -92,7 +92,7 @@ TEST_F(StoreTest, StatesAreKeptAcrossConnections) {
     ASSERT_TRUE(second.begin_start("01abc", {7, 77, "b"}).has_value());
     EXPECT_EQ(first.begin_start("01abc", {8, 88, "b"}).error().code, Errc::kInUse);
     ASSERT_TRUE(second.set_box_owner("01abc", {9, 99, "b"}, "tcg").has_value());
-    ASSERT_TRUE(second.set_box_running("01abc", 5).has_value());
+    ASSERT_TRUE(second.set_box_running("01abc", 5, "starting").has_value());
     EXPECT_EQ(first.live_boxes()->at(0).owner.pid, 9);
     ASSERT_TRUE(first.finish_box("01abc", BoxState::kStopped, {"exited", 3, "it was asked to", 99}).has_value());
     EXPECT_EQ(second.live_boxes()->size(), 0u);
