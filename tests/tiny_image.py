@@ -30,6 +30,7 @@ CONFIG = {
     "User": "alice", "WorkingDir": "/made/by/image", "Entrypoint": ["/usr/bin/env", "FROM=entrypoint"],
     "Cmd": ["sh", "-c", "echo $FROM $COLOUR $0", "cmd"], "Env": ["PATH=/usr/bin:/opt/tools", "COLOUR=blue", "SHAPE=round"],
     "StopSignal": "SIGUSR2",
+    "Healthcheck": {"Test": ["CMD-SHELL", "test -f /tmp/healthy"], "Interval": 1_000_000_000, "Retries": 2},
 }
 
 

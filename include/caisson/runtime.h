@@ -111,7 +111,8 @@ struct BoxOptions {
     std::optional<std::chrono::milliseconds> idle_timeout;
     std::chrono::milliseconds stop_timeout{10000};  // between the stop signal and the kill
     int stop_signal = 0;                            // 0: the image's, else SIGTERM
-    std::optional<HealthCheck> health;
+    std::optional<HealthCheck> health;              // replaces the image's
+    bool no_health_check = false;                   // not even the image's
     bool replace = false;                           // removes, by force, a box that has the name
 };
 

@@ -95,6 +95,8 @@ Result<> validate_life(const BoxOptions& options) {
     if (options.replace && options.name.empty())
         return failure(Errc::kUsage, "--replace needs the name of the box to be replaced", "add --name");
     CAISSON_TRY(validate_labels(options.labels));
+    if (options.health && options.no_health_check)
+        return failure(Errc::kUsage, "a health check is given and switched off", "leave out --no-healthcheck or --health-cmd");
     if (!options.health) return {};
     if (options.health->command.empty()) return failure(Errc::kUsage, "the health check has no command");
     CAISSON_TRY(validate_command(options.health->command));
@@ -108,6 +110,19 @@ Result<> validate_life(const BoxOptions& options) {
 
 std::uint32_t ms(const std::optional<std::chrono::milliseconds>& time) {
     return time ? static_cast<std::uint32_t>(time->count()) : 0;
+}
+
+// The caller's, else the image's with the usual value for what it does not say.
+std::optional<HealthCheck> health_of(const BoxOptions& options, const image::Config& config) {
+    if (options.health || options.no_health_check || config.health.command.empty()) return options.health;
+    HealthCheck health;
+    health.command = config.health.command;
+    using std::chrono::milliseconds;
+    if (config.health.interval_ms > 0) health.interval = milliseconds(config.health.interval_ms);
+    if (config.health.timeout_ms > 0) health.timeout = milliseconds(config.health.timeout_ms);
+    if (config.health.retries > 0) health.retries = config.health.retries;
+    health.start_period = milliseconds(config.health.start_period_ms);
+    return health;
 }
 
 }  // namespace
@@ -214,13 +229,13 @@ wire::BoxSpec plan_spec(const BoxOptions& options, const image::Config& config, 
         label->set_key(key);
         label->set_value(value);
     }
-    if (options.health) {
+    if (auto checked = health_of(options, config)) {
         auto* health = spec.mutable_health();
-        for (const auto& word : options.health->command) health->add_command(word);
-        health->set_interval_ms(ms(options.health->interval));
-        health->set_timeout_ms(ms(options.health->timeout));
-        health->set_retries(options.health->retries);
-        health->set_start_period_ms(ms(options.health->start_period));
+        for (const auto& word : checked->command) health->add_command(word);
+        health->set_interval_ms(ms(checked->interval));
+        health->set_timeout_ms(ms(checked->timeout));
+        health->set_retries(checked->retries);
+        health->set_start_period_ms(ms(checked->start_period));
     }
     return spec;
 }

@@ -114,6 +114,7 @@ Result<> parse_time(std::optional<std::chrono::milliseconds>& time, const char* 
 }
 
 Result<> add_health(BoxOptions& options, const BoxArguments& arguments) {
+    options.no_health_check = arguments.no_health_check;
     if (arguments.health_command.empty()) {
         if (!arguments.health_interval.empty() || !arguments.health_timeout.empty() || !arguments.health_start_period.empty())
             return failure(Errc::kUsage, "there is no health check that this option could be for", "add --health-cmd");
@@ -265,11 +266,12 @@ void add_box_options(CLI::App& command, const std::shared_ptr<BoxArguments>& arg
         ->type_name("TIME");
     command.add_option("--stop-signal", arguments->stop_signal, "How it is asked to end; the image's, else TERM")->type_name("SIGNAL");
     command.add_option("--stop-timeout", arguments->stop_timeout, "Time until it is killed then")->type_name("TIME")->capture_default_str();
-    command.add_option("--health-cmd", arguments->health_command, "Shell command that says whether the box does its work")->type_name("COMMAND");
+    command.add_option("--health-cmd", arguments->health_command, "Shell command that says whether the box does its work (the image's)")->type_name("COMMAND");
     command.add_option("--health-interval", arguments->health_interval, "Time between checks (30s)")->type_name("TIME");
     command.add_option("--health-timeout", arguments->health_timeout, "A check that takes longer has failed (30s)")->type_name("TIME");
     command.add_option("--health-retries", arguments->health_retries, "Failures in a row until it is unhealthy")->type_name("N")->capture_default_str();
     command.add_option("--health-start-period", arguments->health_start_period, "Failures this early do not count (0s)")->type_name("TIME");
+    command.add_flag("--no-healthcheck", arguments->no_health_check, "Not even the image's");
 }
 
 }  // namespace caisson::cli

@@ -59,6 +59,14 @@ class Fields {
         }
         return value->get<std::uint64_t>();
     }
+    // Between 0 and `largest`, what is missing being 0.
+    std::uint64_t number(const char* key, std::uint64_t largest) {
+        const json* value = get(key, false);
+        if (value == nullptr) return 0;
+        if (value->is_number_unsigned() && value->get<std::uint64_t>() <= largest) return value->get<std::uint64_t>();
+        wrong(std::string("has no usable \"") + key + "\"");
+        return 0;
+    }
     std::vector<std::string> list(const char* key, std::size_t limit = kMaxConfigStrings) {
         const json* value = get(key, false);
         std::vector<std::string> texts;
@@ -287,6 +295,49 @@ Result<Manifest> parse_manifest(std::string_view text) {
     return manifest;
 }
 
+namespace {
+
+constexpr std::uint64_t kNanosecondsPerMillisecond = 1000000;
+constexpr std::uint64_t kLongestCheckNanoseconds = 24ULL * 24 * 3600 * 1000 * kNanosecondsPerMillisecond;
+constexpr std::uint64_t kMostRetries = 1000000;
+
+// {"Test": ["CMD-SHELL", "curl ..."], "Interval": nanoseconds, ...}. As in docker, a kind of test that is not known is
+// none.
+Result<ImageHealthCheck> read_health(const json& object) {
+    Fields fields(object, "the health check of the image config");
+    auto test = fields.list("Test");
+    ImageHealthCheck health;
+    auto milliseconds = [&](const char* key) {
+        // What is shorter than a millisecond is one: 0 would be "not said".
+        return static_cast<std::int64_t>((fields.number(key, kLongestCheckNanoseconds) + kNanosecondsPerMillisecond - 1) /
+                                         kNanosecondsPerMillisecond);
+    };
+    health.interval_ms = milliseconds("Interval");
+    health.timeout_ms = milliseconds("Timeout");
+    health.start_period_ms = milliseconds("StartPeriod");
+    health.retries = static_cast<std::uint32_t>(fields.number("Retries", kMostRetries));
+    CAISSON_TRY(fields.done());
+    if (test.size() == 2 && test[0] == "CMD-SHELL") health.command = {"/bin/sh", "-c", test[1]};
+    else if (test.size() > 1 && test[0] == "CMD") health.command.assign(test.begin() + 1, test.end());
+    return health;
+}
+
+json write_health(const ImageHealthCheck& health) {
+    json test = json::array({"CMD"});
+    for (const auto& word : health.command) test.push_back(word);
+    json object{{"Test", std::move(test)}};
+    auto add = [&](const char* key, std::int64_t milliseconds) {
+        if (milliseconds > 0) object[key] = milliseconds * static_cast<std::int64_t>(kNanosecondsPerMillisecond);
+    };
+    add("Interval", health.interval_ms);
+    add("Timeout", health.timeout_ms);
+    add("StartPeriod", health.start_period_ms);
+    if (health.retries > 0) object["Retries"] = health.retries;
+    return object;
+}
+
+}  // namespace
+
 Result<ImageConfig> parse_config(std::string_view text) {
     auto document = CAISSON_TRY(parse_json(text, "the image config"));
     Fields fields(document, "the image config");
@@ -309,7 +360,9 @@ Result<ImageConfig> parse_config(std::string_view text) {
         config.labels = process.map("Labels");
         config.volumes = process.keys("Volumes");
         config.exposed_ports = process.keys("ExposedPorts");
+        const json* health = process.object("Healthcheck", false);
         CAISSON_TRY(process.done());
+        if (health != nullptr) config.health = CAISSON_TRY(read_health(*health));
     }
     Fields layers(*rootfs, "the image config");
     result.diff_ids = layers.list("diff_ids", kMaxLayers);
@@ -363,6 +416,7 @@ std::string write_config(const Config& config, const std::vector<std::string>& d
     if (!config.working_directory.empty()) inner["WorkingDir"] = config.working_directory;
     if (!config.user.empty()) inner["User"] = config.user;
     if (!config.stop_signal.empty()) inner["StopSignal"] = config.stop_signal;
+    if (!config.health.command.empty()) inner["Healthcheck"] = write_health(config.health);
     if (!config.labels.empty()) inner["Labels"] = config.labels;
     if (!config.volumes.empty()) inner["Volumes"] = keys(config.volumes);
     if (!config.exposed_ports.empty()) inner["ExposedPorts"] = keys(config.exposed_ports);

@@ -51,6 +51,37 @@ TEST(OciJson, ReadsAConfig) {
     EXPECT_THAT(read->diff_ids, ElementsAre(kDigest));
 }
 
+TEST(OciJson, ReadsAHealthCheck) {
+    auto read = [](json check) {
+        auto document = config();
+        document["config"]["Healthcheck"] = std::move(check);
+        return parse_config(document.dump());
+    };
+    auto shell = read({{"Test", {"CMD-SHELL", "curl -f x || exit 1"}}, {"Interval", 1500000001}, {"Timeout", 2000000}, {"StartPeriod", 1},
+                       {"Retries", 7}});
+    ASSERT_TRUE(shell) << error(shell);
+    const auto& health = shell->config.health;
+    EXPECT_THAT(health.command, ElementsAre("/bin/sh", "-c", "curl -f x || exit 1"));
+    EXPECT_EQ(health.interval_ms, 1501);
+    EXPECT_EQ(health.timeout_ms, 2);
+    EXPECT_EQ(health.start_period_ms, 1);
+    EXPECT_EQ(health.retries, 7u);
+    EXPECT_THAT(read({{"Test", {"CMD", "/probe", "-q"}}})->config.health.command, ElementsAre("/probe", "-q"));
+    for (const json& none : {json{{"Test", {"NONE"}}}, json{{"Test", json::array()}}, json{{"Test", {"CMD"}}}, json{{"Test", {"MAGIC", "x"}}},
+                             json::object()})
+        EXPECT_TRUE(read(none)->config.health.command.empty()) << none;
+    EXPECT_EQ(read({{"Test", {"CMD", "a"}}, {"Interval", -1}}).error().code, Errc::kCorrupt);
+    EXPECT_EQ(read({{"Test", {"CMD", "a"}}, {"Retries", 1ULL << 40}}).error().code, Errc::kCorrupt);
+    EXPECT_EQ(read("curl").error().code, Errc::kCorrupt);
+    Config written;
+    written.health = health;
+    auto again = parse_config(write_config(written, {kDigest}));
+    ASSERT_TRUE(again) << error(again);
+    EXPECT_EQ(again->config.health.command, health.command);
+    EXPECT_EQ(again->config.health.interval_ms, 1501);
+    EXPECT_EQ(again->config.health.retries, 7u);
+}
+
 TEST(OciJson, MissingAndNullFieldsAreEmpty) {
     auto document = config();
     document["config"] = {{"Entrypoint", nullptr}, {"Labels", nullptr}, {"Volumes", nullptr}};

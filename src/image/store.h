@@ -25,12 +25,20 @@
 namespace caisson::image {
 
 // What the image says about running it.
+// HEALTHCHECK of a Dockerfile; docker's own extension of the image configuration. 0: not said.
+struct ImageHealthCheck {
+    std::vector<std::string> command;  // as it is executed; empty: none
+    std::int64_t interval_ms = 0, timeout_ms = 0, start_period_ms = 0;  // at most 24 days
+    std::uint32_t retries = 0;
+};
+
 struct Config {
     std::vector<std::string> entrypoint, cmd, env;
     std::string working_directory, user, stop_signal;
     std::map<std::string, std::string> labels;
     std::vector<std::string> volumes, exposed_ports;
     std::string architecture, os, created;
+    ImageHealthCheck health;
 };
 
 struct Layer {

@@ -257,8 +257,22 @@ def test_health():
     assert health_of("a") is None
 
 
+def test_the_image_s_health_check(tiny):
+    start("--name", "image", tiny, "sleep", "600")
+    start("--name", "other", "--health-cmd", "true", "--health-interval", "500ms", tiny, "sleep", "600")
+    start("--name", "none", "--no-healthcheck", tiny, "sleep", "600")
+    assert inspect("image")["health_check"] == {"command": ["/bin/sh", "-c", "test -f /tmp/healthy"], "interval_ms": 1000,
+                                                "timeout_ms": 30000, "retries": 2, "start_period_ms": 0}
+    until(lambda: health_of("image") == "unhealthy", 15)
+    caisson("exec", "image", "sh", "-c", "> /tmp/healthy").ok()
+    until(lambda: health_of("image") == health_of("other") == "healthy", 15)
+    assert inspect("none")["health_check"] is None and health_of("none") is None
+    both = caisson("create", "--no-healthcheck", "--health-cmd", "true", BASE, "true")
+    assert both.code == 2 and "--no-healthcheck" in both.said
+
+
 def test_health_while_it_starts_and_checks_that_hang():
-    start("--name", "young", "--health-cmd", "false", "--health-interval", "200ms", "--health-retries", "1", "--health-start-period", "3s",
+    start("--name", "young", "--health-cmd", "false", "--health-interval", "200ms", "--health-retries", "1", "--health-start-period", "6s",
           BASE, "sleep", "600")
     start("--name", "hangs", "--health-cmd", "sleep 100 & sleep 100", "--health-interval", "200ms", "--health-timeout", "300ms",
           "--health-retries", "2", BASE, "sleep", "600")
@@ -266,7 +280,7 @@ def test_health_while_it_starts_and_checks_that_hang():
     assert health_of("young") == "starting"
     until(lambda: health_of("young") == "unhealthy", 10)
     record = inspect("young")
-    assert time.time() * 1000 - record["started_ms"] >= 3000
+    assert time.time() * 1000 - record["started_ms"] >= 6000
     assert record["state"] == "running", "a check tells, it ends nothing"
     refused = caisson("create", "--health-interval", "1s", BASE, "true")
     assert refused.code == 2 and "--health-cmd" in refused.said
