@@ -48,6 +48,13 @@ std::vector<CallRule> memory_and_time_calls() {
            std::vector<CallRule>{when("mmap", 2, 0, PROT_EXEC), when("mprotect", 2, 0, PROT_EXEC)};
 }
 
+// What a shim has no honest use for, beside what nobody has.
+std::vector<CallRule> deadly_calls() {
+    return calls({"execve", "execveat", "fork", "vfork", "kill", "tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "socket",
+                  "socketpair", "connect", "bind", "listen", "symlink", "symlinkat", "link", "linkat", "memfd_create", "clone"}) +
+           std::vector<CallRule>{when("mmap", 2, PROT_EXEC, PROT_EXEC), when("mprotect", 2, PROT_EXEC, PROT_EXEC)};
+}
+
 Result<> limit(__rlimit_resource_t resource, rlim_t most) {
     struct rlimit now {};
     if (::getrlimit(resource, &now) != 0) return failure_errno("cannot look at the supervisor's limits");
@@ -77,7 +84,10 @@ jail::Filter shim_calls() {
     auto own = when("pidfd_send_signal", 1, SIGKILL);
     // abort(3), and nobody else.
     auto abort = when("tgkill", 0, static_cast<std::uint64_t>(::getpid()));
-    return jail::allow_list("shim", descriptor_calls() + file_calls() + memory_and_time_calls() + std::vector<CallRule>{own, abort});
+    auto filter = jail::allow_list("shim", descriptor_calls() + file_calls() + memory_and_time_calls() + std::vector<CallRule>{own, abort});
+    std::erase_if(filter.killed, [](const CallRule& rule) { return rule.call == "clone"; });  // here it is never made
+    filter.killed = std::move(filter.killed) + deadly_calls();
+    return filter;
 }
 
 Result<> lock_shim(const std::string& box_directory) {

@@ -3,7 +3,7 @@ import os
 import re
 
 import pytest
-from boxes import BASE, HOME, IS_ROOT, Started, of_role, one_box
+from boxes import BASE, HOME, IS_ROOT, SANITIZED, Started, of_role, one_box
 
 NAMESPACES = ("user", "mnt", "pid", "ipc", "uts", "cgroup", "net")
 
@@ -15,6 +15,7 @@ def box():
         running.id = one_box()
         running.vmm, = of_role("vmm", running.id)
         running.shim, = of_role("shim", running.id)
+        running.launcher, = of_role("launcher", running.id)
         yield running
 
 
@@ -113,6 +114,27 @@ def test_the_supervisor_is_not_root(box):
             assert file.read() == b""
     except PermissionError:
         assert not IS_ROOT, "its memory is closed to everyone but root"
+
+
+@pytest.mark.skipif(SANITIZED, reason="sanitizers make system calls of their own: such builds have no filter")
+def test_the_supervisor_has_locked_itself(box):
+    status = box.shim.status()
+    assert status["Seccomp"] == "2" and status["NoNewPrivs"] == "1" and status["Threads"] == "1", status
+    with open(f"/proc/{box.shim.pid}/limits") as file:
+        limits = {line[:26].strip(): line[26:].split()[:2] for line in file}
+    assert limits["Max core file size"] == ["0", "0"] and int(limits["Max open files"][1]) <= 1024
+
+
+def test_only_the_launcher_can_start_something(box):
+    assert int(parent_of(box.launcher)) == box.shim.pid
+    outer = min(of_role("bwrap", box.id), key=lambda process: process.pid)
+    assert int(parent_of(outer)) == box.launcher.pid
+    status = box.launcher.status()
+    assert "0" not in status["Uid"].split() and int(status["CapEff"], 16) == 0 and status["Threads"] == "1"
+
+
+def parent_of(process):
+    return process.status()["PPid"]
 
 
 def test_started_as_root_the_command_line_works_as_the_service_user(box):

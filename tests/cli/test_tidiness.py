@@ -4,7 +4,8 @@ import signal
 import time
 
 import pytest
-from boxes import BASE, Started, box_ids, caisson, leftovers, of_role, one_box, processes, run, wait_until_gone
+from boxes import (BASE, Started, box_ids, caisson, leftovers, of_role, one_box, processes, run, start, until, until_state,
+                   wait_until_gone)
 
 
 def started(*options):
@@ -36,6 +37,16 @@ def test_kill_9(role, code, says):
         assert ended.code == code and says in ended.said, ended
         wait_until_gone(2 - (time.monotonic() - killed))
     assert caisson("ls", "--all", "--format", "json").json() == []
+
+
+def test_a_supervisor_that_its_filter_kills():
+    """As a forbidden system call does it: the next one to open the home knows it, and nothing is left."""
+    box = start("--name", "filtered", BASE, "sleep", "600")
+    of_role("shim", box)[0].kill(signal.SIGSYS)
+    record = until_state("filtered", "failed", seconds=5)
+    assert "supervisor died" in record["reason"] and record["exit_code"] == 125, record
+    until(lambda: not processes(box), 2)
+    caisson("rm", "filtered").ok()
 
 
 def test_kill_9_of_cli_and_shim_at_once():

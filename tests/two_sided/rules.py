@@ -149,3 +149,17 @@ rule("copy_landlock", "a copy's program sees one directory", ["copy_test"],
      "tests/copy_test --gtest_filter=CopyJailDeathTest.*", r"FAILED.*NothingOutsideIsReached")
 rule("copy_calls", "a copy's program makes few system calls", ["copy_test"],
      "tests/copy_test --gtest_filter=CopyJailDeathTest.*", r"FAILED.*OtherSystemCallsAreItsEnd")
+
+# The supervisor's own lock, and who starts machines for it.
+rule("shim_landlock", "a supervisor reaches its box's directory only", ["shim_test"],
+     "tests/shim_test --gtest_filter=ShimLockDeathTest.*", r"FAILED.*OtherFilesAreNot")
+rule("shim_links", "a supervisor makes no links where its launcher looks", ["shim_test"],
+     "tests/shim_test --gtest_filter=ShimLockDeathTest.*", r"FAILED.*NoLinkStandsWhereTheLauncherLooks")
+rule("shim_filter", "a supervisor starts, signals and connects to nothing", ["shim_test"],
+     "tests/shim_test --gtest_filter=ShimLockDeathTest.*", r"FAILED.*NoOtherProgramOrProcess")
+rule("shim_locked", "a supervisor locks itself before its guest says anything", PROGRAM,
+     "vm cli/test_isolation.py -k test_the_supervisor_has_locked_itself", r"'0' == '2'|Seccomp")
+rule("launcher_no_parameters", "a launcher takes verbs without parameters", ["shim_test"],
+     "tests/shim_test --gtest_filter=LauncherTest.*", r"FAILED.*AVerbHasNoParameters")
+rule("launcher_own_file", "a launcher starts a box's own disk only", ["shim_test"],
+     "tests/shim_test --gtest_filter=LauncherTest.*", r"FAILED.*ALinkIsNoDisk")
