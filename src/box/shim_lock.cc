@@ -69,8 +69,9 @@ Result<> limit(__rlimit_resource_t resource, rlim_t most) {
 os::Landlock shim_files(const std::string& box_directory) {
     using namespace os::landlock;
     os::Landlock landlock;
-    landlock.rules = {{box_directory, -1,
-                       kReadFile | kWriteFile | kTruncate | kReadDirectory | kRemoveFile | kRemoveDirectory | kMakeFile}};
+    if (!box_directory.empty())
+        landlock.rules = {{box_directory, -1,
+                           kReadFile | kWriteFile | kTruncate | kReadDirectory | kRemoveFile | kRemoveDirectory | kMakeFile}};
 #ifndef CAISSON_SHIM_FILTER
     landlock.rules.push_back({"/proc", -1, kReadFile | kReadDirectory});  // sanitizers look at their own process
 #endif

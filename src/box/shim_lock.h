@@ -13,6 +13,7 @@ namespace caisson::box {
 // Opens: reading, writing, making and removing regular files and directories in the box's directory; no other file, no
 // TCP, no abstract socket of others. It can make no symbolic links, sockets and devices there, and link or rename
 // nothing from elsewhere: what the launcher finds under a name in that directory was made there.
+// An empty name: no file at all (see listener.h).
 os::Landlock shim_files(const std::string& box_directory);
 
 // Opens what an event loop over descriptors that are there, its logs and SQLite call. Not among them: starting or tracing

@@ -1,4 +1,5 @@
-// caisson-shim: started by libcaisson only, see shim.h; and by itself as the launcher, see launcher.h.
+// caisson-shim: started by libcaisson only, see shim.h; and by itself as launcher.h and
+// listener.h say.
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -9,6 +10,7 @@
 #include <string_view>
 
 #include "box/launcher.h"
+#include "box/listener.h"
 #include "box/shim.h"
 
 int main(int count, char** words) {
@@ -20,6 +22,8 @@ int main(int count, char** words) {
         std::fprintf(stderr, "caisson-shim is started by caisson itself; see: caisson --help\n");
         return 2;
     }
+    if (count > 1 && std::string_view(words[0]) == caisson::box::kListenerName)
+        return caisson::box::serve_as_listener(caisson::os::Fd(caisson::box::kShimClientFd), words[1]);
     ::fcntl(caisson::box::kShimKvmFd, F_SETFD, FD_CLOEXEC);   // absent under software emulation
     if (count > 0 && std::string_view(words[0]) == caisson::box::kLauncherName)
         return caisson::box::serve_as_launcher(caisson::os::Fd(caisson::box::kShimClientFd));

@@ -1,9 +1,10 @@
 """What the host shows of a running box's processes: identity, privileges, namespaces, mounts, descriptors."""
 import os
 import re
+import signal
 
 import pytest
-from boxes import BASE, HOME, IS_ROOT, SANITIZED, Started, of_role, one_box
+from boxes import BASE, HOME, IS_ROOT, SANITIZED, Started, of_role, one_box, until
 
 NAMESPACES = ("user", "mnt", "pid", "ipc", "uts", "cgroup", "net")
 
@@ -123,6 +124,16 @@ def test_the_supervisor_has_locked_itself(box):
     with open(f"/proc/{box.shim.pid}/limits") as file:
         limits = {line[:26].strip(): line[26:].split()[:2] for line in file}
     assert limits["Max core file size"] == ["0", "0"] and int(limits["Max open files"][1]) <= 1024
+
+
+@pytest.mark.skipif(SANITIZED, reason="sanitizers make system calls of their own: such builds have no filter")
+def test_what_listens_to_a_template_s_machine_has_locked_itself(box):
+    # A shape that no other test has; it is not made to the end.
+    with Started("run", "--rm", "--memory", "260m", "--cpus", "4", BASE, "true") as building:
+        listener = until(lambda: next(iter(of_role("listener")), None), 20)
+        status = until(lambda: (found := listener.status()).get("Seccomp") == "2" and found, 5, listener.status)
+        assert status["NoNewPrivs"] == "1"
+        building.process.send_signal(signal.SIGKILL)
 
 
 def test_only_the_launcher_can_start_something(box):
