@@ -30,8 +30,8 @@ def rows(query):
 
 
 def of_box(process, box):
-    """Whether a VMM or its jail belongs to the box."""
-    return f"/boxes/{box}/disk.qcow2".encode() in process.mounts or any(f"/boxes/{box}/".encode() in word for word in process.arguments)
+    """Whether a VMM, its jail or its launcher belongs to the box."""
+    return f"/boxes/{box}/disk.qcow2".encode() in process.mounts or any(f"/boxes/{box}".encode() in word for word in process.arguments)
 
 
 def troubles():
@@ -48,7 +48,7 @@ def troubles():
     found += [f"directory {box} without a record" for box in directories - boxes.keys()]
     here = processes()
     supervisors = {process.pid: process for process in here if process.role == "shim"}
-    machines = [process for process in here if process.role in ("vmm", "bwrap", "")]
+    machines = [process for process in here if process.role in ("launcher", "vmm", "bwrap", "")]
     found += [f"still busy: {process}" for process in here if process.role in ("cli", "fetch", "unpack")]
     for box, (_, state, owner, reason, outcome, _) in boxes.items():
         own = [process for process in machines if of_box(process, box)]

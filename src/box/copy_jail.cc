@@ -3,7 +3,6 @@
 #include <linux/audit.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
-#include <linux/landlock.h>
 #include <linux/seccomp.h>
 #include <stddef.h>
 #include <sys/prctl.h>
@@ -13,7 +12,7 @@
 #include <cerrno>
 #include <vector>
 
-#include "os/fd.h"
+#include "os/landlock.h"
 
 namespace caisson::box {
 
@@ -21,29 +20,16 @@ using base::failure_errno;
 
 namespace {
 
-// ---- Landlock: https://docs.kernel.org/userspace-api/landlock.html. Newer rights than the build's headers have.
-constexpr std::uint64_t kRefer = 1ULL << 13;     // from version 2 on
-constexpr std::uint64_t kTruncate = 1ULL << 14;  // from version 3 on
-constexpr std::uint64_t kVersion1 = (1ULL << 13) - 1;
+// ---- files
 
 Result<> restrict_files(CopyKind kind, int directory) {
-    const long version = ::syscall(SYS_landlock_create_ruleset, nullptr, 0, LANDLOCK_CREATE_RULESET_VERSION);
-    // Version 1 forbids hard links from one directory into another; without Landlock, or with that, the rest has to do.
-    if (version < 2) return {};
-    landlock_ruleset_attr handled{};
-    handled.handled_access_fs = kVersion1 | kRefer | (version >= 3 ? kTruncate : 0);
-    os::Fd rules(static_cast<int>(::syscall(SYS_landlock_create_ruleset, &handled, sizeof handled.handled_access_fs, 0)));
-    if (!rules) return failure_errno("cannot restrict the copy's files");
-    landlock_path_beneath_attr allowed{};
-    allowed.parent_fd = directory;
-    allowed.allowed_access = LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR;
+    namespace right = os::landlock;
+    std::uint64_t rights = right::kReadFile | right::kReadDirectory;
     if (kind != CopyKind::kPack)
-        allowed.allowed_access = LANDLOCK_ACCESS_FS_READ_DIR | LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_REMOVE_FILE |
-                                 LANDLOCK_ACCESS_FS_MAKE_REG | LANDLOCK_ACCESS_FS_MAKE_DIR | LANDLOCK_ACCESS_FS_MAKE_SYM |
-                                 LANDLOCK_ACCESS_FS_MAKE_FIFO | kRefer | (version >= 3 ? kTruncate : 0);
-    if (::syscall(SYS_landlock_add_rule, rules.get(), LANDLOCK_RULE_PATH_BENEATH, &allowed, 0) != 0 ||
-        ::syscall(SYS_landlock_restrict_self, rules.get(), 0) != 0)
-        return failure_errno("cannot restrict the copy's files");
+        rights = right::kReadDirectory | right::kWriteFile | right::kTruncate | right::kRemoveFile | right::kMakeFile |
+                 right::kMakeDirectory | right::kMakeLink | right::kMakePipe | right::kRefer;
+    // Where the kernel has no Landlock the rest has to do.
+    CAISSON_TRY_CTX(os::restrict_self({.rules = {{"", directory, rights}}}), "restricting the copy's files");
     return {};
 }
 

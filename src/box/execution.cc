@@ -58,7 +58,9 @@ BoxState::~BoxState() {
     if (!shim) return;
     // Closing the socket ends the box; the shim removes it. Should the shim have been killed, we do.
     shim->close();
-    if (owner && !ended) clean_after_shim("the box's owner let it go");
+    // Nor can it remove the last of the box if its launcher was killed.
+    const bool left = auto_remove && os::exists(runtime->home.box(id));
+    if (owner && (!ended || left)) clean_after_shim("the box's owner let it go");
 }
 
 Result<> BoxState::make_order_pipe() {

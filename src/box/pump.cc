@@ -257,7 +257,8 @@ class Pump {
     }
 
     Result<> delivered(Output& output, std::size_t bytes) {
-        if (auto grant = output.window.consume(bytes); grant > 0 && !ended_)
+        // Behind the end of the stream credit would be a breach of the protocol.
+        if (auto grant = output.window.consume(bytes); grant > 0 && !ended_ && !output.reader_gone)
             wire::append_credit(connection_.out(), output.stream, grant);
         return {};
     }

@@ -3,6 +3,7 @@
 #include <poll.h>
 
 #include "box/convert.h"
+#include "box/listener.h"
 #include "box/supervisor.h"
 #include "os/file.h"
 #include "vmm/template.h"
@@ -46,6 +47,7 @@ void build(os::Fd client, const wire::BuildTemplate& request) {
     build.image = request.image();
     build.assets = from_message(request.assets());
     build.deadline = std::chrono::seconds(request.deadline_ms() / 1000);
+    build.listen = listen_in_own_process;
     auto built = vmm::build_template(build, client.get());
     wire::FromShim answer;
     if (built) {

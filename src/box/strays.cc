@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/text.h"
+#include "box/launcher.h"
 #include "jail/jail.h"
 #include "os/file.h"
 
@@ -29,6 +30,12 @@ bool is_unfinished_jail(const std::string& process, const std::string& below) {
     if (!bwrap || length <= 0 || std::string_view(program, static_cast<std::size_t>(length)) != *bwrap) return false;
     auto command = os::read_file(process + "/cmdline", 1 << 20);
     return command && command->find(below) != std::string::npos;
+}
+
+// Told by its arguments; nobody else has a reason to be called like that.
+bool is_launcher(const std::string& process, const std::string& box_directory) {
+    auto command = os::read_file(process + "/cmdline", 1 << 14);
+    return command && *command == kLauncherName + std::string(1, '\0') + box_directory + '\0';
 }
 
 }  // namespace
@@ -58,7 +65,9 @@ int kill_strays(const std::string& box_directory) {
         if (!pidfd || !is_ours(process)) continue;
         auto mounts = os::read_file(process + "/mountinfo", 1 << 20);
         // "<dir>/" so that one box's name cannot be the beginning of another's.
-        if (!(mounts && shows_overlay(*mounts, box_directory)) && !is_unfinished_jail(process, box_directory + "/")) continue;
+        if (!(mounts && shows_overlay(*mounts, box_directory)) && !is_unfinished_jail(process, box_directory + "/") &&
+            !is_launcher(process, box_directory))
+            continue;
         ::syscall(SYS_pidfd_send_signal, pidfd.get(), SIGKILL, nullptr, 0);
         ++found;
     }

@@ -6,8 +6,8 @@
 
 namespace caisson::box {
 
-// SIGKILL to every process of this user that has the box's overlay among its mounts, and to every bubblewrap that was
-// cut short while it made the box's jail; not to the caller. Returns how many were found. Source: proc(5).
+// SIGKILL to every process of this user that has the box's overlay among its mounts, to every bubblewrap that was cut
+// short while it made the box's jail, and to the box's launcher; not to the caller. Returns how many were found. Source: proc(5).
 int kill_strays(const std::string& box_directory);
 
 // Is the overlay of the box in `box_directory` in this /proc/PID/mountinfo, also after it was deleted?

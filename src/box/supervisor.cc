@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/file.h>
+#include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
@@ -12,11 +13,10 @@
 #include "box/convert.h"
 #include "box/limits.h"
 #include "box/owner.h"
-#include "box/strays.h"
+#include "box/shim_lock.h"
 #include "os/file.h"
 #include "os/host.h"
 #include "vmm/qcow2.h"
-#include "vmm/template.h"
 #include "wire/control.h"
 
 namespace caisson::box {
@@ -81,10 +81,11 @@ std::uint32_t Supervisor::mark() const {
 Result<bool> Supervisor::run() {
     auto begun = prepare();
     if (!begun) give_up(begun.error());
-    while (!finished_) {
+    while (!finished_ && !lost_) {
         CAISSON_TRY(loop_.step(milliseconds(-1)));
         sweep_clients();
     }
+    if (lost_) return failure(Errc::kInternal, "the box's launcher died while it started the machine");
     return restart_;
 }
 
@@ -102,6 +103,7 @@ Result<> Supervisor::prepare() {
     command.stdin_open = launch_.spec().exec().stdin_open();
     command.terminal = launch_.spec().exec().terminal();
     command.timeout_ms = launch_.spec().timeout_ms();
+    CAISSON_TRY(start_launcher());
     CAISSON_TRY(listen());
     signals_ = CAISSON_TRY(os::make_signal_fd({SIGTERM, SIGINT, SIGHUP}));
     if (standing_.delay.count() > 0) {
@@ -120,63 +122,113 @@ Result<> Supervisor::prepare() {
     }
     if (standing_.listener)
         CAISSON_TRY(loop_.watch(standing_.listener.get(), EPOLLIN, [this](std::uint32_t) { on_listener(); }));
+    return lock();
+}
+
+Result<> Supervisor::start_launcher() {
+    if (!standing_.launcher) {
+        standing_.launcher = CAISSON_TRY(Launcher::start(launch_, kShimKvmFd));
+        if (launch_.shape().kvm()) ::close(kShimKvmFd);
+    }
+    return loop_.watch(standing_.launcher->socket(), EPOLLIN, [this](std::uint32_t) { on_launcher(); });
+}
+
+// Everything that later lives need as well is open by now, and nothing of a guest has been read.
+Result<> Supervisor::lock() {
+    if (standing_.locked) return {};
+    CAISSON_TRY_CTX(lock_shim(launch_.box_directory()), "locking the box's supervisor");
+    standing_.locked = true;
     return {};
 }
 
 Result<> Supervisor::start() {
     std::fprintf(stderr, "caisson-shim: %s\n", launch_.engine().c_str());
-    CAISSON_TRY(start_machine());
-    timings_.set_vmm_started(mark());
+    CAISSON_TRY(vmm::check_overlay(launch_.overlay_path(), launch_.spec().disk_bytes()));
+    if (!standing_.launcher) return failure(Errc::kInternal, "the box's launcher is gone");
+    CAISSON_TRY(standing_.launcher->ask(LauncherVerb::kStart));
+    vm_.asked = true;
     phase_ = Phase::kStarting;
-    agent_ = std::make_unique<wire::Connection>(vm_.agent.get());
-    CAISSON_TRY(vmm::greet(*agent_));
-    CAISSON_TRY(loop_.watch(vm_.console.get(), EPOLLIN, [this](std::uint32_t) { on_console(); }));
-    CAISSON_TRY(loop_.watch(vm_.agent.get(), EPOLLIN, [this](std::uint32_t) { guard_guest(on_agent()); }));
-    CAISSON_TRY(loop_.watch(vm_.qmp.get(), EPOLLIN, [this](std::uint32_t) { guard_guest(on_qmp()); }));
-    CAISSON_TRY(loop_.watch(vm_.process.pidfd().get(), EPOLLIN, [this](std::uint32_t) { on_vmm_exit(); }));
-    CAISSON_TRY(flush_agent());
     start_timer_ = loop_.after(milliseconds(launch_.start_deadline_ms()), [this] {
         Error error;
         error.code = Errc::kGuest;
         error.message = "the guest did not answer within " + std::to_string(launch_.start_deadline_ms() / 1000) + " s";
         fail(explain(std::move(error), false), true);
     });
+    return record_owner();
+}
 
-    // While the machine comes up: who supervises this box now.
+// While the machine comes up: who supervises this box now.
+Result<> Supervisor::record_owner() {
     if (launch_.without_command()) return {};
     if (!standing_.database) standing_.database = CAISSON_TRY(store::Database::open(launch_.database()));
-    return standing_.database->set_box_owner(launch_.box_id(), CAISSON_TRY(this_process()), launch_.engine());
+    if (!standing_.identity) standing_.identity = CAISSON_TRY(this_process());
+    return standing_.database->set_box_owner(launch_.box_id(), *standing_.identity, launch_.engine());
 }
 
-// The life could not begin. What there is of it ends here, without the events of a machine that was watched.
-void Supervisor::give_up(const Error& error) {
-    fail(error, false);
-    if (finished_) return;
-    vm_.init = jail::Init();
-    vm_.process = os::Process();
-    kill_strays(launch_.box_directory());
-    finish();
-}
+// The life could not begin. A machine that was asked for comes and goes as in any other end.
+void Supervisor::give_up(const Error& error) { fail(error, false); }
 
-Result<> Supervisor::start_machine() {
-    vmm::MachinePlan plan;
-    plan.start = launch_.template_directory().empty() ? vmm::MachinePlan::Start::kCold
-                                                      : vmm::MachinePlan::Start::kRestore;
-    plan.shape = shape_from(launch_.shape());
-    plan.accelerator = accelerator_from(launch_.shape());
-    plan.tsc_khz = launch_.shape().tsc_khz();
-    plan.kvm_source_fd = kShimKvmFd;
-    plan.template_directory = launch_.template_directory();
-    plan.disk = vmm::Disk{launch_.overlay_path(), launch_.base_disk_path(), launch_.spec().disk_bytes()};
-    CAISSON_TRY(vmm::check_overlay(launch_.overlay_path(), launch_.spec().disk_bytes()));
-    auto assets = from_message(launch_.assets());
-    if (plan.start == vmm::MachinePlan::Start::kCold) {
-        plan.template_directory = launch_.box_directory() + "/boot";
-        CAISSON_TRY(os::make_directories(plan.template_directory, 0700));
-        CAISSON_TRY(vmm::write_initramfs(assets, plan.template_directory));
+// ---- its launcher ----
+
+void Supervisor::on_launcher() {
+    while (!finished_ && standing_.launcher) {
+        auto news = standing_.launcher->next();
+        if (!news) return on_launcher_gone();
+        if (!*news) return;
+        hear(std::move(**news));
     }
-    vm_ = CAISSON_TRY(vmm::start_vm(plan, assets));
-    return {};
+}
+
+void Supervisor::hear(LauncherNews news) {
+    using Kind = LauncherNews::Kind;
+    switch (news.kind) {
+        case Kind::kStarted: return on_machine_started(news);
+        case Kind::kJailed: vm_.init = std::move(news.descriptors[0]); return;
+        case Kind::kFailed:
+            vm_.asked = false;
+            return fail(news.error, false);
+        case Kind::kExited: return on_vmm_exit(news.signalled, news.number);
+        case Kind::kGone:
+            vm_.gone = phase_ == Phase::kGone && standing_.launcher->at_rest();
+            return check_gone();
+    }
+}
+
+void Supervisor::on_machine_started(LauncherNews& news) {
+    if (phase_ != Phase::kStarting) return;  // it is not wanted any more, and is being ended
+    vm_.pid = news.number;
+    vm_.running = true;
+    vm_.qmp = std::move(news.descriptors[0]);
+    vm_.agent = std::move(news.descriptors[1]);
+    vm_.console = std::move(news.descriptors[2]);
+    timings_.set_vmm_started(mark());
+    if (auto watched = watch_machine(); !watched) fail(watched.error(), false);
+}
+
+Result<> Supervisor::watch_machine() {
+    agent_ = std::make_unique<wire::Connection>(vm_.agent.get());
+    CAISSON_TRY(vmm::greet(*agent_));
+    agent_->out().insert(agent_->out().end(), early_input_.begin(), early_input_.end());
+    early_input_ = base::Bytes();
+    CAISSON_TRY(loop_.watch(vm_.console.get(), EPOLLIN, [this](std::uint32_t) { on_console(); }));
+    CAISSON_TRY(loop_.watch(vm_.agent.get(), EPOLLIN, [this](std::uint32_t) { guard_guest(on_agent()); }));
+    CAISSON_TRY(loop_.watch(vm_.qmp.get(), EPOLLIN, [this](std::uint32_t) { guard_guest(on_qmp()); }));
+    return flush_agent();
+}
+
+// Its machine dies with it, unless somebody has taken that over: so it is killed once more. No further life can begin.
+void Supervisor::on_launcher_gone() {
+    loop_.unwatch(standing_.launcher->socket());
+    static_cast<void>(standing_.launcher->process().send_signal(SIGKILL));
+    auto status = standing_.launcher->process().wait();
+    standing_.launcher.reset();
+    no_restart_ = true;
+    Error error;
+    error.code = Errc::kInternal;
+    error.message = "the process that runs the box's virtual machine died";
+    if (status && status->signalled) error.message += " (killed by signal " + std::to_string(status->code) + ")";
+    if (phase_ == Phase::kGone) return kill_vmm_without_launcher();
+    fail(error, false);
 }
 
 // The command runs, or the box is one without.
@@ -260,7 +312,7 @@ void Supervisor::end(wire::Ended::Kind kind, int code, std::string reason) {
     ended_.set_reason(std::move(reason));
     const bool forced = kind == wire::Ended::TIMED_OUT || stop_asked_;
     // Before it was told to start the command it has nothing to write back, and may not answer yet.
-    bool guest_alive = kind != wire::Ended::FAILED && vm_.process.running() && command_sent_;
+    bool guest_alive = kind != wire::Ended::FAILED && vm_.running && command_sent_;
     if (!launch_.spec().auto_remove() && guest_alive && !agent_closed_)
         return sync_guest(forced ? kForcedSyncGrace : kSyncGrace);
     kill_vmm();
@@ -314,34 +366,47 @@ void Supervisor::sync_guest(milliseconds grace) {
 void Supervisor::kill_vmm() {
     if (phase_ == Phase::kGone) return;
     phase_ = Phase::kGone;
-    vm_.init.kill();
-    // There may be none: the machine could not be started, or it is not time yet.
-    if (!vm_.process.running() && !vmm_exited_) {
-        vmm_exited_ = true;
-        kill_strays(launch_.box_directory());
-    } else {
-        static_cast<void>(vm_.process.send_signal(SIGKILL));
-    }
-    if (vm_.init.known())
-        static_cast<void>(loop_.watch(vm_.init.pidfd().get(), EPOLLIN, [this](std::uint32_t) {
-            loop_.unwatch(vm_.init.pidfd().get());
-            check_gone();
-        }));
-    remove_what_the_vmm_does_not_need();
     loop_.after(kVmmExitGrace, [this] { finish(); });
+    // There may be none: the machine could not be started, or it is not time yet. Then this is answered at once.
+    if (!standing_.launcher || !standing_.launcher->ask(LauncherVerb::kEnd)) kill_vmm_without_launcher();
+    remove_what_the_vmm_does_not_need();
     check_gone();
 }
 
+// With its launcher it has lost what would end it, should it not die by itself.
+void Supervisor::kill_vmm_without_launcher() {
+    vm_.gone = !vm_.asked;
+    lost_ = vm_.asked && !vm_.init;
+    if (lost_) return loop_.stop();
+    if (!vm_.init) return check_gone();
+    if (::syscall(SYS_pidfd_send_signal, vm_.init.get(), SIGKILL, nullptr, 0) != 0 && errno != ESRCH)
+        note(base::failure_errno("cannot kill the virtual machine"));
+    note(loop_.watch(vm_.init.get(), EPOLLIN, [this](std::uint32_t) {
+        loop_.unwatch(vm_.init.get());
+        vm_.gone = true;
+        check_gone();
+    }));
+}
+
 void Supervisor::remove_what_the_vmm_does_not_need() {
-    if (launch_.spec().auto_remove() && !launch_.without_command())
-        static_cast<void>(os::remove_tree(launch_.box_directory()));
+    if (launch_.spec().auto_remove() && !launch_.without_command()) note(os::empty_directory(launch_.box_directory()));
+}
+
+// The directory itself is the launcher's to remove: it lies where the locked shim can change nothing.
+Result<> Supervisor::remove_directory() {
+    for (int attempt = 0; os::exists(launch_.box_directory()); ++attempt) {
+        // Somebody may have put something into it behind our back.
+        constexpr int kTries = 8;
+        if (attempt == kTries) return failure(Errc::kInUse, "cannot remove " + launch_.box_directory());
+        if (!standing_.launcher) return os::remove_tree(launch_.box_directory());
+        CAISSON_TRY(os::empty_directory(launch_.box_directory()));
+        CAISSON_TRY(standing_.launcher->end(kVmmExitGrace));
+    }
+    return {};
 }
 
 void Supervisor::check_gone() {
-    if (phase_ != Phase::kGone || !vmm_exited_ || !vm_.init.gone()) return;
-    // bwrap was killed before it could say what it had started: that is found by the box's files it was given.
-    if (!vm_.init.known()) kill_strays(launch_.box_directory());
-    finish();
+    if (phase_ == Phase::kGone && vm_.gone) finish();
 }
 
 // Everything of this life is gone: record it, tell the clients.
@@ -398,7 +463,7 @@ void Supervisor::record_end() {
         ++standing_.restarts;
     } else if (launch_.spec().auto_remove() || (launch_.fresh() && error_)) {
         // Again: the VMM may have been writing while the first sweep ran.
-        auto removed = os::remove_tree(launch_.box_directory());
+        auto removed = remove_directory();
         recorded = removed ? database.remove_box(launch_.box_id()) : std::move(removed);
     } else {
         const bool failed = ended_.kind() == wire::Ended::FAILED;
@@ -487,10 +552,8 @@ void Supervisor::on_console() {
     }
 }
 
-void Supervisor::on_vmm_exit() {
-    loop_.unwatch(vm_.process.pidfd().get());
-    vmm_exited_ = true;
-    auto status = vm_.process.wait();
+void Supervisor::on_vmm_exit(bool signalled, int code) {
+    vm_.running = false;
     if (phase_ < Phase::kEnding) {
         // What the guest said before it went is still in the socket; the command's own end may be in there.
         guard_guest(on_agent());
@@ -500,11 +563,10 @@ void Supervisor::on_vmm_exit() {
         Error error;
         error.code = Errc::kGuest;
         if (!shutdown_reason_.empty()) error.message = "the guest stopped by itself (" + shutdown_reason_ + ")";
-        else if (status && status->signalled)
-            error.message = "the virtual machine was killed by signal " + std::to_string(status->code);
+        else if (signalled) error.message = "the virtual machine was killed by signal " + std::to_string(code);
         else error.message = "the virtual machine ended unexpectedly";
         // Somebody who kills a machine says nothing about the template that it came from. (bubblewrap tells by 128+N.)
-        const bool killed = status && (status->signalled || status->code == 128 + SIGKILL);
+        const bool killed = signalled || code == 128 + SIGKILL;
         fail(explain(std::move(error), true), phase_ == Phase::kStarting && !killed);
     }
     if (phase_ == Phase::kSyncing) kill_vmm();

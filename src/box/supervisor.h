@@ -12,6 +12,7 @@
 #include <optional>
 #include <string>
 
+#include "box/launcher.h"
 #include "box/live_execution.h"
 #include "box/shim.h"
 #include "os/loop.h"
@@ -37,13 +38,26 @@ struct Client {
 // How a life or an execution ended, as records keep it.
 store::EndRecord end_record(wire::Ended::Kind kind, int code, const std::string& reason);
 
-// What outlives a life of the box.
+// What outlives a life of the box. The first one makes all of it; then the shim locks itself.
 struct Standing {
+    std::optional<Launcher> launcher;  // none: it is yet to be started, or it died
+    bool locked = false;
+    std::optional<store::ProcessIdentity> identity;
     os::Fd listener;    // in the box's directory, see shim.h
     std::optional<store::Database> database;
     std::optional<LogWriter> output_log, console_log;
     std::uint32_t restarts = 0;
     std::chrono::milliseconds delay{0};  // before the next life
+};
+
+// The machine of one life, as its launcher tells of it.
+struct Machine {
+    pid_t pid = 0;          // for people
+    os::Fd qmp, agent, console;
+    os::Fd init;            // pidfd of the jail's first process
+    bool asked = false;     // for its start
+    bool running = false;
+    bool gone = false;      // with everything in its jail
 };
 
 // Lives on the only thread of its process. The phase only moves forward.
@@ -54,7 +68,8 @@ class Supervisor {
     ~Supervisor();
 
     // Returns when everything of this life is gone, whether it ever began or not; the box's directory and record are
-    // dealt with. true: the box is to be started again, with next_launch(). Errors are the event loop's own.
+    // dealt with. true: the box is to be started again, with next_launch(). An error leaves the record to the next process
+    // that opens the home, which finds whatever is left of the box and ends it.
     Result<bool> run();
     wire::Launch next_launch() const;
 
@@ -64,8 +79,10 @@ class Supervisor {
     // ---- the box's life (supervisor.cc) ----
     std::uint32_t mark() const;
     Result<> prepare();
+    Result<> start_launcher();
     Result<> start();
-    Result<> start_machine();
+    Result<> record_owner();
+    Result<> lock();
     void give_up(const Error& error);
     void begin_running();
     void guest_failed(const Error& error);
@@ -78,6 +95,8 @@ class Supervisor {
     void kill_command(const std::string& reason);
     void sync_guest(std::chrono::milliseconds grace);
     void kill_vmm();
+    void kill_vmm_without_launcher();
+    Result<> remove_directory();
     void remove_what_the_vmm_does_not_need();
     void check_gone();
     void finish();
@@ -90,7 +109,12 @@ class Supervisor {
     void stop_listening_to_agent();
     void on_agent_closed();
     void on_console();
-    void on_vmm_exit();
+    void on_launcher();
+    void hear(LauncherNews news);
+    void on_machine_started(LauncherNews& news);
+    Result<> watch_machine();
+    void on_launcher_gone();
+    void on_vmm_exit(bool signalled, int code);
     Result<> on_qmp();
     void on_machine_stopped();
     void on_machine_resumed();
@@ -163,8 +187,9 @@ class Supervisor {
     std::chrono::steady_clock::time_point started_;
     std::list<Client> clients_;
     std::uint64_t next_client_ = 1;
-    vmm::Vm vm_;
+    Machine vm_;
     std::unique_ptr<wire::Connection> agent_;
+    base::Bytes early_input_;  // frames that clients sent to the command before there was an agent to send them to
     os::Fd signals_;
     os::Fd host_clock_;
     vmm::QmpParser qmp_;
@@ -206,7 +231,7 @@ class Supervisor {
     bool disk_full_ = false;
     bool paused_ = false;
     bool agent_closed_ = false;
-    bool vmm_exited_ = false;
+    bool lost_ = false;  // the launcher died before it said what there is to kill
     bool finished_ = false;
     bool restart_ = false;
 };

@@ -192,14 +192,15 @@ Result<> Supervisor::stream_from_client(Client& client, const wire::FrameView& f
     auto* attachment = execution->attachment_of(client);
     if (attachment == nullptr) return failure(Errc::kProtocol, "the client wrote to a stream that is not its own");
     CAISSON_TRY_CTX(execution->rules.from_client(attachment->streams, frame), "the client");
-    if (agent_closed_ || !agent_) return {};
+    if (agent_closed_ || (!agent_ && phase_ != Phase::kStarting)) return {};
+    auto& out = agent_ ? agent_->out() : early_input_;
     const auto channel = wire::channel_of(frame.stream);
     if (channel == wire::Channel::kStdin) {
-        wire::append_frame(agent_->out(), frame.stream, frame.type, frame.payload);
+        wire::append_frame(out, frame.stream, frame.type, frame.payload);
     } else if (frame.type == wire::FrameType::kEof && attachment->starter && !execution->detached &&
                !(number == kMainExecution && launch_.detached())) {
         // Whoever started it reads no more: it learns that as from a pipe of its own.
-        wire::append_frame(agent_->out(), frame.stream, frame.type, frame.payload);
+        wire::append_frame(out, frame.stream, frame.type, frame.payload);
     } else {
         regrant(*execution, channel);
     }
@@ -415,7 +416,7 @@ void Supervisor::resume(Client* client) {
 void Supervisor::status(Client& client) {
     wire::FromShim message;
     auto* status = message.mutable_status();
-    status->set_vmm_pid(vm_.process.pid());
+    status->set_vmm_pid(vm_.pid);
     for (const auto& [number, execution] : executions_) {
         if (number == kMainExecution) {
             status->set_command_pid(execution->pid);

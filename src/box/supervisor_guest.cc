@@ -180,7 +180,6 @@ Result<> Supervisor::on_hello(const wire::Hello& hello) {
                                             std::to_string(wire::kVersionMajor));
     phase_ = Phase::kConfiguring;
     timings_.set_agent_answered(mark());
-    vm_.init.learn();  // before the guest gets anything that may be hostile
     if (launch_.spec().disk_bytes() != vmm::kDefaultDiskBytes)
         CAISSON_TRY(os::write_all(vm_.qmp.get(), vmm::qmp_block_resize("d0", launch_.spec().disk_bytes())));
     wire::ToAgent configure;

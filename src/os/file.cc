@@ -236,6 +236,15 @@ Result<> remove_tree(const std::string& path) {
     return {};
 }
 
+Result<> empty_directory(const std::string& path) {
+    auto fd = open_file(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+    if (!fd && fd.error().sys_errno == ENOENT) return {};
+    auto directory = CAISSON_TRY(std::move(fd));
+    struct stat info {};
+    if (::fstat(directory.get(), &info) != 0) return failure_errno("cannot look at " + path);
+    return TreeRemover(std::move(directory), path, info.st_dev).run();
+}
+
 Result<std::vector<std::string>> list_directory(const std::string& path) {
     std::unique_ptr<DIR, DirCloser> dir(::opendir(path.c_str()));
     if (!dir) return failure_errno("cannot read directory " + path);

@@ -34,6 +34,8 @@ Result<> make_directories(const std::string& path, unsigned mode = 0700);
 // rm -rf, never following links, never leaving the file system that `path` is on; a missing path is fine. However deep
 // it is; a removal cut short may leave directories moved up to the top.
 Result<> remove_tree(const std::string& path);
+// The same with everything in the directory, but not itself.
+Result<> empty_directory(const std::string& path);
 Result<std::vector<std::string>> list_directory(const std::string& path);
 // Bytes allocated on disk below `path` (st_blocks), hard links counted once per name.
 Result<std::uint64_t> disk_usage(const std::string& path);

@@ -342,7 +342,8 @@ Result<Database> Database::open(const std::string& path) {
     sqlite3_db_config(connection->handle, SQLITE_DBCONFIG_DEFENSIVE, 1, nullptr);
     sqlite3_db_config(connection->handle, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, nullptr);
     CAISSON_TRY(connection->use_wal("opening the database " + path));
-    CAISSON_TRY(connection->execute("PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;", "opening the database " + path));
+    // No temporary file: a supervisor that has locked itself could make none.
+    CAISSON_TRY(connection->execute("PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA temp_store=MEMORY;", "opening the database " + path));
     const auto give_up = std::chrono::steady_clock::now() + kMigrationPatience;
     for (;;) {
         auto version = CAISSON_TRY(connection->version());

@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "os/fd.h"
 #include "vmm/accelerator.h"
 #include "vmm/assets.h"
 #include "vmm/shape.h"
@@ -66,6 +67,21 @@ inline constexpr std::size_t kTemplatesKept = 12;
 // Removes one template; running boxes keep their mapping of its memory.
 Result<> remove_template(const std::string& templates, const std::string& key);
 
+// What listens to a machine that is being made into a template, apart from what makes files of it: no more than these
+// descriptors and this request. The sockets are non-blocking.
+struct Listening {
+    bool only_answer = false;        // a first word is all that is waited for; else the machine is to be frozen
+    bool prepare = false;            // it has a root disk
+    std::uint64_t disk_bytes = 0;
+    std::vector<std::string> warm;
+    std::chrono::seconds deadline{120};
+    os::Fd qmp, agent, console;
+    os::Fd exited;                   // pidfd of the machine
+    int owner_gone_fd = -1;          // see build_template()
+};
+struct BuildFailure;
+using Listen = std::function<tl::expected<void, BuildFailure>(Listening)>;
+
 struct BuildRequest {
     std::string templates;
     std::string key;
@@ -79,6 +95,7 @@ struct BuildRequest {
     std::string image;
     Assets assets;
     std::chrono::seconds deadline{120};  // from the machine's start to its freeze, and for what is done afterwards
+    Listen listen;                       // empty: listen_to_machine() in this process
 };
 // Why there is no template.
 struct BuildFailure {
@@ -88,6 +105,8 @@ struct BuildFailure {
     // a second one, which was not given the image at all, did the same.
     bool no_answer = false;
 };
+// Blocks until the machine is frozen, has answered or has failed. Opens no file.
+tl::expected<void, BuildFailure> listen_to_machine(Listening listening);
 // Boots and freezes a machine; blocks. Safe against others building the same one: the second waits for the first.
 // Runs in a single-threaded process of ours (the shim), since the VMM is tied to the calling thread.
 // `owner_gone_fd`: when it becomes readable or hangs up the work is given up, also while it waits for others (-1: none).

@@ -52,20 +52,21 @@ class Patience {
 // One boot from start to frozen. Runs its own loop on the calling thread.
 class Freezer {
   public:
-    enum class Goal { kFrozen, kAnswer };
-    Freezer(os::Loop loop, Vm vm, const BuildRequest& request, Goal goal)
-        : loop_(std::move(loop)), vm_(std::move(vm)), agent_(vm_.agent.get()), request_(request), goal_(goal) {}
+    Freezer(os::Loop loop, Listening listening)
+        : loop_(std::move(loop)), vm_(std::move(listening)), agent_(vm_.agent.get()) {}
     // The machine has failed without having said anything.
     bool no_answer() const { return no_answer_; }
 
-    Result<> run(std::chrono::seconds deadline, int owner_gone_fd) {
+    Result<> run() {
+        const auto deadline = vm_.deadline;
+        const int owner_gone_fd = vm_.owner_gone_fd;
         CAISSON_TRY(greet(agent_));
         CAISSON_TRY(agent_.flush());
 
         CAISSON_TRY(loop_.watch(vm_.console.get(), EPOLLIN, [this](std::uint32_t) { on_console(); }));
         CAISSON_TRY(loop_.watch(vm_.agent.get(), agent_.wanted_events(true), [this](std::uint32_t) { on_agent(); }));
         CAISSON_TRY(loop_.watch(vm_.qmp.get(), EPOLLIN, [this](std::uint32_t) { on_qmp(); }));
-        CAISSON_TRY(loop_.watch(vm_.process.pidfd().get(), EPOLLIN, [this](std::uint32_t) { on_exit(); }));
+        CAISSON_TRY(loop_.watch(vm_.exited.get(), EPOLLIN, [this](std::uint32_t) { on_exit(); }));
         if (owner_gone_fd >= 0)
             CAISSON_TRY(loop_.watch(owner_gone_fd, EPOLLIN | EPOLLRDHUP, [this](std::uint32_t) {
                 finish(failure(Errc::kCancelled, "the caller of a template's making went away"));
@@ -117,12 +118,11 @@ class Freezer {
                     greeted_ = true;
                     if (message.hello().version_major() != wire::kVersionMajor)
                         return failure(Errc::kProtocol, "the guest agent speaks another protocol version");
-                    if (goal_ == Goal::kAnswer) {
+                    if (vm_.only_answer) {
                         finish({});
                         return {};
                     }
-                    vm_.init.learn();  // before the guest reads anything of the image
-                    if (request_.base_disk_path.empty()) save();
+                    if (!vm_.prepare) save();
                     else CAISSON_TRY(send_prepare());
                 }
                 if (message.has_configure_failed())
@@ -145,8 +145,8 @@ class Freezer {
         auto* prepare = message.mutable_prepare();
         prepare->mutable_root()->set_device("/dev/vda");
         prepare->mutable_root()->set_type("ext4");
-        prepare->mutable_root()->set_size_bytes(request_.disk_bytes);
-        for (const auto& path : request_.warm) prepare->add_warm(path);
+        prepare->mutable_root()->set_size_bytes(vm_.disk_bytes);
+        for (const auto& path : vm_.warm) prepare->add_warm(path);
         return wire::append_control(agent_.out(), message);
     }
     void send_qmp(const std::string& command) {
@@ -188,10 +188,8 @@ class Freezer {
     }
 
     os::Loop loop_;
-    Vm vm_;
+    Listening vm_;
     wire::Connection agent_;
-    const BuildRequest& request_;
-    Goal goal_;
     QmpParser qmp_;
     QmpRate qmp_rate_;
     ConsoleTail console_;
@@ -237,11 +235,27 @@ MachinePlan plan_for(const BuildRequest& request, MachinePlan::Start start, cons
     return plan;
 }
 
+// Starts the machine and has it listened to; it ends before this returns.
+tl::expected<void, BuildFailure> boot(const MachinePlan& plan, const BuildRequest& request, bool only_answer, int owner_gone_fd) {
+    auto vm = CAISSON_TRY(start_vm(plan, request.assets));
+    vm.init.learn();  // long before the guest reads anything of the image
+    Listening listening;
+    listening.only_answer = only_answer;
+    listening.prepare = !request.base_disk_path.empty();
+    listening.disk_bytes = request.disk_bytes;
+    listening.warm = request.warm;
+    listening.deadline = request.deadline;
+    listening.qmp = std::move(vm.qmp);
+    listening.agent = std::move(vm.agent);
+    listening.console = std::move(vm.console);
+    listening.exited = CAISSON_TRY(vm.process.pidfd().duplicate());
+    listening.owner_gone_fd = owner_gone_fd;
+    return request.listen ? request.listen(std::move(listening)) : listen_to_machine(std::move(listening));
+}
+
 // Does a machine that has nothing of the image speak at all?
-Result<> try_bare_machine(const BuildRequest& request, const std::string& directory, int owner_gone_fd) {
-    auto vm = CAISSON_TRY(start_vm(plan_for(request, MachinePlan::Start::kCold, directory), request.assets));
-    Freezer machine(CAISSON_TRY(os::Loop::create()), std::move(vm), request, Freezer::Goal::kAnswer);
-    return machine.run(request.deadline, owner_gone_fd);
+tl::expected<void, BuildFailure> try_bare_machine(const BuildRequest& request, const std::string& directory, int owner_gone_fd) {
+    return boot(plan_for(request, MachinePlan::Start::kCold, directory), request, true, owner_gone_fd);
 }
 
 tl::expected<void, BuildFailure> freeze(const BuildRequest& request, const std::string& directory, int owner_gone_fd) {
@@ -252,24 +266,26 @@ tl::expected<void, BuildFailure> freeze(const BuildRequest& request, const std::
     }
     for (const char* file : {"/mem", "/state"})
         CAISSON_TRY(os::open_file(directory + file, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600));
-    BuildFailure failed{Error()};
-    {
-        auto vm = CAISSON_TRY(start_vm(plan, request.assets));
-        Freezer freezer(CAISSON_TRY(os::Loop::create()), std::move(vm), request, Freezer::Goal::kFrozen);
-        auto frozen = freezer.run(request.deadline, owner_gone_fd);
-        if (frozen) return {};
-        failed.error = std::move(frozen).error().with_context("making the template " + request.shape.to_string());
-        failed.no_answer = freezer.no_answer();
-    }
+    auto frozen = boot(plan, request, false, owner_gone_fd);
+    if (frozen) return {};
+    auto failed = std::move(frozen).error();
+    failed.error = std::move(failed.error).with_context("making the template " + request.shape.to_string());
     // Much is concluded from a silent machine under KVM, so another one has to confirm it.
     if (failed.no_answer && request.accelerator == Accelerator::kKvm) {
         auto bare = try_bare_machine(request, directory, owner_gone_fd);
-        failed.no_answer = !bare && bare.error().code == Errc::kGuest;
+        failed.no_answer = !bare && bare.error().error.code == Errc::kGuest;
     }
     return tl::unexpected(std::move(failed));
 }
 
 }  // namespace
+
+tl::expected<void, BuildFailure> listen_to_machine(Listening listening) {
+    Freezer freezer(CAISSON_TRY(os::Loop::create()), std::move(listening));
+    auto done = freezer.run();
+    if (done) return {};
+    return tl::unexpected(BuildFailure(std::move(done).error(), freezer.no_answer()));
+}
 
 tl::expected<std::string, BuildFailure> build_template(const BuildRequest& request, int owner_gone_fd) {
     const std::string target = request.templates + "/" + request.key;

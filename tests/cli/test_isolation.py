@@ -1,9 +1,10 @@
 """What the host shows of a running box's processes: identity, privileges, namespaces, mounts, descriptors."""
 import os
 import re
+import signal
 
 import pytest
-from boxes import BASE, HOME, IS_ROOT, Started, of_role, one_box
+from boxes import BASE, HOME, IS_ROOT, SANITIZED, Started, of_role, one_box, until
 
 NAMESPACES = ("user", "mnt", "pid", "ipc", "uts", "cgroup", "net")
 
@@ -15,6 +16,7 @@ def box():
         running.id = one_box()
         running.vmm, = of_role("vmm", running.id)
         running.shim, = of_role("shim", running.id)
+        running.launcher, = of_role("launcher", running.id)
         yield running
 
 
@@ -113,6 +115,37 @@ def test_the_supervisor_is_not_root(box):
             assert file.read() == b""
     except PermissionError:
         assert not IS_ROOT, "its memory is closed to everyone but root"
+
+
+@pytest.mark.skipif(SANITIZED, reason="sanitizers make system calls of their own: such builds have no filter")
+def test_the_supervisor_has_locked_itself(box):
+    status = box.shim.status()
+    assert status["Seccomp"] == "2" and status["NoNewPrivs"] == "1" and status["Threads"] == "1", status
+    with open(f"/proc/{box.shim.pid}/limits") as file:
+        limits = {line[:26].strip(): line[26:].split()[:2] for line in file}
+    assert limits["Max core file size"] == ["0", "0"] and int(limits["Max open files"][1]) <= 1024
+
+
+@pytest.mark.skipif(SANITIZED, reason="sanitizers make system calls of their own: such builds have no filter")
+def test_what_listens_to_a_template_s_machine_has_locked_itself(box):
+    # A shape that no other test has; it is not made to the end.
+    with Started("run", "--rm", "--memory", "260m", "--cpus", "4", BASE, "true") as building:
+        listener = until(lambda: next(iter(of_role("listener")), None), 20)
+        status = until(lambda: (found := listener.status()).get("Seccomp") == "2" and found, 5, listener.status)
+        assert status["NoNewPrivs"] == "1"
+        building.process.send_signal(signal.SIGKILL)
+
+
+def test_only_the_launcher_can_start_something(box):
+    assert int(parent_of(box.launcher)) == box.shim.pid
+    outer = min(of_role("bwrap", box.id), key=lambda process: process.pid)
+    assert int(parent_of(outer)) == box.launcher.pid
+    status = box.launcher.status()
+    assert "0" not in status["Uid"].split() and int(status["CapEff"], 16) == 0 and status["Threads"] == "1"
+
+
+def parent_of(process):
+    return process.status()["PPid"]
 
 
 def test_started_as_root_the_command_line_works_as_the_service_user(box):

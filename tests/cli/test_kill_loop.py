@@ -1,4 +1,4 @@
-"""kill -9 at any moment, of the command line, the supervisor, its machine and its jail, while clients work: whenever the
+"""kill -9 at any moment, of the command line, the supervisor, its launcher, machine and jail, while clients work: whenever the
 clients rest, database, disk and processes agree, and nothing is left of what was killed."""
 import collections
 import os
@@ -19,7 +19,7 @@ SEED = int(os.environ.get("CAISSON_SEED", "0")) or time.time_ns() % 1000000
 
 def kill_one(choice, clients):
     """Kills one process of a role that is drawn; what it was, or None if there is none."""
-    role = choice.choice(("cli", "cli", "shim", "shim", "vmm", "bwrap"))
+    role = choice.choice(("cli", "cli", "shim", "shim", "launcher", "vmm", "bwrap"))
     if role == "cli":
         return role if choice.choice(clients).kill() else None
     victims = of_role(role)

@@ -119,6 +119,14 @@ def test_on_failure_counts():
     assert (listed()["c"]["state"], listed()["c"]["restarts"]) == ("stopped", 0)
 
 
+def test_a_cold_box_is_started_again():
+    """Its supervisor, locked by then, has a second machine booted."""
+    start("--name", "a", "--cold", "--restart", "on-failure:1", BASE, "sh", "-c", "echo life >> /lives; cat /lives; exit 3", timeout=120)
+    record = until_state("a", "stopped", seconds=90)
+    assert (record["restarts"], record["exit_code"]) == (1, 3), record
+    assert caisson("logs", "a").ok().text == "life\n" * (1 + 2)
+
+
 def test_always_until_it_is_stopped():
     box = start("--name", "a", "--restart", "always", BASE, "sleep", "0.2")
     until(lambda: inspect("a")["restarts"] >= 2, 30)

@@ -4,7 +4,8 @@ import signal
 import time
 
 import pytest
-from boxes import BASE, Started, box_ids, caisson, leftovers, of_role, one_box, processes, run, wait_until_gone
+from boxes import (BASE, Started, box_ids, caisson, leftovers, of_role, one_box, processes, run, start, until, until_state,
+                   wait_until_gone)
 
 
 def started(*options):
@@ -15,18 +16,19 @@ def test_a_box_consists_of_what_the_others_below_kill():
     with started("--rm") as box:
         box.line()
         roles = sorted(process.role for process in processes(one_box()))
-        assert roles == ["bwrap", "bwrap", "cli", "shim", "vmm"]
+        assert roles == ["bwrap", "bwrap", "cli", "launcher", "shim", "vmm"]
 
 
 @pytest.mark.parametrize("role, code, says", [
     ("shim", 125, "supervisor died"),
+    ("launcher", 125, "the process that runs the box's virtual machine died (killed by signal 9)"),
     ("vmm", 125, "virtual machine"),
     ("bwrap", 125, "virtual machine"),
 ])
 def test_kill_9(role, code, says):
     with started("--rm") as box:
         box.line()
-        # Of the two bwrap processes the outer one, whose parent is the shim.
+        # Of the two bwrap processes the outer one, whose parent is the launcher.
         victim = min(of_role(role, one_box()), key=lambda process: process.pid)
         victim.kill()
         killed = time.monotonic()
@@ -35,6 +37,16 @@ def test_kill_9(role, code, says):
         assert ended.code == code and says in ended.said, ended
         wait_until_gone(2 - (time.monotonic() - killed))
     assert caisson("ls", "--all", "--format", "json").json() == []
+
+
+def test_a_supervisor_that_its_filter_kills():
+    """As a forbidden system call does it: the next one to open the home knows it, and nothing is left."""
+    box = start("--name", "filtered", BASE, "sleep", "600")
+    of_role("shim", box)[0].kill(signal.SIGSYS)
+    record = until_state("filtered", "failed", seconds=5)
+    assert "supervisor died" in record["reason"] and record["exit_code"] == 125, record
+    until(lambda: not processes(box), 2)
+    caisson("rm", "filtered").ok()
 
 
 def test_kill_9_of_cli_and_shim_at_once():
@@ -96,20 +108,22 @@ def children(pid):
         return []
 
 
-@pytest.mark.parametrize("role", ["cli", "shim"])
+@pytest.mark.parametrize("role", ["cli", "shim", "launcher"])
 def test_kill_9_while_the_jail_is_made(role):
     # Between the start of bwrap and the start of the VMM there are moments in which not everything is tied to its owner.
     for step in range(8):
         with started("--rm") as box:
             deadline = time.monotonic() + 10
-            shim = bwrap = None
+            shim = launcher = bwrap = None
             while not bwrap and time.monotonic() < deadline:
                 shim = shim or next(iter(children(box.pid)), None)
-                bwrap = shim and next(iter(children(shim)), None)
+                launcher = launcher or (shim and next(iter(children(shim)), None))
+                bwrap = launcher and next(iter(children(launcher)), None)
             assert bwrap, "the box did not start"
             time.sleep(step * 0.002)
-            os.kill(shim if role == "shim" else box.pid, signal.SIGKILL)
-            box.process.kill()
+            os.kill({"cli": box.pid, "shim": shim, "launcher": launcher}[role], signal.SIGKILL)
+            if role != "launcher":
+                box.process.kill()
             box.process.wait()
             # With both gone the next process that opens the home tidies up.
             deadline = time.monotonic() + 2.5

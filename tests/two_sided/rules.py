@@ -40,6 +40,21 @@ rule("jail_user_namespaces", "a jailed program can make no user namespace", ["at
 rule("jail_empty_directories", "directories that only hold mount points are read-only", ["attack_vmm_jail", "attack_payload"],
      "tests/attack_vmm_jail --gtest_filter=Attack.NothingOfTheHostsFilesExists", r"attempt: create:/box/new")
 
+rule("filter_dangerous", "a filter kills at dangerous calls", ["jail_test"],
+     "tests/jail_test --gtest_filter=FilterDeathTest.*", r"FAILED.*HasThreeAnswers")
+rule("filter_namespaces", "a filter kills at each flag of clone that makes a namespace", ["jail_test"],
+     "tests/jail_test --gtest_filter=FilterDeathTest.*", r"FAILED.*CloneMakesNoNamespace")
+rule("filter_ioctl_bits", "a filter looks at the half of an ioctl that the kernel looks at", ["jail_test"],
+     "tests/jail_test --gtest_filter=FilterDeathTest.*", r"FAILED.*ConditionsLookAtTheMaskedBits")
+rule("filter_threads", "a filter holds for threads that run already", ["jail_test"],
+     "tests/jail_test --gtest_filter=FilterDeathTest.*", r"FAILED.*HoldsForAllThreads")
+rule("landlock_tcp", "Landlock forbids TCP", ["os_test"],
+     "tests/os_test --gtest_filter=LandlockDeathTest.*", r"FAILED.*TcpIsForbidden")
+rule("landlock_signals", "Landlock keeps signals inside", ["os_test"],
+     "tests/os_test --gtest_filter=LandlockDeathTest.*", r"FAILED.*SignalsAndAbstractSockets")
+rule("landlock_abstract", "Landlock keeps abstract sockets of others out of reach", ["os_test"],
+     "tests/os_test --gtest_filter=LandlockDeathTest.*", r"FAILED.*SignalsAndAbstractSockets")
+
 # The machine.
 rule("template_files_only", "a VMM that makes a template can write two files and create none",
      ["attack_template", "hostile_vmm"], "tests/attack_template --gtest_filter=*.WhatItTriesIsRefused", r"make_pipe EROFS")
@@ -134,3 +149,17 @@ rule("copy_landlock", "a copy's program sees one directory", ["copy_test"],
      "tests/copy_test --gtest_filter=CopyJailDeathTest.*", r"FAILED.*NothingOutsideIsReached")
 rule("copy_calls", "a copy's program makes few system calls", ["copy_test"],
      "tests/copy_test --gtest_filter=CopyJailDeathTest.*", r"FAILED.*OtherSystemCallsAreItsEnd")
+
+# The supervisor's own lock, and who starts machines for it.
+rule("shim_landlock", "a supervisor reaches its box's directory only", ["shim_test"],
+     "tests/shim_test --gtest_filter=ShimLockDeathTest.*", r"FAILED.*OtherFilesAreNot")
+rule("shim_links", "a supervisor makes no links where its launcher looks", ["shim_test"],
+     "tests/shim_test --gtest_filter=ShimLockDeathTest.*", r"FAILED.*NoLinkStandsWhereTheLauncherLooks")
+rule("shim_filter", "a supervisor starts, signals and connects to nothing", ["shim_test"],
+     "tests/shim_test --gtest_filter=ShimLockDeathTest.*", r"FAILED.*NoOtherProgramOrProcess")
+rule("shim_locked", "a supervisor locks itself before its guest says anything", PROGRAM,
+     "vm cli/test_isolation.py -k test_the_supervisor_has_locked_itself", r"'0' == '2'|Seccomp")
+rule("launcher_no_parameters", "a launcher takes verbs without parameters", ["shim_test"],
+     "tests/shim_test --gtest_filter=LauncherTest.*", r"FAILED.*AVerbHasNoParameters")
+rule("launcher_own_file", "a launcher starts a box's own disk only", ["shim_test"],
+     "tests/shim_test --gtest_filter=LauncherTest.*", r"FAILED.*ALinkIsNoDisk")

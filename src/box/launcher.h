@@ -1,0 +1,85 @@
+// The launcher: the process that starts a box's machine. The shim executes a fresh copy of itself as this before the
+// guest's first byte, hands it the launch, and locks itself (see shim_lock.h): from then on it can start nothing, and
+// what it asks of the launcher has no parameters. So whoever takes the shim over through what a guest says can start and
+// end the machine that the box was to have anyway, and nothing else.
+//
+//   start    The machine, as the launch says; from the second time on as a later life of the box has it (see Launch).
+//   attach   Devices for a machine that runs. Reserved: answered "not supported yet".
+//   end      Kills what was started, waits until it is gone, removes the box's directory if the shim has emptied it.
+//
+// The launcher reads nothing that comes from a guest or a VMM: their sockets are made here, and handed over. It is the
+// parent of the jail, which dies with it, as it dies with the shim. Both are single-threaded.
+#pragma once
+
+#include <chrono>
+#include <optional>
+#include <vector>
+
+#include "base/result.h"
+#include "os/fd.h"
+#include "os/process.h"
+#include "wire/shim.pb.h"
+
+namespace caisson::box {
+
+// One byte each, a packet each.
+enum class LauncherVerb : std::uint8_t { kStart = 's', kAttach = 'a', kEnd = 'e' };
+
+// What a launcher says.
+struct LauncherNews {
+    enum class Kind : std::uint8_t {
+        kStarted = 1,  // `descriptors`: control socket, agent, console; non-blocking. `number` is the process, for people
+        kJailed,       // `descriptors`: pidfd of the jail's first process, whose end is the end of everything in there
+        kFailed,       // answer to kStart and kAttach: `error`
+        kExited,       // the machine ended, by itself or by kEnd: `signalled`, `number`
+        kGone,         // answer to each kEnd: nothing runs
+    };
+    Kind kind = Kind::kGone;
+    bool signalled = false;
+    int number = 0;
+    Error error;
+    std::vector<os::Fd> descriptors;
+};
+
+// Of one packet's text. Longer messages are cut.
+inline constexpr std::size_t kMostLauncherText = 8192;
+// Of the launch as the launcher gets it, without what is the guest's business.
+inline constexpr std::size_t kMostLauncherRequest = 128 * 1024;
+// Its name as a program: argv[0], by which kill_strays() and people find it. argv[1] is the box's directory.
+inline constexpr const char* kLauncherName = "caisson-launcher";
+
+// Both ends of the packets, for the two classes below and for tests. kIo: the other end is gone, or a packet is none.
+Result<> send_news(int socket, const LauncherNews& news);
+// nullopt: nothing is there, and the socket does not block.
+Result<std::optional<LauncherNews>> receive_news(int socket);
+
+// The shim's end. Destroying it ends the launcher, and with it the machine.
+class Launcher {
+  public:
+    // Executes it and hands over the launch. `kvm_fd` is open on /dev/kvm if the machine runs under KVM; it stays the
+    // caller's. Single-threaded callers only: the launcher dies with the calling thread.
+    static Result<Launcher> start(const wire::Launch& launch, int kvm_fd);
+    Result<> ask(LauncherVerb verb);
+    // nullopt: nothing was said yet. Error: it is dead.
+    Result<std::optional<LauncherNews>> next();
+    // kGone has come for every kEnd that was asked.
+    bool at_rest() const { return ends_ == 0; }
+    // kEnd, and waits for its answer; other news are dropped. kTimeout, kIo.
+    Result<> end(std::chrono::milliseconds patience);
+    int socket() const { return socket_.get(); }
+    os::Process& process() { return process_; }
+
+  private:
+    Launcher(os::Process process, os::Fd socket) : process_(std::move(process)), socket_(std::move(socket)) {}
+    os::Process process_;
+    os::Fd socket_;
+    unsigned ends_ = 0;
+};
+
+// The launcher's end: serves until the socket closes; ends what it started. Returns the exit code.
+int serve_as_launcher(os::Fd socket);
+
+// What of a launch the launcher gets: nothing that is only said to the guest.
+wire::Launch launcher_request(const wire::Launch& launch);
+
+}  // namespace caisson::box

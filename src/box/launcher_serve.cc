@@ -1,0 +1,175 @@
+// The launcher's own end, see launcher.h.
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <cstdio>
+
+#include "box/convert.h"
+#include "box/launcher.h"
+#include "box/shim.h"
+#include "box/strays.h"
+#include "os/file.h"
+#include "vmm/template.h"
+#include "vmm/vm.h"
+
+namespace caisson::box {
+
+using base::failure;
+using base::failure_errno;
+
+namespace {
+
+class Server {
+  public:
+    Server(os::Fd socket, wire::Launch launch) : socket_(std::move(socket)), launch_(std::move(launch)) {}
+    // Returns when the shim is gone.
+    Result<> run();
+
+  private:
+    Result<> on_verb(char verb);
+    Result<> start();
+    Result<> start_machine();
+    Result<> on_exit();
+    Result<> end();
+    Result<> answer_ends();
+    Result<> tell(LauncherNews::Kind kind) { return send_news(socket_.get(), LauncherNews{.kind = kind}); }
+    Result<> refuse(const Error& error);
+
+    os::Fd socket_;
+    const wire::Launch launch_;
+    vmm::Vm vm_;
+    bool first_ = true;  // life of the box
+    unsigned ends_ = 0;  // asked for and not answered
+};
+
+Result<> Server::run() {
+    for (;;) {
+        struct pollfd wanted[] = {{socket_.get(), POLLIN, 0},
+                                  {vm_.process.running() ? vm_.process.pidfd().get() : -1, POLLIN, 0},
+                                  {ends_ > 0 && vm_.init.known() ? vm_.init.pidfd().get() : -1, POLLIN, 0}};
+        if (::poll(wanted, std::size(wanted), -1) < 0) {
+            if (errno == EINTR) continue;
+            return failure_errno("waiting for the supervisor");
+        }
+        if (wanted[1].revents != 0) CAISSON_TRY(on_exit());
+        CAISSON_TRY(answer_ends());
+        if (wanted[0].revents == 0) continue;
+        char verb[2];
+        const auto got = ::recv(socket_.get(), verb, sizeof verb, MSG_DONTWAIT);
+        if (got < 0 && (errno == EAGAIN || errno == EINTR)) continue;
+        if (got <= 0) return {};
+        if (got != 1) return failure(Errc::kProtocol, "the supervisor asked for what there is not");
+        CAISSON_TRY(on_verb(verb[0]));
+    }
+}
+
+Result<> Server::on_verb(char verb) {
+    switch (static_cast<LauncherVerb>(verb)) {
+        case LauncherVerb::kStart: return start();
+        case LauncherVerb::kAttach:
+            return refuse(because(Errc::kUnsupported, "nothing can be attached to a box that runs yet"));
+        case LauncherVerb::kEnd: return end();
+    }
+    return failure(Errc::kProtocol, "the supervisor asked for what there is not");
+}
+
+Result<> Server::refuse(const Error& error) {
+    return send_news(socket_.get(), LauncherNews{.kind = LauncherNews::Kind::kFailed, .error = error});
+}
+
+Result<> Server::start() {
+    if (vm_.process.running() || ends_ > 0 || !vm_.init.gone()) return refuse(because(Errc::kInUse, "the box's machine runs already"));
+    vm_ = vmm::Vm();
+    auto started = start_machine();
+    first_ = false;
+    if (!started) return refuse(started.error());
+    LauncherNews news{.kind = LauncherNews::Kind::kStarted, .number = vm_.process.pid()};
+    for (auto* socket : {&vm_.qmp, &vm_.agent, &vm_.console}) news.descriptors.push_back(std::move(*socket));
+    CAISSON_TRY(send_news(socket_.get(), news));
+    // Within milliseconds, and before the guest runs: from now on whatever the machine becomes can be ended.
+    vm_.init.learn();
+    if (!vm_.init.known()) return {};
+    LauncherNews jailed{.kind = LauncherNews::Kind::kJailed};
+    jailed.descriptors.push_back(CAISSON_TRY(vm_.init.pidfd().duplicate()));
+    return send_news(socket_.get(), jailed);
+}
+
+// The shim can write to the box's directory. What it cannot make there (see shim_lock.h) is not followed here either.
+Result<> check_own_file(const std::string& path) {
+    struct stat info {};
+    if (::lstat(path.c_str(), &info) != 0) return failure_errno("cannot look at " + path);
+    if (!S_ISREG(info.st_mode) || info.st_nlink != 1 || info.st_uid != ::geteuid())
+        return failure(Errc::kCorrupt, path + " is not the file that was made for the box");
+    return {};
+}
+
+Result<> Server::start_machine() {
+    const auto& from = first_ ? launch_.template_directory() : launch_.restart_template_directory();
+    vmm::MachinePlan plan;
+    plan.start = from.empty() ? vmm::MachinePlan::Start::kCold : vmm::MachinePlan::Start::kRestore;
+    plan.shape = shape_from(launch_.shape());
+    plan.accelerator = accelerator_from(launch_.shape());
+    plan.tsc_khz = launch_.shape().tsc_khz();
+    plan.kvm_source_fd = kShimKvmFd;
+    plan.template_directory = from;
+    plan.disk = vmm::Disk{launch_.overlay_path(), launch_.base_disk_path(), launch_.spec().disk_bytes()};
+    CAISSON_TRY(check_own_file(launch_.overlay_path()));
+    auto assets = from_message(launch_.assets());
+    if (plan.start == vmm::MachinePlan::Start::kCold) {
+        plan.template_directory = launch_.box_directory() + "/boot";
+        CAISSON_TRY(os::remove_tree(plan.template_directory));
+        CAISSON_TRY(os::make_directories(plan.template_directory, 0700));
+        CAISSON_TRY(vmm::write_initramfs(assets, plan.template_directory));
+    }
+    vm_ = CAISSON_TRY(vmm::start_vm(plan, assets));
+    return {};
+}
+
+Result<> Server::on_exit() {
+    auto status = CAISSON_TRY(vm_.process.wait());
+    vm_.init.kill();
+    // bubblewrap was killed before it could say what it had started: that is found by the box's files it was given.
+    if (!vm_.init.known()) kill_strays(launch_.box_directory());
+    return send_news(socket_.get(), LauncherNews{.kind = LauncherNews::Kind::kExited, .signalled = status.signalled, .number = status.code});
+}
+
+Result<> Server::end() {
+    ++ends_;
+    vm_.init.kill();
+    static_cast<void>(vm_.process.send_signal(SIGKILL));
+    return answer_ends();
+}
+
+Result<> Server::answer_ends() {
+    if (ends_ == 0 || vm_.process.running() || !vm_.init.gone()) return {};
+    // Empty is what the directory of a box becomes that is removed; that of any other holds its lock.
+    ::rmdir(launch_.box_directory().c_str());
+    for (; ends_ > 0; --ends_) CAISSON_TRY(tell(LauncherNews::Kind::kGone));
+    return {};
+}
+
+}  // namespace
+
+int serve_as_launcher(os::Fd socket) {
+    ::prctl(PR_SET_NAME, "caisson-launch");
+    std::string request(kMostLauncherRequest, '\0');
+    ssize_t got;
+    do got = ::recv(socket.get(), request.data(), request.size(), 0);
+    while (got < 0 && errno == EINTR);
+    if (got <= 0) return 1;  // the shim is gone already
+    wire::Launch launch;
+    if (!launch.ParseFromArray(request.data(), static_cast<int>(got))) return 2;
+    request = std::string();
+    if (auto served = Server(std::move(socket), std::move(launch)).run(); !served) {
+        std::fprintf(stderr, "%s: %s\n", kLauncherName, served.error().to_string().c_str());
+        return 1;
+    }
+    return 0;
+}
+
+}  // namespace caisson::box
