@@ -24,6 +24,8 @@ struct BoxArguments {
     std::string health_command, health_interval, health_timeout, health_start_period;
     std::uint32_t health_retries = 3;
     bool plain_http = false, has_entrypoint = false, replace = false;
+    std::vector<std::string> cap_add, cap_drop, security;
+    bool privileged = false;
     bool remove = false, interactive = false, terminal = false, read_only = false, cold = false;
     std::vector<std::string> image_and_command;
 };
