@@ -96,6 +96,11 @@ struct BoxOptions {
     std::uint32_t pids_limit = 0;      // processes and threads of the box; 0: only the guest kernel's own limit
     std::vector<TmpfsOption> tmpfs;
     bool read_only = false;
+    // What root may do in the guest's kernel: Docker's 14 capabilities, without those dropped, with those added. Names
+    // with or without CAP_, in any case; "ALL" is all of them.
+    std::vector<std::string> cap_add, cap_drop;
+    bool privileged = false;           // all capabilities but those dropped, every device, nothing hidden or read-only
+    bool no_new_privileges = false;    // set-user-id programs and file capabilities give nothing
     bool open_stdin = false;
     bool terminal = false;             // one pseudo-terminal for all three streams; its output arrives as stdout
     std::uint32_t terminal_rows = 0, terminal_columns = 0;  // its size at the start; 0: not known
@@ -122,6 +127,7 @@ struct ExecOptions {
     std::vector<std::pair<std::string, std::string>> environment;  // over that of the box's command
     std::string working_directory;  // empty: that of the box's command
     std::string user;               // empty: that of the box's command
+    bool privileged = false;        // all capabilities; else those of the box. The box's walls stay as they are
     bool open_stdin = false;
     bool terminal = false;
     std::uint32_t terminal_rows = 0, terminal_columns = 0;
@@ -233,6 +239,8 @@ struct BoxDetails {
     std::string hostname, working_directory, user;
     std::vector<std::string> environment;
     bool auto_remove = false, read_only = false, terminal = false, open_stdin = false;
+    bool privileged = false, no_new_privileges = false;
+    std::vector<std::string> cap_add, cap_drop;  // "CAP_NET_ADMIN" or "ALL"
     std::uint32_t cpu_millis = 0, pids_limit = 0;
     std::uint64_t memory_bytes = 0, disk_bytes = 0;
     std::vector<TmpfsOption> tmpfs;

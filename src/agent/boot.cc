@@ -15,7 +15,6 @@
 #include <cerrno>
 #include <cstring>
 
-#include "agent/credentials.h"
 #include "agent/mounts.h"
 #include "agent/paths.h"
 #include "agent/uevents.h"
@@ -68,9 +67,6 @@ Result<> prepare_process() {
     rlimit unlimited{RLIM_INFINITY, RLIM_INFINITY};
     if (::setrlimit(RLIMIT_NOFILE, &files) != 0 || ::setrlimit(RLIMIT_NPROC, &unlimited) != 0)
         return failure_errno("cannot set resource limits");
-    // No program that is ever executed in this guest can have more than a container's capabilities; the agent itself
-    // executes nothing and keeps its own.
-    CAISSON_TRY(limit_bounding_set(default_capabilities()));
     // Container processes must not look into the agent, nor into a child of it before its exec.
     if (::prctl(PR_SET_DUMPABLE, 0) != 0) return failure_errno("cannot protect the agent's memory");
     auto score = CAISSON_TRY(os::open_file(std::string(kProc) + "/self/oom_score_adj", O_WRONLY));

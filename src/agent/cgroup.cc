@@ -26,23 +26,30 @@ Result<> write_setting(const os::Fd& directory, const std::string& name, const s
 Result<BoxCgroup> BoxCgroup::create() {
     auto root = CAISSON_TRY(os::open_file(kCgroup, O_RDONLY | O_DIRECTORY));
     CAISSON_TRY(write_setting(root, "cgroup.subtree_control", "+cpu +memory +pids"));
-    if (::mkdir(kBoxCgroup, 0755) != 0) return failure_errno("cannot make the container's cgroup");
+    if (::mkdir(kBoxCgroup, 0755) != 0) return failure_errno("cannot make the box's cgroup");
     auto box = CAISSON_TRY(os::open_file(kBoxCgroup, O_RDONLY | O_DIRECTORY));
+    CAISSON_TRY(write_setting(box, "cgroup.subtree_control", "+cpu +memory +pids"));
+    if (::mkdir(kContainerCgroup, 0755) != 0) return failure_errno("cannot make the container's cgroup");
+    auto container = CAISSON_TRY(os::open_file(kContainerCgroup, O_RDONLY | O_DIRECTORY));
     auto program = CAISSON_TRY(load_device_program(device_program(default_device_rules())));
     CAISSON_TRY(attach_device_program(program, box));
     auto events = CAISSON_TRY(os::open_at(box, "memory.events", O_RDONLY));
-    return BoxCgroup(std::move(box), std::move(events));
+    return BoxCgroup(std::move(box), std::move(container), std::move(program), std::move(events));
 }
 
 Result<> BoxCgroup::limit(const wire::Configure& configure) const {
-    if (configure.memory_limit_bytes() != 0)
-        CAISSON_TRY(write_setting(directory_, "memory.max", std::to_string(configure.memory_limit_bytes())));
-    if (configure.cpu_limit_millis() != 0)
-        CAISSON_TRY(write_setting(directory_, "cpu.max", std::to_string(configure.cpu_limit_millis() * 100ULL) + " 100000"));
-    if (configure.pids_limit() != 0)
-        CAISSON_TRY(write_setting(directory_, "pids.max", std::to_string(configure.pids_limit())));
+    for (const auto* group : {&box_, &container_}) {
+        if (configure.memory_limit_bytes() != 0)
+            CAISSON_TRY(write_setting(*group, "memory.max", std::to_string(configure.memory_limit_bytes())));
+        if (configure.cpu_limit_millis() != 0)
+            CAISSON_TRY(write_setting(*group, "cpu.max", std::to_string(configure.cpu_limit_millis() * 100ULL) + " 100000"));
+        if (configure.pids_limit() != 0)
+            CAISSON_TRY(write_setting(*group, "pids.max", std::to_string(configure.pids_limit())));
+    }
     return {};
 }
+
+Result<> BoxCgroup::allow_every_device() const { return detach_device_program(filter_, box_); }
 
 bool BoxCgroup::killed_since_last_asked() {
     char buffer[512];

@@ -1,4 +1,4 @@
-// The container's control group: limits, devices, out-of-memory kills. Made before the template is saved; its limits
+// The container's control groups: limits, devices, out-of-memory kills. Made before the template is saved; its limits
 // are written at Configure.
 #pragma once
 
@@ -12,18 +12,23 @@ namespace caisson::agent {
 
 class BoxCgroup {
   public:
-    // Makes the group with its device filter. Nothing runs in it yet.
+    // Makes the groups with their device filter. Nothing runs in them yet.
     static Result<BoxCgroup> create();
 
+    // The same limits are written to the container's own group as well, where programs look for them.
     Result<> limit(const wire::Configure& configure) const;
+    // Takes the device filter away, for a privileged box.
+    Result<> allow_every_device() const;
     // A directory descriptor for CLONE_INTO_CGROUP.
-    const os::Fd& fd() const { return directory_; }
+    const os::Fd& fd() const { return container_; }
     // Whether the group's memory limit has killed a process since this was last asked.
     bool killed_since_last_asked();
 
   private:
-    BoxCgroup(os::Fd directory, os::Fd events) : directory_(std::move(directory)), events_(std::move(events)) {}
-    os::Fd directory_;
+    BoxCgroup(os::Fd box, os::Fd container, os::Fd filter, os::Fd events)
+        : box_(std::move(box)), container_(std::move(container)), filter_(std::move(filter)), events_(std::move(events)) {}
+    os::Fd box_, container_;
+    os::Fd filter_;  // the BPF program
     os::Fd events_;
     std::uint64_t kills_seen_ = 0;
 };

@@ -21,6 +21,7 @@
 #include "agent/init.h"
 #include "agent/mounts.h"
 #include "agent/paths.h"
+#include "agent/privileged.h"
 #include "agent/uevents.h"
 #include "base/text.h"
 #include "os/file.h"
@@ -281,9 +282,16 @@ Result<> Container::configure(const wire::Configure& configure, wire::Configured
         if (!usual_given[i]) unwanted.push_back(kUsualFiles[i]);
     for (std::size_t i = 0; i < more.size(); ++i) more[i].tree = &stage_.slots[std::size(kUsualFiles) + i].tree;
 
+    MountPlan opened;
+    if (configure.privileged()) {
+        CAISSON_TRY(stage_.cgroup.allow_every_device());
+        opened = CAISSON_TRY(device_nodes(kDevices, disk_));
+        for (auto& step : uncovered_mounts()) opened.push_back(std::move(step));
+    }
+
     image_covered_ = !wanted.empty() || !more.empty();
     bool read_only = configure.root().read_only();
-    if (grown == 0 && wanted.empty() && more.empty() && unwanted.empty() && !read_only) return {};
+    if (grown == 0 && wanted.empty() && more.empty() && unwanted.empty() && opened.empty() && !read_only) return {};
     // Nothing of the image's has been executed yet, so nobody can change a path under the agent's hands.
     auto visit = CAISSON_TRY(Visit::to(stage_));
     if (grown != 0) CAISSON_TRY(grow_disk(grown));
@@ -291,6 +299,7 @@ Result<> Container::configure(const wire::Configure& configure, wire::Configured
     for (const char* path : unwanted)
         if (::umount2(path, MNT_DETACH) != 0 && errno != EINVAL && errno != ENOENT)
             return failure_errno(std::string("cannot uncover ") + path);
+    CAISSON_TRY(apply(opened));
     CAISSON_TRY(apply(wanted));
     for (const auto& file : more) CAISSON_TRY(bind_file(file));
     if (read_only && ::mount(nullptr, "/", nullptr, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOATIME, nullptr) != 0)

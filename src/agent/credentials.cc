@@ -7,16 +7,9 @@
 
 #include <cerrno>
 
-namespace caisson::agent {
+#include "base/capabilities.h"
 
-std::uint64_t default_capabilities() {
-    std::uint64_t set = 0;
-    for (int capability : {CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FSETID, CAP_FOWNER, CAP_MKNOD, CAP_NET_RAW, CAP_SETGID,
-                           CAP_SETUID, CAP_SETFCAP, CAP_SETPCAP, CAP_NET_BIND_SERVICE, CAP_SYS_CHROOT, CAP_KILL,
-                           CAP_AUDIT_WRITE})
-        set |= 1ULL << capability;
-    return set;
-}
+namespace caisson::agent {
 
 bool set_capabilities(std::uint64_t set) {
     __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
@@ -34,6 +27,10 @@ Result<> limit_bounding_set(std::uint64_t set) {
         return base::failure_errno("cannot limit the capabilities of the container");
     }
     return {};
+}
+
+std::uint64_t wanted_capabilities(const wire::Exec& exec) {
+    return exec.has_privileges() ? exec.privileges().capabilities() : base::default_capabilities();
 }
 
 }  // namespace caisson::agent

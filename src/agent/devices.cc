@@ -92,13 +92,27 @@ Result<os::Fd> load_device_program(const std::vector<bpf_insn>& program) {
     return os::Fd(static_cast<int>(fd));  // close-on-exec by birth
 }
 
-Result<> attach_device_program(const os::Fd& program, const os::Fd& cgroup) {
+namespace {
+
+long change_attachment(int command, const os::Fd& program, const os::Fd& cgroup) {
     union bpf_attr attributes {};
     attributes.target_fd = static_cast<__u32>(cgroup.get());
     attributes.attach_bpf_fd = static_cast<__u32>(program.get());
     attributes.attach_type = BPF_CGROUP_DEVICE;
-    if (::syscall(SYS_bpf, BPF_PROG_ATTACH, &attributes, sizeof attributes) != 0)
+    return ::syscall(SYS_bpf, command, &attributes, sizeof attributes);
+}
+
+}  // namespace
+
+Result<> attach_device_program(const os::Fd& program, const os::Fd& cgroup) {
+    if (change_attachment(BPF_PROG_ATTACH, program, cgroup) != 0)
         return failure_errno("the guest's kernel refused to attach the container's device filter (BPF)");
+    return {};
+}
+
+Result<> detach_device_program(const os::Fd& program, const os::Fd& cgroup) {
+    if (change_attachment(BPF_PROG_DETACH, program, cgroup) != 0)
+        return failure_errno("the guest's kernel refused to detach the container's device filter (BPF)");
     return {};
 }
 

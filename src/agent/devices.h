@@ -29,7 +29,9 @@ std::vector<bpf_insn> device_program(const std::vector<DeviceRule>& rules);
 
 // Loads the program into the kernel; failure says that the kernel refused and why.
 Result<os::Fd> load_device_program(const std::vector<bpf_insn>& program);
-// Attaches it to a cgroup for good; nothing below the cgroup can override it.
+// Attaches it to a cgroup; nothing below the cgroup can override it, and only what has CAP_NET_ADMIN or CAP_SYS_ADMIN in
+// the guest's first user namespace can take it away.
 Result<> attach_device_program(const os::Fd& program, const os::Fd& cgroup);
+Result<> detach_device_program(const os::Fd& program, const os::Fd& cgroup);
 
 }  // namespace caisson::agent

@@ -88,7 +88,7 @@ Result<std::unique_ptr<Execution>> Execution::start(const wire::Exec& exec, Surr
     for (const auto& text : exec.environment())
         if (text.find('\0') != std::string::npos) return failure(Errc::kUsage, "an environment entry with a null byte");
     std::unique_ptr<Execution> self(new Execution(exec.id(), exec.main(), std::move(surroundings)));
-    if (!seat || exec.terminal() || !self->sit_down(exec, *seat, order)) CAISSON_TRY(self->fork_and_launch(exec));
+    if (!seat || !self->sit_down(exec, *seat, order)) CAISSON_TRY(self->fork_and_launch(exec));
     CAISSON_TRY(self->watch_child());
     self->update_watches();
     return self;

@@ -18,6 +18,7 @@
 #include "agent/credentials.h"
 #include "agent/paths.h"
 #include "agent/users.h"
+#include "base/capabilities.h"
 #include "base/text.h"
 #include "os/file.h"
 #include "wire/frame.h"
@@ -117,7 +118,11 @@ Result<> enter_directory(const std::string& wanted, bool create) {
     return entered;
 }
 
-Result<> become(const UserIdentity& user, bool limited) {
+// `has`: the capabilities that this process has already, as has its bounding set, of which `wanted` is a part.
+Result<> become(const UserIdentity& user, const wire::Exec& exec, std::uint64_t has) {
+    const std::uint64_t wanted = wanted_capabilities(exec);
+    // While it may still be done: whatever is executed from now on, set-user-id programs too, has no more than these.
+    if (wanted != has) CAISSON_TRY(limit_bounding_set(wanted));
     // A pipe opened again as /dev/stdout must work for this user, as a terminal's name must.
     if (user.uid != 0) {
         for (int fd = 0; fd <= 2; ++fd) {
@@ -132,9 +137,10 @@ Result<> become(const UserIdentity& user, bool limited) {
         return failure_errno("cannot set groups");
     if (user.gid != 0 && ::setresgid(user.gid, user.gid, user.gid) != 0) return failure_errno("cannot set the group id");
     if (user.uid != 0 && ::setresuid(user.uid, user.uid, user.uid) != 0) return failure_errno("cannot set the user id");
-    // Root keeps Docker's set; anyone else has lost all with setresuid(2), and set-user-id programs gain it again
-    // within the bounding set, which the agent has limited for good.
-    if (user.uid == 0 && !limited && !set_capabilities(default_capabilities())) return failure_errno("cannot limit capabilities");
+    // Root keeps what is wanted; anyone else has lost all with setresuid(2).
+    if (user.uid == 0 && wanted != has && !set_capabilities(wanted)) return failure_errno("cannot limit capabilities");
+    if (exec.privileges().no_new_privileges() && ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
+        return failure_errno("cannot give up new privileges");
     return {};
 }
 
@@ -209,8 +215,8 @@ struct Accounts {
 };
 Accounts read_accounts() { return {read_user_file("/etc/passwd"), read_user_file("/etc/group")}; }
 
-// Everything behind joining the container. `limited`: this process has the capabilities of a command already.
-[[noreturn]] void become_command(const wire::Exec& exec, const Accounts& accounts, bool limited) {
+// Everything behind joining the container. `has`: see become().
+[[noreturn]] void become_command(const wire::Exec& exec, const Accounts& accounts, std::uint64_t has) {
     if (!accounts.passwd) fail(StartFailed::UNKNOWN_USER, accounts.passwd.error());
     if (!accounts.group) fail(StartFailed::UNKNOWN_USER, accounts.group.error());
     auto user = resolve_user(exec.user(), *accounts.passwd, *accounts.group);
@@ -219,7 +225,7 @@ Accounts read_accounts() { return {read_user_file("/etc/passwd"), read_user_file
     auto entered = enter_directory(exec.working_directory(), exec.create_working_directory());
     bool retry = !entered && (entered.error().sys_errno == EACCES || entered.error().sys_errno == EPERM);
     if (!entered && !retry) fail(StartFailed::BAD_WORKING_DIRECTORY, entered.error());
-    if (auto became = become(*user, limited); !became) fail(StartFailed::OTHER, became.error());
+    if (auto became = become(*user, exec, has); !became) fail(StartFailed::OTHER, became.error());
     // A volume may let in its user and not root.
     if (retry) {
         entered = enter_directory(exec.working_directory(), false);
@@ -235,7 +241,7 @@ Accounts read_accounts() { return {read_user_file("/etc/passwd"), read_user_file
 // This process stays what the agent was, with its memory: the kernel shows it to nobody in the container, since the
 // agent cannot be dumped (see boot.cc) and a fork inherits that until it executes something.
 [[noreturn]] void become_copy(const wire::Copy& copy) {
-    if (!set_capabilities(default_capabilities())) fail(StartFailed::OTHER, errno, "cannot limit capabilities");
+    if (!set_capabilities(base::default_capabilities())) fail(StartFailed::OTHER, errno, "cannot limit capabilities");
     ::close(kReport);  // it has started
     ::umask(0);
     ::_exit(run_copy(copy, STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO));
@@ -251,7 +257,11 @@ void launch(const LaunchPlan& plan, const wire::Exec& exec) {
         fail(StartFailed::OTHER, joined.error());
     }
     if (exec.has_copy()) become_copy(exec.copy());
-    become_command(exec, read_accounts(), false);
+    become_command(exec, read_accounts(), ~std::uint64_t{0});
+}
+
+bool fits_the_seat(const wire::Exec& exec) {
+    return !exec.terminal() && (wanted_capabilities(exec) & ~base::default_capabilities()) == 0;
 }
 
 std::string launch_order(base::ByteView message, bool image_covered) {
@@ -262,8 +272,9 @@ std::string launch_order(base::ByteView message, bool image_covered) {
 
 void launch_later(const LaunchPlan& plan) {
     if (!join_container(plan)) ::_exit(1);
-    // A command of root's keeps these, any other needs them until it is that user.
-    if (!set_capabilities(default_capabilities())) ::_exit(1);
+    // A command of root's keeps these unless it is to have fewer, any other needs them until it is that user.
+    const std::uint64_t usual = base::default_capabilities();
+    if (!limit_bounding_set(usual) || !set_capabilities(usual)) ::_exit(1);
     auto accounts = read_accounts();
     settle_memory();
     report_pid(kReport);
@@ -277,7 +288,7 @@ void launch_later(const LaunchPlan& plan) {
     if (!exec.stdin_open() && ::dup2(kNull, 0) < 0) fail(StartFailed::OTHER, errno, "cannot connect the standard streams");
     ::close(kOrder);
     ::close(kNull);
-    become_command(exec, accounts, true);
+    become_command(exec, accounts, usual);
 }
 
 }  // namespace caisson::agent

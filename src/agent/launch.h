@@ -34,6 +34,9 @@ inline constexpr std::size_t kMaxReportBytes = 2048;
 // Joins the container at once, gives up what no command may have, reads who the image's users are, reports its id, and
 // reads only then which command it is to become: an order from the pipe `order`, up to its end. Without one it just ends.
 [[noreturn]] void launch_later(const LaunchPlan& plan);
+// Whether that process can become the command: it has Docker's capabilities, which can only be made fewer, and no
+// terminal.
+bool fits_the_seat(const wire::Exec& exec);
 // An order: `message` is a serialised wire::ToAgent that holds an Exec. `image_covered`: something was mounted over the
 // image since the process sat down, so its users are to be read again.
 std::string launch_order(base::ByteView message, bool image_covered);

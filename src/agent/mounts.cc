@@ -36,7 +36,7 @@ MountStep mask(std::string path, std::string null) {
     return {.kind = Kind::kMask, .target = std::move(path), .source = std::move(null)};
 }
 MountStep node(std::string path, unsigned major, unsigned minor) {
-    return {.kind = Kind::kNode, .target = std::move(path), .major = major, .minor = minor};
+    return {.kind = Kind::kNode, .target = std::move(path), .mode = S_IFCHR | 0666, .major = major, .minor = minor};
 }
 MountStep link_to(std::string path, std::string to) {
     return {.kind = Kind::kLink, .target = std::move(path), .source = std::move(to)};
@@ -65,7 +65,7 @@ MountPlan staged_mounts() {
     const std::string dev = kStagedDev;
     const std::string sys = kStagedSys;
     const std::string null = dev + "/null";
-    return {
+    MountPlan plan = {
         directory(dev),
         mount_of("tmpfs", dev, MS_NOSUID | MS_STRICTATIME, "mode=755,size=65536k"),
         node(null, 1, 3),
@@ -87,11 +87,11 @@ MountPlan staged_mounts() {
         mount_of("tmpfs", dev + "/shm", kInert, "mode=1777,size=65536k"),
         directory(sys),
         mount_of("sysfs", sys, kInert | MS_RDONLY),
-        mask(sys + "/firmware", null),
-        mask(sys + "/devices/virtual/powercap", null),
-        directory(kStagedFiles),
-        mount_of("tmpfs", kStagedFiles, kInert, "mode=755,size=8m"),
     };
+    for (const char* path : kHiddenInSys) plan.push_back(mask(sys + path, null));
+    plan.push_back(directory(kStagedFiles));
+    plan.push_back(mount_of("tmpfs", kStagedFiles, kInert, "mode=755,size=8m"));
+    return plan;
 }
 
 Result<> check_mount_path(const std::string& path) {
@@ -160,6 +160,8 @@ std::string describe(const MountPlan& plan) {
                 text += "node " + step.target + " " + std::to_string(step.major) + ":" + std::to_string(step.minor);
                 break;
             case Kind::kLink: text += "link " + step.target + " -> " + step.source; break;
+            case Kind::kUncover: text += "uncover " + step.target; break;
+            case Kind::kWritable: text += "writable " + step.target; break;
         }
         text += "\n";
     }
@@ -186,6 +188,14 @@ Result<> make_read_only(const MountStep& step) {
     return {};
 }
 
+Result<> make_node(const MountStep& step) {
+    const char* target = step.target.c_str();
+    if (::mknod(target, step.mode, ::makedev(step.major, step.minor)) != 0)
+        return errno == EEXIST ? Result<>() : failure_errno("cannot make device " + step.target);
+    if (::chmod(target, step.mode & 0777) != 0) return failure_errno("cannot set the mode of device " + step.target);
+    return {};
+}
+
 }  // namespace
 
 Result<> apply(const MountPlan& plan) {
@@ -203,13 +213,17 @@ Result<> apply(const MountPlan& plan) {
                 break;
             case Kind::kReadOnly: CAISSON_TRY(make_read_only(step)); break;
             case Kind::kMask: CAISSON_TRY(hide(step)); break;
-            case Kind::kNode:
-                if (::mknod(target, S_IFCHR | 0666, ::makedev(step.major, step.minor)) != 0 ||
-                    ::chmod(target, 0666) != 0)
-                    return failure_errno("cannot make device " + step.target);
-                break;
+            case Kind::kNode: CAISSON_TRY(make_node(step)); break;
             case Kind::kLink:
                 if (::symlink(step.source.c_str(), target) != 0) return failure_errno("cannot link " + step.target);
+                break;
+            case Kind::kUncover:
+                if (::umount2(target, MNT_DETACH | UMOUNT_NOFOLLOW) != 0 && errno != EINVAL && errno != ENOENT)
+                    return failure_errno("cannot uncover " + step.target);
+                break;
+            case Kind::kWritable:
+                if (::mount(nullptr, target, nullptr, MS_REMOUNT | MS_BIND | kInert, nullptr) != 0)
+                    return failure_errno("cannot make " + step.target + " writable");
                 break;
         }
     }

@@ -18,8 +18,10 @@ struct MountStep {
         kMount,      // mount(source, target, type, flags, options)
         kReadOnly,   // target becomes a read-only view of itself; skipped if it is missing
         kMask,       // target is hidden: /dev/null (`source`) over a file, an empty directory over a directory; ditto
-        kNode,       // character device `major`:`minor`, mode 0666
+        kNode,       // device `major`:`minor`; `mode` says which kind and who may use it; one that is there stays
         kLink,       // symbolic link at target, pointing to source
+        kUncover,    // what is mounted at target is taken away; skipped if nothing is
+        kWritable,   // the mount at target may be written to
     };
     Kind kind;
     std::string target;
@@ -42,6 +44,9 @@ MountPlan fixed_container_mounts();
 // and what this box asks for. kUsage for a path that is not absolute or holds "..", kLimit beyond kMaxMounts.
 Result<MountPlan> wanted_mounts(const wire::Configure& configure);
 inline constexpr int kMaxMounts = 64;
+
+// Hidden below /sys.
+inline constexpr const char* kHiddenInSys[] = {"/firmware", "/devices/virtual/powercap"};
 
 // Absolute, normal, not "/" itself.
 Result<> check_mount_path(const std::string& path);

@@ -9,7 +9,10 @@ inline constexpr char kDevices[] = "/guest/dev";
 inline constexpr char kProc[] = "/guest/proc";
 inline constexpr char kSys[] = "/guest/sys";
 inline constexpr char kCgroup[] = "/guest/cgroup";
+// The box's limits, and below them the container, for which its own group is the root: the files above are out of its
+// reach even if it mounts control groups itself.
 inline constexpr char kBoxCgroup[] = "/guest/cgroup/box";
+inline constexpr char kContainerCgroup[] = "/guest/cgroup/box/container";
 inline constexpr char kKernelLog[] = "/guest/dev/kmsg";
 // The box's root disk.
 inline constexpr char kDisk[] = "/disk";

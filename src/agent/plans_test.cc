@@ -1,6 +1,7 @@
 // The agent's pure parts that fit on a page each: mounts, command paths, reports, names.
 #include <gtest/gtest.h>
 #include <errno.h>
+#include <linux/capability.h>
 
 #include "agent/cgroup.h"
 #include "agent/command_path.h"
@@ -8,6 +9,7 @@
 #include "agent/credentials.h"
 #include "agent/launch.h"
 #include "agent/mounts.h"
+#include "agent/privileged.h"
 
 namespace caisson::agent {
 namespace {
@@ -32,6 +34,24 @@ TEST(Mounts, AContainerGetsDockersDefaults) {
               "read-only /proc/sysrq-trigger\n"
               "mount mqueue /dev/mqueue nosuid nodev noexec\n"
               "mount cgroup2 /sys/fs/cgroup ro nosuid nodev noexec\n");
+}
+
+TEST(Mounts, APrivilegedContainerIsUncovered) {
+    const std::string plan = describe(uncovered_mounts());
+    for (const char* line : {"uncover /proc/kcore\n", "uncover /proc/sys\n", "uncover /proc/sysrq-trigger\n", "uncover /sys/firmware\n",
+                             "writable /sys\n", "writable /sys/fs/cgroup\n"})
+        EXPECT_NE(plan.find(line), std::string::npos) << line;
+    EXPECT_EQ(plan.find(" /dev"), std::string::npos);
+}
+
+TEST(Mounts, DeviceNodesLeaveOutPortsAndTheRootDisk) {
+    // Any directory with devices will do.
+    auto plan = device_nodes("/dev", "null");
+    ASSERT_TRUE(plan) << plan.error().to_string();
+    const std::string text = describe(*plan);
+    EXPECT_NE(text.find("node /dev/zero 1:5\n"), std::string::npos) << text;
+    EXPECT_EQ(text.find("node /dev/null "), std::string::npos);
+    EXPECT_EQ(text.find("vport"), std::string::npos);
 }
 
 TEST(Mounts, TmpfsComeParentsFirst) {
@@ -125,7 +145,26 @@ TEST(Cgroup, FindsTheNumberOfKills) {
     EXPECT_EQ(parse_oom_kills("oom_kill x\n"), 0u);
 }
 
-TEST(Credentials, TheDefaultSetIsDockers) { EXPECT_EQ(default_capabilities(), 0xa80425fbU); }
+TEST(Credentials, WithoutPrivilegesACommandHasDockersSet) {
+    wire::Exec exec;
+    EXPECT_EQ(wanted_capabilities(exec), 0xa80425fbU);
+    exec.mutable_privileges()->set_no_new_privileges(true);
+    EXPECT_EQ(wanted_capabilities(exec), 0U);
+    exec.mutable_privileges()->set_capabilities(1);
+    EXPECT_EQ(wanted_capabilities(exec), 1U);
+}
+
+TEST(Launch, TheSeatHasNothingBeyondDockersSet) {
+    wire::Exec exec;
+    EXPECT_TRUE(fits_the_seat(exec));
+    exec.mutable_privileges()->set_capabilities(1);
+    EXPECT_TRUE(fits_the_seat(exec));
+    exec.mutable_privileges()->set_capabilities(1U << CAP_NET_ADMIN);
+    EXPECT_FALSE(fits_the_seat(exec));
+    wire::Exec terminal;
+    terminal.set_terminal(true);
+    EXPECT_FALSE(fits_the_seat(terminal));
+}
 
 }  // namespace
 }  // namespace caisson::agent

@@ -179,8 +179,9 @@ void Session::exec(const wire::Exec& exec, base::ByteView payload) {
     if (container_->killed()) return refuse(exec.id(), "the box's main command has ended");
     if (executions_.size() >= kMaxExecutions)
         return refuse(exec.id(), "more than " + std::to_string(kMaxExecutions) + " commands at once");
-    // The seat waits for a command.
+    // The seat waits for a command. It never stays beside one.
     auto seat = exec.has_copy() ? nullptr : std::move(seat_);
+    if (seat && !fits_the_seat(exec)) seat.reset();
     const std::string seat_order = seat ? launch_order(payload, container_->image_covered()) : std::string();
     auto execution = Execution::start(exec, {.loop = &loop_,
                                              .port = &port_,

@@ -1,4 +1,5 @@
 // What a box would be, for people: `run --dry-run`.
+#include "base/capabilities.h"
 #include "base/text.h"
 #include "box/decision.h"
 #include "box/plan.h"
@@ -11,6 +12,21 @@ namespace caisson {
 namespace {
 // Of one word of a plan.
 constexpr std::size_t kMostShownBytes = 16 * 1024;
+// How root of the box differs from Docker's defaults; nothing if it does not.
+std::string privileges_line(const wire::Privileges& privileges) {
+    std::vector<std::string> parts;
+    if (privileges.privileged()) parts.push_back("privileged (every device, nothing hidden)");
+    if (privileges.no_new_privileges()) parts.push_back("no new privileges");
+    const auto has = privileges.capabilities();
+    const auto usual = base::default_capabilities();
+    if (has == base::all_capabilities()) parts.push_back("all capabilities");
+    else if (has == 0) parts.push_back("no capability");
+    else if (has != usual) {
+        for (const auto& name : base::names_of_capabilities(has)) parts.push_back(name);
+    }
+    return parts.empty() ? "" : "privileges " + base::join(parts, ", ") + "\n";
+}
+
 }  // namespace
 
 Result<std::string> Runtime::plan(const BoxOptions& options) {
@@ -52,6 +68,7 @@ Result<std::string> Runtime::plan(const BoxOptions& options) {
     text += "limits     cpus " + std::to_string(options.cpu_millis) + "/1000, memory " +
             base::format_size(options.memory_bytes) +
             (options.pids_limit > 0 ? ", processes " + std::to_string(options.pids_limit) : "") + "\n";
+    text += privileges_line(decision.exec.privileges());
     text += "network    none\n";
     text += jail::describe(jail_plan);
     words.clear();

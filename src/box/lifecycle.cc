@@ -576,6 +576,11 @@ Result<BoxDetails> Runtime::inspect(const std::string& reference) const {
         details.user = spec->exec().user();
         details.environment.assign(spec->exec().environment().begin(), spec->exec().environment().end());
         details.read_only = configure.root().read_only();
+        const auto& privileges = spec->exec().privileges();
+        details.privileged = privileges.privileged();
+        details.no_new_privileges = privileges.no_new_privileges();
+        details.cap_add.assign(privileges.cap_add().begin(), privileges.cap_add().end());
+        details.cap_drop.assign(privileges.cap_drop().begin(), privileges.cap_drop().end());
         details.terminal = spec->exec().terminal();
         details.open_stdin = spec->exec().stdin_open();
         details.cpu_millis = spec->cpu_millis();

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/capabilities.h"
 #include "base/text.h"
 #include "box/limits.h"
 #include "vmm/qcow2.h"
@@ -159,8 +160,27 @@ Result<> validate(const BoxOptions& options) {
     if (options.pids_limit > kMaxPids)
         return failure(Errc::kUsage, "--pids-limit " + std::to_string(options.pids_limit) + " is too many",
                        "give at most " + std::to_string(kMaxPids) + ", or 0 for no limit");
+    CAISSON_TRY(base::capability_names("--cap-add", options.cap_add));
+    CAISSON_TRY(base::capability_names("--cap-drop", options.cap_drop));
     return validate_life(options);
 }
+
+namespace {
+
+// validate() has seen the names.
+wire::Privileges plan_privileges(const BoxOptions& options) {
+    const auto add = base::capability_names("--cap-add", options.cap_add).value_or(std::vector<std::string>());
+    const auto drop = base::capability_names("--cap-drop", options.cap_drop).value_or(std::vector<std::string>());
+    wire::Privileges privileges;
+    privileges.set_capabilities(base::capability_set(add, drop, options.privileged));
+    privileges.set_no_new_privileges(options.no_new_privileges);
+    privileges.set_privileged(options.privileged);
+    for (const auto& name : add) privileges.add_cap_add(name);
+    for (const auto& name : drop) privileges.add_cap_drop(name);
+    return privileges;
+}
+
+}  // namespace
 
 Result<wire::Exec> plan_exec(const BoxOptions& options, const image::Config& config) {
     std::vector<std::string> words;
@@ -195,6 +215,7 @@ Result<wire::Exec> plan_exec(const BoxOptions& options, const image::Config& con
     exec.set_terminal(options.terminal);
     exec.set_rows(options.terminal_rows);
     exec.set_columns(options.terminal_columns);
+    *exec.mutable_privileges() = plan_privileges(options);
     return exec;
 }
 
@@ -261,6 +282,8 @@ Result<wire::Exec> plan_further_exec(const wire::BoxSpec& spec, const ExecOption
     exec.set_terminal(options.terminal);
     exec.set_rows(options.terminal_rows);
     exec.set_columns(options.terminal_columns);
+    if (spec.exec().has_privileges()) *exec.mutable_privileges() = spec.exec().privileges();
+    if (options.privileged) exec.mutable_privileges()->set_capabilities(base::all_capabilities());
     return exec;
 }
 
@@ -290,6 +313,7 @@ wire::Configure plan_configure(const BoxOptions& options, const std::string& box
     const auto hostname = hostname_of(options, box_id);
     configure.set_hostname(hostname);
     configure.set_machine_id(machine_id);
+    configure.set_privileged(options.privileged);
     auto* root = configure.mutable_root();
     root->set_device("/dev/vda");
     root->set_type("ext4");

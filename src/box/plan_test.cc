@@ -51,5 +51,43 @@ TEST(Plan, ImageAndUserMaySetHostnameThemselves) {
     EXPECT_THAT(by_user, Not(Contains("HOSTNAME=image")));
 }
 
+constexpr std::uint64_t kDockers = 0xa80425fb;
+
+TEST(Plan, PrivilegesAreDockersUnlessAsked) {
+    auto plain = plan_exec({.command = {"c"}}, {}).value();
+    EXPECT_EQ(plain.privileges().capabilities(), kDockers);
+    EXPECT_FALSE(plain.privileges().no_new_privileges() || plain.privileges().privileged());
+    auto asked = plan_exec({.command = {"c"}, .cap_add = {"net_admin"}, .cap_drop = {"all"}, .no_new_privileges = true}, {}).value();
+    EXPECT_EQ(asked.privileges().capabilities(), 1U << 12);
+    EXPECT_TRUE(asked.privileges().no_new_privileges());
+    EXPECT_EQ(asked.privileges().cap_add(0), "CAP_NET_ADMIN");
+    EXPECT_EQ(asked.privileges().cap_drop(0), "ALL");
+}
+
+TEST(Plan, OnlyAPrivilegedBoxIsOpened) {
+    EXPECT_FALSE(plan_configure({.image = "i", .cap_add = {"ALL"}}, kBoxId, "m").privileged());
+    EXPECT_TRUE(plan_configure({.image = "i", .privileged = true}, kBoxId, "m").privileged());
+    EXPECT_EQ(plan_exec({.command = {"c"}, .privileged = true}, {}).value().privileges().capabilities(), (1ULL << 41) - 1);
+}
+
+TEST(Plan, AFurtherCommandHasTheBoxsPrivileges) {
+    wire::BoxSpec spec;
+    *spec.mutable_exec() = plan_exec({.command = {"c"}, .cap_drop = {"ALL"}, .no_new_privileges = true}, {}).value();
+    auto exec = plan_further_exec(spec, {.command = {"d"}}).value();
+    EXPECT_EQ(exec.privileges().capabilities(), 0U);
+    EXPECT_TRUE(exec.privileges().no_new_privileges());
+    exec = plan_further_exec(spec, {.command = {"d"}, .privileged = true}).value();
+    EXPECT_EQ(exec.privileges().capabilities(), (1ULL << 41) - 1);
+    EXPECT_TRUE(exec.privileges().no_new_privileges());
+    // Of a box that was made before there was a choice.
+    EXPECT_FALSE(plan_further_exec(wire::BoxSpec(), {.command = {"d"}}).value().has_privileges());
+}
+
+TEST(Plan, UnknownCapabilitiesAreRefused) {
+    EXPECT_EQ(validate({.image = "i", .cap_add = {"NET_ADMN"}}).error().code, Errc::kUsage);
+    EXPECT_EQ(validate({.image = "i", .cap_drop = {""}}).error().code, Errc::kUsage);
+    EXPECT_TRUE(validate({.image = "i", .cap_add = {"all"}, .cap_drop = {"CAP_chown"}}));
+}
+
 }  // namespace
 }  // namespace caisson::box

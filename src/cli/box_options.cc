@@ -92,6 +92,25 @@ Result<std::uint32_t> parse_pids_limit(const std::string& text) {
     return static_cast<std::uint32_t>(std::max<std::int64_t>(pids, 0));
 }
 
+// OPTION=VALUE, in Docker's older spelling OPTION:VALUE. What switches off a wall that is not there is taken as it is; what
+// asks for one is refused.
+Result<> parse_security(BoxOptions& options, const std::string& text) {
+    const auto separator = text.find_first_of("=:");
+    const auto name = text.substr(0, separator);
+    const auto value = separator == std::string::npos ? std::string() : text.substr(separator + 1);
+    const auto shown = "--security-opt '" + base::printable(text, 100) + "'";
+    if (name == "no-new-privileges") {
+        if (separator != std::string::npos && value != "true" && value != "false")
+            return failure(Errc::kUsage, shown + " is neither true nor false", "write no-new-privileges or no-new-privileges=false");
+        options.no_new_privileges = value != "false";
+        return {};
+    }
+    if ((name == "seccomp" || name == "apparmor") && value == "unconfined") return {};
+    if (name == "label" && value == "disable") return {};
+    return failure(Errc::kUnsupported, shown + " is not available",
+                   "in the box there are no-new-privileges, and no profiles of seccomp, AppArmor or SELinux");
+}
+
 // POLICY: no, on-failure, on-failure:N, always.
 Result<> parse_restart(BoxOptions& options, const std::string& text) {
     const auto colon = text.find(':');
@@ -212,6 +231,10 @@ Result<BoxOptions> box_options(const BoxArguments& arguments) {
         options.timeout = CAISSON_TRY_CTX(base::parse_duration(arguments.timeout), "--timeout");
     CAISSON_TRY(add_life(options, arguments));
     options.read_only = arguments.read_only;
+    options.cap_add = arguments.cap_add;
+    options.cap_drop = arguments.cap_drop;
+    options.privileged = arguments.privileged;
+    for (const auto& text : arguments.security) CAISSON_TRY(parse_security(options, text));
     options.open_stdin = arguments.interactive;
     options.auto_remove = arguments.remove;
     options.cold = arguments.cold;
@@ -250,6 +273,13 @@ void add_box_options(CLI::App& command, const std::shared_ptr<BoxArguments>& arg
     command.add_option("--tmpfs", arguments->tmpfs, "Mount a tmpfs: PATH[:size=64M,mode=1777,exec]")
         ->type_name("PATH")->allow_extra_args(false)->take_all();
     command.add_flag("--read-only", arguments->read_only, "Make the root disk read-only inside the box");
+    command.add_option("--cap-add", arguments->cap_add, "Give root of the box this capability of Linux; ALL: every one")
+        ->type_name("CAPABILITY")->allow_extra_args(false)->take_all();
+    command.add_option("--cap-drop", arguments->cap_drop, "Take this capability away; ALL: every one that is not added")
+        ->type_name("CAPABILITY")->allow_extra_args(false)->take_all();
+    command.add_flag("--privileged", arguments->privileged, "All capabilities and devices of the box's machine, nothing hidden");
+    command.add_option("--security-opt", arguments->security, "no-new-privileges: set-user-id programs gain nothing")
+        ->type_name("OPTION")->allow_extra_args(false)->take_all();
     command.add_option("--net", arguments->network, "Network; this version has only none")->type_name("MODE")->capture_default_str();
     command.add_option("--pull", arguments->pull, "Ask a registry for the image: always, missing or never")->type_name("WHEN")->capture_default_str();
     command.add_option("--tls-ca", arguments->authorities_file, "Trust these certificate authorities when pulling, too")->type_name("FILE");

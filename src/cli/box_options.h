@@ -25,6 +25,8 @@ struct BoxArguments {
     std::uint32_t health_retries = 3;
     bool no_health_check = false;
     bool plain_http = false, has_entrypoint = false, replace = false;
+    std::vector<std::string> cap_add, cap_drop, security;
+    bool privileged = false;
     bool remove = false, interactive = false, terminal = false, read_only = false, cold = false;
     std::vector<std::string> image_and_command;
 };

@@ -48,7 +48,9 @@ json to_json(const BoxDetails& box) {
     for (const auto& execution : box.executions) executions.push_back(to_json(execution));
     object.update({{"image_digest", box.image_digest}, {"engine", optional_text(box.engine)}, {"hostname", box.hostname},
                    {"working_directory", box.working_directory}, {"user", box.user}, {"environment", box.environment},
-                   {"auto_remove", box.auto_remove}, {"read_only", box.read_only}, {"terminal", box.terminal},
+                   {"auto_remove", box.auto_remove}, {"read_only", box.read_only},
+                   {"privileged", box.privileged}, {"no_new_privileges", box.no_new_privileges}, {"cap_add", box.cap_add},
+                   {"cap_drop", box.cap_drop}, {"terminal", box.terminal},
                    {"open_stdin", box.open_stdin}, {"cpu_millis", box.cpu_millis}, {"memory_bytes", box.memory_bytes},
                    {"disk_bytes", box.disk_bytes}, {"disk_used_bytes", box.disk_used_bytes}, {"pids_limit", box.pids_limit},
                    {"tmpfs", tmpfs}, {"network", box.network}, {"restart", box.restart}, {"timeout_ms", box.timeout_ms},
@@ -111,6 +113,16 @@ Result<int> list_boxes(Context& context, const ListArguments& arguments) {
     return 0;
 }
 
+// Nothing for Docker's defaults.
+std::string privileges_text(const BoxDetails& box) {
+    std::vector<std::string> parts;
+    if (box.privileged) parts.push_back("privileged");
+    if (box.no_new_privileges) parts.push_back("no new privileges");
+    for (const auto& name : box.cap_add) parts.push_back("+" + name);
+    for (const auto& name : box.cap_drop) parts.push_back("-" + name);
+    return base::join(parts, ", ");
+}
+
 void print_text(const BoxDetails& box) {
     const auto& info = box.info;
     auto line = [](const char* name, const std::string& text) {
@@ -129,6 +141,7 @@ void print_text(const BoxDetails& box) {
     line("engine", box.engine);
     line("limits", "cpus " + std::to_string(box.cpu_millis) + "/1000, memory " + base::format_size(box.memory_bytes) +
                        (box.pids_limit > 0 ? ", processes " + std::to_string(box.pids_limit) : ""));
+    line("privileges", privileges_text(box));
     line("disk", base::format_size(box.disk_bytes) + ", " + base::format_size(box.disk_used_bytes) + " used");
     line("network", box.network);
     line("restart", box.restart + (info.restarts > 0 ? ", " + std::to_string(info.restarts) + " times so far" : ""));

@@ -56,7 +56,7 @@ namespace {
 struct ExecArguments {
     std::vector<std::string> environment, environment_files;
     std::string working_directory, user, timeout, detach_keys = kDetachKeys;
-    bool interactive = false, terminal = false, detach = false, quiet = false;
+    bool interactive = false, terminal = false, detach = false, quiet = false, privileged = false;
     std::vector<std::string> box_and_command;
 };
 
@@ -74,6 +74,7 @@ Result<int> exec(Context& context, const ExecArguments& arguments) {
     options.environment = CAISSON_TRY(parse_environment(arguments.environment_files, arguments.environment));
     options.working_directory = arguments.working_directory;
     options.user = arguments.user;
+    options.privileged = arguments.privileged;
     options.open_stdin = arguments.interactive;
     options.terminal = arguments.terminal;
     if (!arguments.timeout.empty()) options.timeout = CAISSON_TRY_CTX(base::parse_duration(arguments.timeout), "--timeout");
@@ -141,6 +142,7 @@ void add_enter_commands(CLI::App& app, Action& action) {
         ->type_name("FILE")->allow_extra_args(false)->take_all();
     command->add_option("-w,--workdir", arguments->working_directory, "Working directory inside the box")->type_name("PATH");
     command->add_option("-u,--user", arguments->user, "User (and group) inside the box, by name or number")->type_name("USER[:GROUP]");
+    command->add_flag("--privileged", arguments->privileged, "Give it all capabilities of Linux in the box");
     command->add_option("--timeout", arguments->timeout, "Kill it after this time, exit with 124")->type_name("TIME");
     command->add_option("--detach-keys", arguments->detach_keys, "Keys that leave it to itself, with -it; '': none")
         ->type_name("KEYS")->capture_default_str();

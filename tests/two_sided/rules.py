@@ -109,6 +109,16 @@ rule("guest_masks", "paths of the kernel's are hidden in the container", PROGRAM
      "vm attack/guest/test_guest.py -k test_it_fails", r"read_keys|list_acpi")
 rule("guest_read_only_proc", "the kernel's settings are read-only in the container", PROGRAM,
      "vm attack/guest/test_guest.py -k test_it_fails", r"write_overcommit|write_sysctl")
+rule("guest_filter_above", "no container process can take the device filter off", PROGRAM,
+     "vm attack/guest/test_container_attacks.py -k BPF_PROG_DETACH", r"FAILED.*device filter off")
+rule("guest_limits_above", "no container process can change the box's limits", PROGRAM,
+     "vm attack/guest/test_container_attacks.py -k processes", r"more than 60")
+rule("guest_hidden_processes", "the container's first process shows nothing of itself", PROGRAM,
+     "vm attack/guest/test_container_attacks.py -k proc", r"FAILED.*/proc/1/")
+rule("guest_no_new_privileges", "with no new privileges set-user-id bits mean nothing", PROGRAM,
+     "vm cli/test_privileges.py -k test_security_options", r"NoNewPrivs")
+rule("guest_dropped_capabilities", "what is dropped comes back by no program", PROGRAM,
+     "vm cli/test_privileges.py -k test_root_has_what_was_asked_for", r"FAILED.*cap-drop|CapEff|CapBnd")
 rule("guest_reseed", "a restored guest gets fresh randomness", PROGRAM,
      "vm cli/test_hygiene.py -k test_first_random_numbers_differ", r"test_first_random_numbers_differ")
 
