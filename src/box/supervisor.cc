@@ -9,6 +9,7 @@
 
 #include <cstdio>
 
+#include "base/text.h"
 #include "box/convert.h"
 #include "box/limits.h"
 #include "box/owner.h"
@@ -174,6 +175,10 @@ Result<> Supervisor::start_machine() {
         plan.template_directory = launch_.box_directory() + "/boot";
         CAISSON_TRY(os::make_directories(plan.template_directory, 0700));
         CAISSON_TRY(vmm::write_initramfs(assets, plan.template_directory));
+    }
+    if (launch_.limits().applied()) {
+        group_ = CAISSON_TRY_CTX(os::Cgroup::create(groups_from(launch_.limits())), "limiting the box on the host");
+        plan.groups = group_.entry();
     }
     vm_ = CAISSON_TRY(vmm::start_vm(plan, assets));
     return {};
@@ -349,6 +354,8 @@ void Supervisor::finish() {
     if (finished_) return;
     finished_ = true;
     on_console();
+    // Whatever may be left of the machine. Before the end is recorded: then nobody else has a say in this box.
+    note(group_.remove());
     timings_.set_vmm_gone(mark());
     restart_ = wants_restart();
     flush_log();
@@ -500,6 +507,7 @@ void Supervisor::on_vmm_exit() {
         Error error;
         error.code = Errc::kGuest;
         if (!shutdown_reason_.empty()) error.message = "the guest stopped by itself (" + shutdown_reason_ + ")";
+        else if (auto why = why_killed(); !why.empty()) error.message = why;
         else if (status && status->signalled)
             error.message = "the virtual machine was killed by signal " + std::to_string(status->code);
         else error.message = "the virtual machine ended unexpectedly";
@@ -509,6 +517,16 @@ void Supervisor::on_vmm_exit() {
     }
     if (phase_ == Phase::kSyncing) kill_vmm();
     check_gone();
+}
+
+// What the limits on the host have to do with the machine's end; empty: nothing.
+std::string Supervisor::why_killed() const {
+    if (group_.memory_kills() > 0)
+        return "the VMM was killed: it reached its memory limit on the host, " + base::format_size(launch_.limits().memory_bytes());
+    if (group_.refused_processes() > 0)
+        return "the VMM ended after it had reached its limit of " + std::to_string(launch_.limits().pids()) +
+               " processes and threads on the host";
+    return "";
 }
 
 Result<> Supervisor::send_qmp(const std::string& command) {

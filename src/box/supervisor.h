@@ -14,6 +14,7 @@
 
 #include "box/live_execution.h"
 #include "box/shim.h"
+#include "os/cgroup.h"
 #include "os/loop.h"
 #include "store/database.h"
 #include "vmm/qmp.h"
@@ -80,6 +81,7 @@ class Supervisor {
     void kill_vmm();
     void remove_what_the_vmm_does_not_need();
     void check_gone();
+    std::string why_killed() const;
     void finish();
     bool wants_restart() const;
     void record_end();
@@ -163,6 +165,7 @@ class Supervisor {
     std::chrono::steady_clock::time_point started_;
     std::list<Client> clients_;
     std::uint64_t next_client_ = 1;
+    os::Cgroup group_;  // before the machine in it: destroyed after that
     vmm::Vm vm_;
     std::unique_ptr<wire::Connection> agent_;
     os::Fd signals_;

@@ -23,7 +23,7 @@ struct BoxArguments {
     std::string restart = "no", max_duration, idle_timeout, stop_timeout = "10s", stop_signal;
     std::string health_command, health_interval, health_timeout, health_start_period;
     std::uint32_t health_retries = 3;
-    bool plain_http = false, has_entrypoint = false, replace = false;
+    bool plain_http = false, has_entrypoint = false, replace = false, require_limits = false;
     bool remove = false, interactive = false, terminal = false, read_only = false, cold = false;
     std::vector<std::string> image_and_command;
 };
