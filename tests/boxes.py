@@ -5,6 +5,8 @@ The environment names what is tested:
   CAISSON_ASSETS     the VMM, the guest kernel and the base image (tools/setup/assets)
   CAISSON_TEST_HOME  a home that holds caisson/base; its parent directory holds the tiny image (tests/vm_ring setup)
 """
+import glob
+import hashlib
 import json
 import os
 import pathlib
@@ -306,13 +308,21 @@ def one_box():
     return ids[0]
 
 
+def control_groups(box="*"):
+    """The host's control groups of the test home's boxes."""
+    tag = hashlib.sha256(os.fsencode(str(HOME))).hexdigest()[:16]
+    return sorted(path for path in glob.glob(f"/sys/fs/cgroup/*/caisson/{tag}/{box}/") + glob.glob(f"/sys/fs/cgroup/caisson/{tag}/{box}/")
+                  if "/supervisors/" not in path)
+
+
 def leftovers(kept=()):
-    """Everything of boxes that should be gone: processes, directories, mounts, sockets, temporary files, records."""
+    """Everything of boxes that should be gone: processes, directories, mounts, sockets, temporary files, control groups."""
     found = [repr(process) for process in processes()]
     found += [f"directory boxes/{name}" for name in box_ids() if name not in kept]
     marker = os.fsencode(WORK.name)
     found += [f"mount {line.decode()}" for line in _read("/proc/self/mountinfo").splitlines() if marker in line]
     found += [f"socket {line.decode()}" for line in _read("/proc/net/unix").splitlines() if marker in line]
+    found += [f"control group {path}" for path in control_groups() if path.split("/")[-2] not in kept]
     for directory in ("images/tmp", "templates"):
         try:
             names = os.listdir(HOME / directory)

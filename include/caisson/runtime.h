@@ -46,6 +46,7 @@ struct RuntimeOptions {
                                     // empty: where libcaisson.so is installed, or for a program that has the library
                                     // in it, the directory of the program
     int kvm_fd = -1;  // /dev/kvm, open for reading and writing as long as the Runtime lives; -1: opened when it is needed
+    int cgroup_fd = -1;  // as leave_root() sets it: through it supervisors enter the control group given to their user
     ProgressCallback on_progress;
     std::function<void(const std::string&)> on_notice;  // one line for a person, e.g. "template was rebuilt"
 };
@@ -118,6 +119,7 @@ struct BoxOptions {
     int stop_signal = 0;                            // 0: the image's, else SIGTERM
     std::optional<HealthCheck> health;              // replaces the image's
     bool no_health_check = false;                   // not even the image's
+    bool require_limits = false;                    // kHostMissing where the host cannot limit memory, CPUs and processes
     bool replace = false;                           // removes, by force, a box that has the name
 };
 
@@ -232,6 +234,17 @@ struct ExecutionInfo {
     std::optional<int> exit_code;
 };
 
+// What all host processes of a box may take together, enforced by the host's control groups: more than the box's own
+// options say, for there is a VMM around it.
+struct HostLimits {
+    bool applied = false;            // some limit is; of the last start
+    std::string reason;              // why not, or why not all
+    std::uint64_t memory_bytes = 0;  // 0: not limited, as below
+    std::uint32_t cpu_millis = 0, pids = 0;
+    int cgroup_version = 0;          // 1 or 2; 0: none
+    std::vector<std::string> groups; // their directories
+};
+
 // All that is known about one box.
 struct BoxDetails {
     BoxInfo info;
@@ -244,6 +257,7 @@ struct BoxDetails {
     std::uint32_t cpu_millis = 0, pids_limit = 0;
     std::uint64_t memory_bytes = 0, disk_bytes = 0;
     std::vector<TmpfsOption> tmpfs;
+    HostLimits host_limits;
     std::string network, restart;  // "no", "on-failure", "on-failure:3", "always"
     std::int64_t timeout_ms = 0, max_duration_ms = 0, idle_timeout_ms = 0, stop_timeout_ms = 0;  // 0: none
     int stop_signal = 0;
@@ -430,7 +444,7 @@ class CAISSON_API Runtime {
 
 // For programs started as root, before they make threads or open a Runtime: makes the home, gives it to the service
 // user (the user "caisson", else uid 61777), and turns this process into that user for good. Returns `options` with
-// the home filled in and /dev/kvm opened, for that user may not. Does nothing for ordinary users. What only root may read
+// the home filled in, /dev/kvm opened and control groups made, for that user may not. Does nothing for ordinary users. What only root may read
 // must be opened before.
 CAISSON_API Result<RuntimeOptions> leave_root(RuntimeOptions options);
 

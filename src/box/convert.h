@@ -3,6 +3,7 @@
 
 #include "base/result.h"
 #include "caisson/outcome.h"
+#include "os/cgroup.h"
 #include "vmm/machine.h"
 #include "wire/shim.pb.h"
 
@@ -53,6 +54,16 @@ inline Error from_message(const wire::ShimError& in) {
     error.sys_errno = in.error_number();
     error.hint = in.hint();
     return error;
+}
+
+inline os::CgroupPlan groups_from(const wire::HostLimits& in) {
+    os::CgroupPlan plan;
+    for (const auto& group : in.groups()) {
+        os::CgroupPlan::Group made{static_cast<int>(group.version()), group.directory(), {}};
+        for (const auto& setting : group.settings()) made.settings.push_back({setting.file(), setting.value(), setting.optional()});
+        plan.groups.push_back(std::move(made));
+    }
+    return plan;
 }
 
 // A command's words as records and lists keep them: a JSON array. What is not UTF-8 is replaced.

@@ -4,6 +4,7 @@
 
 #include "base/text.h"
 #include "box/engine.h"
+#include "box/host_limits.h"
 #include "box/state.h"
 #include "jail/jail.h"
 
@@ -14,6 +15,17 @@ namespace {
 using Level = Check::Level;
 
 Check failed(const std::string& name, const Error& error) { return {Level::kBad, name, error.to_string(), error.hint}; }
+
+Check limits_check(const box::GroupPlace& place) {
+    constexpr const char* kName = "host_limits";
+    if (place.bases.empty()) return {Level::kInfo, kName, "boxes are not limited on the host: " + place.reason, place.fix};
+    std::vector<std::string> on;
+    for (const char* name : {"memory", "cpu", "pids"})
+        if (place.has(name)) on.push_back(name);
+    const std::string found = base::join(on, ", ") + " of each box, below " + place.bases[0].directory;
+    if (place.missing.empty()) return {Level::kGood, kName, found, ""};
+    return {Level::kInfo, kName, found + "; not " + base::join(place.missing, ", ") + ": " + place.reason, place.fix};
+}
 
 }  // namespace
 
@@ -70,8 +82,7 @@ std::vector<Check> Runtime::diagnose(const RuntimeOptions& options) {
     auto images = runtime->images();
     if (images) checks.push_back({Level::kGood, "images", std::to_string(images->size()) + " in the store", ""});
     else checks.push_back(failed("images", images.error()));
-    // Said here because it is not done yet, so that nobody relies on it.
-    checks.push_back({Level::kInfo, "host_limits", "no cgroup limits on host processes in this version", ""});
+    checks.push_back(limits_check(box::choose_place(box::gather_group_facts(state.home.root, state.options.cgroup_fd))));
     return checks;
 }
 

@@ -2,6 +2,7 @@
 #include "base/capabilities.h"
 #include "base/text.h"
 #include "box/decision.h"
+#include "box/host_limits.h"
 #include "box/plan.h"
 #include "box/state.h"
 #include "jail/jail.h"
@@ -12,6 +13,7 @@ namespace caisson {
 namespace {
 // Of one word of a plan.
 constexpr std::size_t kMostShownBytes = 16 * 1024;
+
 // How root of the box differs from Docker's defaults; nothing if it does not.
 std::string privileges_line(const wire::Privileges& privileges) {
     std::vector<std::string> parts;
@@ -27,6 +29,17 @@ std::string privileges_line(const wire::Privileges& privileges) {
     return parts.empty() ? "" : "privileges " + base::join(parts, ", ") + "\n";
 }
 
+std::string host_limits_line(const internal::RuntimeState& state, const box::Decision& decision, const BoxOptions& options) {
+    const auto place = box::choose_place(box::gather_group_facts(state.home.root, state.options.cgroup_fd));
+    if (place.bases.empty()) return "no limits (" + place.reason + ")";
+    const auto figures = box::host_figures(decision.shape, decision.engine.choice.accelerator, options.cpu_millis,
+                                           box::disk_in_memory_bytes(state.home.boxes(), options.disk_bytes));
+    std::vector<std::string> parts;
+    if (place.has("memory")) parts.push_back("memory " + base::format_size(figures.memory_bytes));
+    if (place.has("cpu")) parts.push_back("cpus " + std::to_string(figures.cpu_millis) + "/1000");
+    if (place.has("pids")) parts.push_back("processes " + std::to_string(figures.pids));
+    return base::join(parts, ", ");
+}
 }  // namespace
 
 Result<std::string> Runtime::plan(const BoxOptions& options) {
@@ -69,6 +82,7 @@ Result<std::string> Runtime::plan(const BoxOptions& options) {
             base::format_size(options.memory_bytes) +
             (options.pids_limit > 0 ? ", processes " + std::to_string(options.pids_limit) : "") + "\n";
     text += privileges_line(decision.exec.privileges());
+    text += "on the host " + host_limits_line(*state_, decision, options) + "\n";
     text += "network    none\n";
     text += jail::describe(jail_plan);
     words.clear();

@@ -8,6 +8,7 @@
 #include "base/text.h"
 #include "box/convert.h"
 #include "box/decision.h"
+#include "box/host_limits.h"
 #include "box/lifecycle.h"
 #include "box/owner.h"
 #include "box/plan.h"
@@ -43,6 +44,7 @@ struct Start {
     std::string base_disk;
     box::Engine engine;
     vmm::Shape shape;
+    wire::HostLimits limits;         // without the figures
 };
 
 // Writes the record. What it describes is made after this, and undone by whoever finds that this process died.
@@ -110,6 +112,25 @@ Result<> make_overlay(const std::string& directory, const std::string& template_
     return {};
 }
 
+// What the box may take on the host: told to the supervisor, and written down for whoever asks later.
+Result<> set_limits(const BoxState& box, const wire::BoxSpec& spec, const Start& start, wire::HostLimits& limits) {
+    auto& runtime = *box.runtime;
+    limits = start.limits;
+    box::set_figures(limits, box.id, box::host_figures(start.shape, start.engine.choice.accelerator, spec.cpu_millis(),
+                                                       box::disk_in_memory_bytes(runtime.home.boxes(), spec.disk_bytes())));
+    std::string text;
+    if (!limits.SerializeToString(&text)) return failure(Errc::kInternal, "the box's limits could not be packed");
+    auto file = CAISSON_TRY(os::open_file(runtime.home.box(box.id) + "/" + box::kLimitsFile, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, 0600));
+    return os::write_all(file.get(), text);
+}
+
+// The decision for a box that is made or started now; the caller hears of a host that cannot limit it.
+Result<wire::HostLimits> decide_limits(const RuntimeState& runtime, bool required) {
+    auto limits = CAISSON_TRY(box::decide_limits(runtime, required));
+    if (!limits.applied()) runtime.notice("the host does not limit this box: " + limits.reason() + "; " + limits.fix());
+    return limits;
+}
+
 // Starts the supervisor of the box, whose lock `box` holds, and tells it what to do.
 Result<> start_shim(BoxState& box, const wire::BoxSpec& spec, const Start& start, bool detached, bool fresh, bool without_command) {
     auto& runtime = *box.runtime;
@@ -117,7 +138,8 @@ Result<> start_shim(BoxState& box, const wire::BoxSpec& spec, const Start& start
     auto kvm = CAISSON_TRY(box::open_kvm(runtime, start.engine.choice.accelerator));
     box.engine = start.engine.describe();
     box.shim = CAISSON_TRY(box::ShimClient::start(runtime.shim_program(),
-                                                  {.lock = box.lock->fd().get(), .kvm = kvm.get()}, directory + "/shim.log"));
+                                                  {.lock = box.lock->fd().get(), .kvm = kvm.get(), .group = start.limits.applied() ? runtime.options.cgroup_fd : -1},
+                                                  directory + "/shim.log"));
     wire::ToShim request;
     auto* launch = request.mutable_launch();
     launch->set_box_id(box.id);
@@ -135,6 +157,7 @@ Result<> start_shim(BoxState& box, const wire::BoxSpec& spec, const Start& start
     launch->set_detached(detached);
     launch->set_fresh(fresh);
     launch->set_without_command(without_command);
+    CAISSON_TRY(set_limits(box, spec, start, *launch->mutable_limits()));
     if (without_command) launch->mutable_spec()->set_auto_remove(false);  // it is the box that goes on
     return box.shim->send(request);
 }
@@ -205,11 +228,12 @@ Result<std::shared_ptr<BoxState>> launch_new(std::shared_ptr<RuntimeState> runti
     if (!detached && options.restart != RestartPolicy::kNo)
         return failure(Errc::kUsage, "a box that ends with its caller cannot be started again by a policy",
                        "run it detached (-d), or leave out --restart");
+    Start start;
+    start.limits = CAISSON_TRY(decide_limits(*runtime, options.require_limits));
     CAISSON_TRY(internal::ensure_image(*runtime, options));
     auto decision = CAISSON_TRY(box::decide(*runtime, options));
     CAISSON_TRY(jail::find_bwrap());
     if (options.replace) CAISSON_TRY(internal::remove_replaced(*runtime, options.name));
-    Start start;
     start.base_disk = CAISSON_TRY(box::ensure_base_disk(*runtime, decision, options.disk_bytes));
     auto frozen = box::template_image(decision.image, start.base_disk, decision.base_disk_bytes);
     for (int attempt = 0;; ++attempt) {
@@ -249,6 +273,8 @@ Result<std::shared_ptr<BoxState>> launch_new(std::shared_ptr<RuntimeState> runti
 Result<Start> decide_start(const RuntimeState& runtime, const store::BoxRecord& record, const wire::BoxSpec& spec, bool fresh) {
     Start start;
     CAISSON_TRY(jail::find_bwrap());
+    // Also of one whose files only are wanted; it starts without a word about what the host cannot do.
+    start.limits = CAISSON_TRY(box::decide_limits(runtime, spec.require_limits()));
     if (!os::exists(record.base_disk))
         return failure(Errc::kNotFound, "the root disk that box " + record.name + " was made from is gone (" + record.base_disk + ")");
     start.base_disk = record.base_disk;
@@ -289,6 +315,7 @@ Result<std::shared_ptr<BoxState>> start_recorded(std::shared_ptr<RuntimeState> r
     for (int attempt = 0;; ++attempt) {
         const bool fresh = !os::exists(directory + "/disk.qcow2");
         auto start = CAISSON_TRY(decide_start(*runtime, record, spec, fresh));
+        if (!files_only && attempt == 0 && !start.limits.applied()) CAISSON_TRY(decide_limits(*runtime, false));
         if (!files_only) {
             std::scoped_lock guard(runtime->database_mutex);
             CAISSON_TRY(runtime->database->begin_start(record.id, CAISSON_TRY(box::this_process())));
@@ -338,6 +365,7 @@ Result<BoxInfo> Runtime::run_detached(const BoxOptions& options) {
 
 Result<BoxInfo> Runtime::create(const BoxOptions& options) {
     CAISSON_TRY(box::validate(options));
+    CAISSON_TRY(decide_limits(*state_, options.require_limits));
     CAISSON_TRY(internal::ensure_image(*state_, options));
     auto decision = CAISSON_TRY(box::decide(*state_, options));
     if (options.replace) CAISSON_TRY(internal::remove_replaced(*state_, options.name));

@@ -31,7 +31,7 @@ struct LauncherNews {
         kStarted = 1,  // `descriptors`: control socket, agent, console; non-blocking. `number` is the process, for people
         kJailed,       // `descriptors`: pidfd of the jail's first process, whose end is the end of everything in there
         kFailed,       // answer to kStart and kAttach: `error`
-        kExited,       // the machine ended, by itself or by kEnd: `signalled`, `number`
+        kExited,       // the machine ended, by itself or by kEnd: `signalled`, `number`; why, if it is known, in `error.message`
         kGone,         // answer to each kEnd: nothing runs
     };
     Kind kind = Kind::kGone;

@@ -9,10 +9,12 @@
 #include <cerrno>
 #include <cstdio>
 
+#include "base/text.h"
 #include "box/convert.h"
 #include "box/launcher.h"
 #include "box/shim.h"
 #include "box/strays.h"
+#include "os/cgroup.h"
 #include "os/file.h"
 #include "vmm/template.h"
 #include "vmm/vm.h"
@@ -37,11 +39,13 @@ class Server {
     Result<> on_exit();
     Result<> end();
     Result<> answer_ends();
+    std::string why_killed() const;
     Result<> tell(LauncherNews::Kind kind) { return send_news(socket_.get(), LauncherNews{.kind = kind}); }
     Result<> refuse(const Error& error);
 
     os::Fd socket_;
     const wire::Launch launch_;
+    os::Cgroup group_;  // before the machine in it: destroyed after that
     vmm::Vm vm_;
     bool first_ = true;  // life of the box
     unsigned ends_ = 0;  // asked for and not answered
@@ -85,6 +89,7 @@ Result<> Server::refuse(const Error& error) {
 Result<> Server::start() {
     if (vm_.process.running() || ends_ > 0 || !vm_.init.gone()) return refuse(because(Errc::kInUse, "the box's machine runs already"));
     vm_ = vmm::Vm();
+    CAISSON_TRY(group_.remove());
     auto started = start_machine();
     first_ = false;
     if (!started) return refuse(started.error());
@@ -126,6 +131,10 @@ Result<> Server::start_machine() {
         CAISSON_TRY(os::make_directories(plan.template_directory, 0700));
         CAISSON_TRY(vmm::write_initramfs(assets, plan.template_directory));
     }
+    if (launch_.limits().applied()) {
+        group_ = CAISSON_TRY_CTX(os::Cgroup::create(groups_from(launch_.limits())), "limiting the box on the host");
+        plan.groups = group_.entry();
+    }
     vm_ = CAISSON_TRY(vmm::start_vm(plan, assets));
     return {};
 }
@@ -135,7 +144,19 @@ Result<> Server::on_exit() {
     vm_.init.kill();
     // bubblewrap was killed before it could say what it had started: that is found by the box's files it was given.
     if (!vm_.init.known()) kill_strays(launch_.box_directory());
-    return send_news(socket_.get(), LauncherNews{.kind = LauncherNews::Kind::kExited, .signalled = status.signalled, .number = status.code});
+    LauncherNews news{.kind = LauncherNews::Kind::kExited, .signalled = status.signalled, .number = status.code};
+    news.error.message = why_killed();
+    return send_news(socket_.get(), news);
+}
+
+// What the limits on the host have to do with the machine's end; empty: nothing.
+std::string Server::why_killed() const {
+    if (group_.memory_kills() > 0)
+        return "the VMM was killed: it reached its memory limit on the host, " + base::format_size(launch_.limits().memory_bytes());
+    if (group_.refused_processes() > 0)
+        return "the VMM ended after it had reached its limit of " + std::to_string(launch_.limits().pids()) +
+               " processes and threads on the host";
+    return "";
 }
 
 Result<> Server::end() {
@@ -147,6 +168,8 @@ Result<> Server::end() {
 
 Result<> Server::answer_ends() {
     if (ends_ == 0 || vm_.process.running() || !vm_.init.gone()) return {};
+    // Whatever may be left of the machine, before anybody has a say in this box.
+    if (auto removed = group_.remove(); !removed) std::fprintf(stderr, "%s: %s\n", kLauncherName, removed.error().to_string().c_str());
     // Empty is what the directory of a box becomes that is removed; that of any other holds its lock.
     ::rmdir(launch_.box_directory().c_str());
     for (; ends_ > 0; --ends_) CAISSON_TRY(tell(LauncherNews::Kind::kGone));

@@ -13,6 +13,7 @@
 #include "base/text.h"
 #include "box/convert.h"
 #include "box/engine.h"
+#include "box/host_limits.h"
 #include "box/limits.h"
 #include "box/owner.h"
 #include "box/plan.h"
@@ -104,6 +105,25 @@ Result<std::string> new_id() {
     std::uint8_t random[10];
     CAISSON_TRY(os::fill_random(random));
     return base::make_ulid(std::chrono::system_clock::now(), random);
+}
+
+// Those of its last start.
+HostLimits limits_of(const std::string& box_directory) {
+    HostLimits limits;
+    wire::HostLimits written;
+    auto text = os::read_file(box_directory + "/" + box::kLimitsFile, 1 << 16);
+    if (!text || !written.ParseFromString(*text)) {
+        limits.reason = "it was never started";
+        return limits;
+    }
+    limits.applied = written.applied();
+    limits.reason = written.reason();
+    limits.memory_bytes = written.memory_bytes();
+    limits.cpu_millis = written.cpu_millis();
+    limits.pids = written.pids();
+    for (const auto& group : written.groups()) limits.groups.push_back(group.directory());
+    if (written.groups_size() > 0) limits.cgroup_version = static_cast<int>(written.groups(0).version());
+    return limits;
 }
 
 ExecutionInfo info_of(const store::ExecutionRecord& record) {
@@ -564,6 +584,7 @@ Result<BoxDetails> Runtime::inspect(const std::string& reference) const {
     details.auto_remove = record.auto_remove;
     details.network = "none";
     details.restart = "no";
+    details.host_limits = limits_of(state_->home.box(record.id));
     if (auto used = os::disk_usage(state_->home.box(record.id))) details.disk_used_bytes = *used;
     {
         std::scoped_lock guard(state_->database_mutex);

@@ -23,6 +23,13 @@ inline constexpr std::size_t kMostLabels = 64;
 inline constexpr std::size_t kLongestLabel = 256;                      // bytes, of a key; a value may have 4096
 inline constexpr std::size_t kLongestLabelValue = 4096;
 
+// ---- what QEMU may take on the host beside the machine that it runs; see docs/limits.md ----
+inline constexpr std::uint64_t kVmmMib = 128;                          // its own memory, and bubblewrap's
+inline constexpr std::uint64_t kVmmMibPerCpu = 16;
+inline constexpr std::uint64_t kVmmMemoryShare = 32;                   // and a 32nd of the machine's memory, for tables
+inline constexpr std::uint32_t kVmmCpuMillis = 500;                    // of a CPU: devices, disk, control
+inline constexpr std::uint32_t kVmmThreads = 128;                      // 64 of them for its disk; one for each CPU besides
+
 // ---- a policy that starts a box again ----
 inline constexpr std::chrono::milliseconds kFirstRestartDelay{100};    // doubled each time
 inline constexpr std::chrono::milliseconds kLongestRestartDelay{60000};

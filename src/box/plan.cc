@@ -245,6 +245,7 @@ wire::BoxSpec plan_spec(const BoxOptions& options, const image::Config& config, 
         case RestartPolicy::kAlways: spec.set_restart(wire::BoxSpec::ALWAYS); break;
     }
     spec.set_restart_limit(options.restart_limit);
+    spec.set_require_limits(options.require_limits);
     for (const auto& [key, value] : options.labels) {
         auto* label = spec.add_labels();
         label->set_key(key);

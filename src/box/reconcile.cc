@@ -2,6 +2,7 @@
 #include <set>
 
 #include "base/id.h"
+#include "box/host_limits.h"
 #include "box/owner.h"
 #include "box/state.h"
 #include "box/strays.h"
@@ -36,6 +37,7 @@ Result<> reconcile(const store::Home& home, store::Database& database) {
                                             {"failed", 125, rebooted ? box::kHostRebooted : box::kSupervisorDied, os::unix_ms()}));
         }
     }
+    CAISSON_TRY(box::sweep_groups(home, database));
     // Records are written before directories are made, so a directory without a record is a removal cut short.
     auto names = CAISSON_TRY(os::list_directory(home.boxes()));
     if (names.empty()) return {};

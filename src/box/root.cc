@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "box/host_limits.h"
 #include "box/place.h"
 #include "box/state.h"
 #include "os/user.h"
@@ -45,6 +46,7 @@ Result<RuntimeOptions> leave_root(RuntimeOptions options) {
     // Left open for the life of the process; it leads to new machines and to nothing that exists.
     if (options.kvm_fd < 0)
         if (auto kvm = os::open_file("/dev/kvm", O_RDWR)) options.kvm_fd = kvm->release();
+    if (options.cgroup_fd < 0) options.cgroup_fd = box::prepare_groups_as_root(options.home, identity);
     CAISSON_TRY(os::drop_to(identity));
     if (::chdir("/") != 0) return base::failure_errno("cannot leave the working directory");
 

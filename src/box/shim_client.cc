@@ -22,6 +22,7 @@ Result<std::unique_ptr<ShimClient>> ShimClient::start(const std::string& program
     command.descriptors = {{sockets.second.get(), kShimClientFd}};
     if (inherited.lock >= 0) command.descriptors.push_back({inherited.lock, kShimLockFd});
     if (inherited.kvm >= 0) command.descriptors.push_back({inherited.kvm, kShimKvmFd});
+    if (inherited.group >= 0) command.groups.procs = {inherited.group};
     os::Fd log;
     if (!log_path.empty()) {
         log = CAISSON_TRY(os::open_file(log_path, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW, 0600));

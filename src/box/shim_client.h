@@ -18,6 +18,8 @@ class ShimClient {
     struct Inherited {
         int lock = -1;  // the box's
         int kvm = -1;   // /dev/kvm, for a machine that runs under it
+        // Not passed on: the cgroup.procs of the group that the shim is to live in, see box/host_limits.h.
+        int group = -1;
     };
     // `program` is caisson-shim. `log_path` (empty: none) takes its last words.
     static Result<std::unique_ptr<ShimClient>> start(const std::string& program, Inherited inherited,

@@ -10,6 +10,7 @@
 
 #include <cstdio>
 
+#include "base/text.h"
 #include "box/convert.h"
 #include "box/limits.h"
 #include "box/owner.h"
@@ -187,7 +188,7 @@ void Supervisor::hear(LauncherNews news) {
         case Kind::kFailed:
             vm_.asked = false;
             return fail(news.error, false);
-        case Kind::kExited: return on_vmm_exit(news.signalled, news.number);
+        case Kind::kExited: return on_vmm_exit(news.signalled, news.number, news.error.message);
         case Kind::kGone:
             vm_.gone = phase_ == Phase::kGone && standing_.launcher->at_rest();
             return check_gone();
@@ -552,7 +553,7 @@ void Supervisor::on_console() {
     }
 }
 
-void Supervisor::on_vmm_exit(bool signalled, int code) {
+void Supervisor::on_vmm_exit(bool signalled, int code, const std::string& why) {
     vm_.running = false;
     if (phase_ < Phase::kEnding) {
         // What the guest said before it went is still in the socket; the command's own end may be in there.
@@ -563,6 +564,7 @@ void Supervisor::on_vmm_exit(bool signalled, int code) {
         Error error;
         error.code = Errc::kGuest;
         if (!shutdown_reason_.empty()) error.message = "the guest stopped by itself (" + shutdown_reason_ + ")";
+        else if (!why.empty()) error.message = why;
         else if (signalled) error.message = "the virtual machine was killed by signal " + std::to_string(code);
         else error.message = "the virtual machine ended unexpectedly";
         // Somebody who kills a machine says nothing about the template that it came from. (bubblewrap tells by 128+N.)

@@ -114,7 +114,8 @@ class Supervisor {
     void on_machine_started(LauncherNews& news);
     Result<> watch_machine();
     void on_launcher_gone();
-    void on_vmm_exit(bool signalled, int code);
+    // `why`: what the launcher knows of its cause; empty: nothing.
+    void on_vmm_exit(bool signalled, int code, const std::string& why);
     Result<> on_qmp();
     void on_machine_stopped();
     void on_machine_resumed();

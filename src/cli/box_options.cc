@@ -161,6 +161,7 @@ Result<> add_life(BoxOptions& options, const BoxArguments& arguments) {
     options.stop_timeout = CAISSON_TRY_CTX(base::parse_duration(arguments.stop_timeout), "--stop-timeout");
     if (!arguments.stop_signal.empty()) options.stop_signal = CAISSON_TRY_CTX(parse_signal(arguments.stop_signal), "--stop-signal");
     options.replace = arguments.replace;
+    options.require_limits = arguments.require_limits;
     return add_health(options, arguments);
 }
 
@@ -270,6 +271,7 @@ void add_box_options(CLI::App& command, const std::shared_ptr<BoxArguments>& arg
     command.add_option("--disk-size", arguments->disk_size, "Size of the root disk (sparse)")->type_name("SIZE")->capture_default_str();
     command.add_option("--pids-limit", arguments->pids_limit, "Most processes and threads; 0 or -1: no limit")
         ->type_name("N")->capture_default_str();
+    command.add_flag("--require-limits", arguments->require_limits, "Fail where the host cannot limit memory, CPUs and processes");
     command.add_option("--tmpfs", arguments->tmpfs, "Mount a tmpfs: PATH[:size=64M,mode=1777,exec]")
         ->type_name("PATH")->allow_extra_args(false)->take_all();
     command.add_flag("--read-only", arguments->read_only, "Make the root disk read-only inside the box");

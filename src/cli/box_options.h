@@ -24,7 +24,7 @@ struct BoxArguments {
     std::string health_command, health_interval, health_timeout, health_start_period;
     std::uint32_t health_retries = 3;
     bool no_health_check = false;
-    bool plain_http = false, has_entrypoint = false, replace = false;
+    bool plain_http = false, has_entrypoint = false, replace = false, require_limits = false;
     std::vector<std::string> cap_add, cap_drop, security;
     bool privileged = false;
     bool remove = false, interactive = false, terminal = false, read_only = false, cold = false;

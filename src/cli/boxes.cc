@@ -39,6 +39,23 @@ json to_json(const ExecutionInfo& execution) {
             {"exit_code", execution.exit_code ? json(*execution.exit_code) : json(nullptr)}, {"reason", execution.reason}};
 }
 
+json to_json(const HostLimits& limits) {
+    return {{"applied", limits.applied}, {"reason", optional_text(limits.reason)},
+            {"memory_bytes", optional_number(static_cast<std::int64_t>(limits.memory_bytes))},
+            {"cpus", limits.cpu_millis > 0 ? json(limits.cpu_millis / 1000.0) : json(nullptr)},
+            {"pids", optional_number(limits.pids)}, {"cgroup_version", optional_number(limits.cgroup_version)},
+            {"groups", limits.groups}};
+}
+
+std::string shown_limits(const HostLimits& limits) {
+    if (!limits.applied) return "none (" + limits.reason + ")";
+    std::vector<std::string> parts;
+    if (limits.memory_bytes > 0) parts.push_back("memory " + base::format_size(limits.memory_bytes));
+    if (limits.cpu_millis > 0) parts.push_back("cpus " + std::to_string(limits.cpu_millis) + "/1000");
+    if (limits.pids > 0) parts.push_back("processes " + std::to_string(limits.pids));
+    return base::join(parts, ", ") + (limits.reason.empty() ? "" : " (" + limits.reason + ")");
+}
+
 json to_json(const BoxDetails& box) {
     auto object = to_json(box.info);
     json tmpfs = json::array();
@@ -53,7 +70,7 @@ json to_json(const BoxDetails& box) {
                    {"cap_drop", box.cap_drop}, {"terminal", box.terminal},
                    {"open_stdin", box.open_stdin}, {"cpu_millis", box.cpu_millis}, {"memory_bytes", box.memory_bytes},
                    {"disk_bytes", box.disk_bytes}, {"disk_used_bytes", box.disk_used_bytes}, {"pids_limit", box.pids_limit},
-                   {"tmpfs", tmpfs}, {"network", box.network}, {"restart", box.restart}, {"timeout_ms", box.timeout_ms},
+                   {"limits", to_json(box.host_limits)}, {"tmpfs", tmpfs}, {"network", box.network}, {"restart", box.restart}, {"timeout_ms", box.timeout_ms},
                    {"max_duration_ms", box.max_duration_ms}, {"idle_timeout_ms", box.idle_timeout_ms},
                    {"stop_timeout_ms", box.stop_timeout_ms}, {"stop_signal", box.stop_signal},
                    {"supervisor_pid", optional_number(box.supervisor_pid)}, {"vmm_pid", optional_number(box.vmm_pid)},
@@ -139,9 +156,10 @@ void print_text(const BoxDetails& box) {
     line("directory", box.working_directory);
     line("hostname", box.hostname);
     line("engine", box.engine);
-    line("limits", "cpus " + std::to_string(box.cpu_millis) + "/1000, memory " + base::format_size(box.memory_bytes) +
+    line("size", "cpus " + std::to_string(box.cpu_millis) + "/1000, memory " + base::format_size(box.memory_bytes) +
                        (box.pids_limit > 0 ? ", processes " + std::to_string(box.pids_limit) : ""));
     line("privileges", privileges_text(box));
+    line("limits", shown_limits(box.host_limits));
     line("disk", base::format_size(box.disk_bytes) + ", " + base::format_size(box.disk_used_bytes) + " used");
     line("network", box.network);
     line("restart", box.restart + (info.restarts > 0 ? ", " + std::to_string(info.restarts) + " times so far" : ""));

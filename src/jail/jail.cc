@@ -109,6 +109,7 @@ Result<os::Command> command(const Description& description) {
     command.descriptors = description.descriptors;
     command.resource_limits = description.resource_limits;
     command.resource_limits.push_back({RLIMIT_CORE, 0});  // a core would hold the guest's memory
+    command.groups = description.groups;
     command.new_session = true;
     command.die_with_parent = description.die_with_parent;
     leave_root(command);

@@ -35,6 +35,7 @@ struct Description {
     std::vector<std::string> arguments;                    // argv inside the jail; argv[0] is a path inside
     std::vector<os::Command::Descriptor> descriptors;      // the only ones that stay open
     std::vector<os::Command::ResourceLimit> resource_limits;
+    os::GroupEntry groups;  // control groups that bound what all of the jail takes together
     // The jail dies when the process that spawned it does. Only single-threaded programs of ours may set this:
     // the kernel sends the signal when the spawning *thread* ends.
     bool die_with_parent = true;

@@ -31,7 +31,7 @@ struct ChildFailure {
 };
 constexpr const char* kSteps[] = {"arranging file descriptors", "starting a session", "tying its life to its parent",
                                   "setting its user", "entering its working directory", "executing it",
-                                  "limiting its resources"};
+                                  "limiting its resources", "entering its control group"};
 
 struct ChildPlan {
     const Command* command;
@@ -58,6 +58,10 @@ struct ChildPlan {
     standard.sa_handler = SIG_DFL;
     for (int signal = 1; signal < NSIG; ++signal) ::sigaction(signal, &standard, nullptr);
     ::sigprocmask(SIG_SETMASK, plan.original_mask, nullptr);
+
+    // Before it changes its user: a group is open to who opened its file, and to nobody else.
+    for (int procs : command.groups.procs)
+        if (::write(procs, "0", 1) != 1) child_fail(plan, 7);
 
     // First everything that is passed on moves above all target numbers, then down to its place.
     int highest = 2;
@@ -222,6 +226,10 @@ Result<Process> spawn(const Command& command) {
     arguments.flags = CLONE_PIDFD;
     arguments.pidfd = reinterpret_cast<std::uint64_t>(&pidfd_number);
     arguments.exit_signal = SIGCHLD;
+    if (command.groups.directory >= 0) {
+        arguments.flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = static_cast<std::uint64_t>(command.groups.directory);
+    }
     pid_t parent = ::getpid();
     long pid = ::syscall(SYS_clone3, &arguments, sizeof arguments);
     int clone_errno = errno;

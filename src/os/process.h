@@ -14,6 +14,13 @@
 
 namespace caisson::os {
 
+// The control groups that a child is in from its first instruction on; see os/cgroup.h. Nothing but descriptors, which
+// stay the caller's.
+struct GroupEntry {
+    std::vector<int> procs;  // open cgroup.procs files: it writes itself into each before it does anything else
+    int directory = -1;      // an open directory of version 2: it is born there (CLONE_INTO_CGROUP)
+};
+
 // What a child starts with. Everything that is not listed here it does not get: no environment, no descriptors.
 struct Command {
     std::vector<std::string> arguments;  // argv[0] is also the program's path unless `program` is set
@@ -35,6 +42,7 @@ struct Command {
         unsigned long long value;  // soft and hard
     };
     std::vector<ResourceLimit> resource_limits;
+    GroupEntry groups;  // a child that cannot enter one is not started
 };
 
 // How a process ended, as wait status halves.

@@ -46,7 +46,8 @@ std::vector<std::string> qemu_arguments(const MachinePlan& plan) {
         add({"-add-fd", "fd=" + number(static_cast<std::uint64_t>(plan.kvm_fd)) + ",set=1", "-accel",
              "kvm,device=/dev/fdset/1", "-cpu", "host"});
     // rep movsb is slow under TCG; without these two flags the guest copies twice as fast.
-    else add({"-accel", "tcg,thread=multi", "-cpu", "max,-erms,-fsrm"});
+    // Its memory for translated code is bounded, so that the box's memory limit can hold all of it.
+    else add({"-accel", "tcg,thread=multi,tb-size=" + number(kTranslationMib), "-cpu", "max,-erms,-fsrm"});
     add({"-m", memory, "-smp", number(plan.shape.cpus), "-nodefaults", "-no-user-config", "-display", "none",
          "-no-reboot", "-global", "virtio-mmio.force-legacy=false"});
     add({"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"});
@@ -128,6 +129,7 @@ jail::Description vmm_jail(const MachinePlan& plan, const Assets& assets) {
         description.mounts.push_back({Kind::kReadOnly, plan.disk->base_path, kBaseDiskInJail});
     }
     description.arguments = qemu_arguments(plan);
+    description.groups = plan.groups;
     // What it may write to a file: a disk of its size, or the memory that a template keeps.
     const std::uint64_t disk_bytes = plan.disk ? plan.disk->virtual_size_bytes : 0;
     const std::uint64_t memory_bytes = std::uint64_t{plan.shape.memory_mib} << 20;

@@ -19,6 +19,10 @@ inline constexpr const char* kOverlayInJail = "/box/disk.qcow2";
 inline constexpr const char* kBaseDiskInJail = "/disk/base.ext4";
 inline constexpr const char* kKernelInJail = "/run/vmlinux";
 
+// What QEMU keeps of translated guest code under software emulation; when it is full it begins anew. A guest that
+// compiles all day fills it, usual ones take 40 to 90 MiB. QEMU's own default is 1 GiB.
+inline constexpr std::uint64_t kTranslationMib = 256;
+
 struct Disk {
     std::string overlay_path;       // host path of the box's own qcow2, read-write
     std::string base_path;          // host path of the raw base disk, read-only
@@ -44,6 +48,8 @@ struct MachinePlan {
     int kvm_fd = 6;
     // The starter's own descriptor of /dev/kvm, for machines under KVM.
     int kvm_source_fd = -1;
+    // Control groups that the jail enters.
+    os::GroupEntry groups;
 };
 
 std::string kernel_command_line(const MachinePlan& plan);

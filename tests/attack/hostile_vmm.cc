@@ -3,8 +3,10 @@
 // What it does is the first line of the file /behaviour of its root.
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
@@ -147,6 +149,35 @@ void fill_the_template() {
     attempt("grow_disk", ftruncate(open("/box/disk.qcow2", O_RDWR), 1L << 40));
 }
 
+// Memory beside the guest's, as a QEMU that was taken over can take it: far beyond any small box's limit, but not all
+// that a host has, should nothing stop it.
+[[noreturn]] void eat_memory() {
+    for (int taken = 0; taken < 256; ++taken) {
+        auto* more = static_cast<char*>(malloc(16 << 20));
+        if (more == nullptr) stay();
+        memset(more, 'A', 16 << 20);
+    }
+    say("took 4 GiB");
+    stay();
+}
+
+void* wait_for_ever(void*) {
+    for (;;) pause();
+}
+
+// Threads, which QEMU needs and no filter of system calls can forbid, until there can be no more.
+[[noreturn]] void fill_with_threads() {
+    pthread_attr_t small;
+    pthread_attr_init(&small);
+    pthread_attr_setstacksize(&small, 64 << 10);
+    int made = 0;
+    pthread_t thread{};
+    while (made < 4000 && pthread_create(&thread, &small, wait_for_ever, nullptr) == 0) ++made;
+    say("threads " + std::to_string(made));
+    usleep(300000);
+    _exit(3);
+}
+
 // As a guest does whose image cannot be made a container.
 [[noreturn]] void refuse() {
     wire::FromAgent failed;
@@ -186,6 +217,14 @@ int main(int, char** argv) {
         play_running_guest();
         outlive_the_supervisor();
         stay();
+    }
+    if (behaviour == "eat_memory") {
+        play_running_guest();
+        eat_memory();
+    }
+    if (behaviour == "fill_with_threads") {
+        play_running_guest();
+        fill_with_threads();
     }
     if (behaviour == "flood_console") {
         play_running_guest();

@@ -2,10 +2,11 @@
 import os
 import pathlib
 import shutil
+import subprocess
 import time
 
 import pytest
-from boxes import BASE, BIN, WORK, Started, caisson, environment, wait_until_gone
+from boxes import BASE, BIN, IS_ROOT, WORK, Started, caisson, environment, wait_until_gone
 
 PROGRAM = pathlib.Path(BIN).parent.parent / "tests/hostile_vmm"
 
@@ -65,6 +66,24 @@ def test_a_vmm_that_cut_every_tie_is_found_when_its_supervisor_was_killed(hostil
         # Nobody is left who knows the machine; the next process that opens the home looks for it.
         caisson("ls").ok()
         wait_until_gone(2)
+
+
+# ---- what it takes on the host ----
+
+needs_limits = pytest.mark.skipif(not IS_ROOT, reason="only root may make control groups everywhere; the numbers are unit-tested")
+
+
+@needs_limits
+@pytest.mark.parametrize("behaviour,why", [("eat_memory", "the VMM was killed: it reached its memory limit on the host"),
+                                           ("fill_with_threads", "reached its limit of 129 processes and threads")])
+def test_a_vmm_that_takes_too_much_dies_alone_and_says_why(hostile, behaviour, why):
+    with Started("run", "--rm", "-i", BASE, "sh", "-c", "echo ready; read line; echo $line", stdin=subprocess.PIPE) as neighbour:
+        neighbour.line()
+        ended = caisson("run", "--rm", "--cold", "--timeout", "30s", BASE, "true", env=hostile(behaviour))
+        assert ended.code == 125 and why in ended.said, ended
+        neighbour.process.stdin.write(b"alive\n")
+        assert neighbour.line() == b"alive\n"
+    wait_until_gone(2)
 
 
 def test_a_console_that_never_stops_does_not_delay_the_end(hostile):

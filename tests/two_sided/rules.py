@@ -28,6 +28,14 @@ rule("jail_die_with_parent", "the machine dies with its supervisor", PROGRAM,
      "vm cli/test_tidiness.py -k test_kill_9_of_cli_and_shim_at_once", r"outlives its supervisor")
 rule("jail_first_process", "a jail is ended by killing its process namespace", ["jail_test"],
      "tests/jail_test --gtest_filter=JailUserns.*", r"FAILED.*(DestroyingItEnds|KillingItIsPossible)")
+rule("jail_limits", "a jail is in its control groups", [*PROGRAM, "hostile_vmm"],
+     "vm attack/test_hostile_vmm.py -k fill_with_threads", r"processes and threads", root=True)
+rule("spawn_groups", "a child enters its control groups before anything else", ["os_test"],
+     "tests/os_test --gtest_filter=CgroupLive.*", r"FAILED.*AChildIsInItFromTheStart", root=True)
+rule("limits_swept", "what a killed supervisor leaves in a control group is removed", PROGRAM,
+     "vm cli/test_limits.py -k supervisor_was_killed", r"test_a_box_whose_supervisor_was_killed", root=True)
+rule("limits_required", "a box that requires limits does not start without", ["box_test"],
+     "tests/box_test --gtest_filter=GroupPlace.*", r"FAILED.*RequiredLimitsAreAllOrAnError")
 rule("strays_deleted", "a machine that lost its owner is found after its disk was deleted", ["box_test"],
      "tests/box_test --gtest_filter=Strays.*", r"FAILED.*AfterTheirOverlayWasDeleted")
 rule("spawn_environment", "a process starts with the listed environment only", ["os_test"],
