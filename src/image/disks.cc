@@ -42,7 +42,7 @@ Result<os::FileLock> lock_disk(const std::string& path, bool wait) {
 
 bool is_complete(const std::string& path, std::uint64_t virtual_size_bytes) {
     struct stat info {};
-    return ::stat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode) &&
+    return ::lstat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode) &&
            static_cast<std::uint64_t>(info.st_size) == virtual_size_bytes;
 }
 
@@ -112,6 +112,7 @@ Result<BaseDisk> build_disk(const Store::Options& options, const Image& image, s
     if (::unlink(unfinished.c_str()) != 0 && errno != ENOENT) return failure_errno("cannot remove " + unfinished);
     auto output = CAISSON_TRY(os::open_file(unfinished, O_RDWR | O_CREAT | O_EXCL, 0600));
     job.output = output.get();
+    job.output_bytes = virtual_size_bytes;
     auto built = [&]() -> Result<> {
         static_cast<void>(CAISSON_TRY(run_unpacker(options, job, "building the disk of " + base::printable(image.name, 300))));
         // caisson-unpack may have been taken over by these very layers: then the disk holds what it likes, as the layers

@@ -111,6 +111,7 @@ Result<os::Command> command(const Description& description) {
     command.resource_limits.push_back({RLIMIT_CORE, 0});  // a core would hold the guest's memory
     command.groups = description.groups;
     command.new_session = true;
+    command.new_keyring = true;
     command.die_with_parent = description.die_with_parent;
     leave_root(command);
     return command;

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/keyctl.h>
 #include <linux/sched.h>
 #include <poll.h>
 #include <signal.h>
@@ -31,7 +32,8 @@ struct ChildFailure {
 };
 constexpr const char* kSteps[] = {"arranging file descriptors", "starting a session", "tying its life to its parent",
                                   "setting its user", "entering its working directory", "executing it",
-                                  "limiting its resources", "entering its control group"};
+                                  "limiting its resources", "entering its control group",
+                                  "giving it an empty keyring; see the limits in /proc/sys/kernel/keys"};
 
 struct ChildPlan {
     const Command* command;
@@ -99,6 +101,9 @@ struct ChildPlan {
     }
 
     if (command.new_session && ::setsid() < 0) child_fail(plan, 1);
+    // A kernel without keys, or a filter that forbids them: then the child has no use of them either.
+    if (command.new_keyring && ::syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, nullptr) < 0 && errno != ENOSYS && errno != EPERM)
+        child_fail(plan, 8);
     for (const auto& limit : command.resource_limits) {
         struct rlimit value {limit.value, limit.value};
         if (::setrlimit(static_cast<__rlimit_resource_t>(limit.resource), &value) != 0) child_fail(plan, 6);

@@ -33,6 +33,8 @@ struct Command {
     std::vector<Descriptor> descriptors;  // 0, 1, 2 that are not listed become /dev/null
     std::string working_directory = "/";
     bool new_session = false;
+    // An empty session keyring (keyrings(7)) in the place of the caller's, whose keys no namespace hides.
+    bool new_keyring = false;
     // SIGKILL when the spawning *thread* ends (prctl PR_SET_PDEATHSIG): only for our own single-threaded programs.
     bool die_with_parent = false;
     std::optional<uid_t> user;   // with `group`: setgroups([]), setresgid, setresuid before the exec

@@ -47,6 +47,12 @@ rule("jail_user_namespaces", "a jailed program can make no user namespace", ["at
      "tests/attack_vmm_jail --gtest_filter=Attack.NoUserNamespaceAndItWouldGainNothing", r"attempt: unshare_user")
 rule("jail_empty_directories", "directories that only hold mount points are read-only", ["attack_vmm_jail", "attack_payload"],
      "tests/attack_vmm_jail --gtest_filter=Attack.NothingOfTheHostsFilesExists", r"attempt: create:/box/new")
+rule("jail_keyring", "a jailed program has none of its user's keys", ["attack_table", "attempts"],
+     "tests/attack_table --gtest_filter=AttemptTable.*", r"attempt session_keys")
+rule("fetch_file_size", "the registry client cannot fill the disk with one file", ["attack_table", "attempts"],
+     "tests/attack_table --gtest_filter=AttemptTable.InPlaceOfTheRegistryClient", r"attempt large_file")
+rule("unpacker_file_size", "the unpacker cannot make its disk larger than asked for", ["attack_table", "attempts"],
+     "tests/attack_table --gtest_filter=AttemptTable.InPlaceOfTheUnpacker", r"attempt large_file")
 
 rule("filter_dangerous", "a filter kills at dangerous calls", ["jail_test"],
      "tests/jail_test --gtest_filter=FilterDeathTest.*", r"FAILED.*HasThreeAnswers")

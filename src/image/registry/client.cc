@@ -1,10 +1,13 @@
 #include "image/registry/client.h"
 
+#include <sys/resource.h>
+
 #include <nlohmann/json.hpp>
 
 #include "base/text.h"
 #include "image/helper.h"
 #include "image/layout.h"
+#include "image/limits.h"
 #include "image/registry/proxy.h"
 #include "jail/jail.h"
 
@@ -42,11 +45,14 @@ class RequestWriter {
     Secret secrets_;
 };
 
+// Connections, downloads and what the libraries open beside them.
+constexpr unsigned long long kMaxClientFiles = 1024;
+
 struct Places {
     std::string downloads, blobs;  // as caisson-fetch sees them
 };
 
-jail::Description describe(const Store::Options& options, const Downloads& downloads, Places& places) {
+jail::Description describe(const Store::Options& options, const std::string& downloads_directory, Places& places) {
     jail::Description description;
     description.name = "registry client";
     description.share_network = true;
@@ -62,15 +68,17 @@ jail::Description describe(const Store::Options& options, const Downloads& downl
         if (os::exists(path)) description.mounts.push_back({Kind::kReadOnly, path, path});
     description.mounts.push_back({Kind::kReadOnly, options.fetch_program, "/caisson-fetch"});
     description.mounts.push_back({Kind::kReadOnly, layout.blobs(), places.blobs});
-    if (!downloads.directory.empty()) description.mounts.push_back({Kind::kReadWrite, downloads.directory, places.downloads});
+    if (!downloads_directory.empty()) description.mounts.push_back({Kind::kReadWrite, downloads_directory, places.downloads});
     description.arguments = {"/caisson-fetch"};
 #else
-    places = {downloads.directory, layout.blobs()};
+    places = {downloads_directory, layout.blobs()};
     description.root = "/";  // sanitizers need more than libraries
-    if (!downloads.directory.empty())
-        description.mounts.push_back({jail::Mount::Kind::kReadWrite, downloads.directory, downloads.directory});
+    if (!downloads_directory.empty())
+        description.mounts.push_back({jail::Mount::Kind::kReadWrite, downloads_directory, downloads_directory});
     description.arguments = {options.fetch_program};
 #endif
+    // Its own checks end a download long before this; it ends one that is taken over.
+    description.resource_limits = {{RLIMIT_FSIZE, kMaxBlobBytes}, {RLIMIT_NOFILE, kMaxClientFiles}};
     return description;
 }
 
@@ -84,7 +92,7 @@ LayerProgress::State state_of(const std::string& name) {
 Result<json> run(const Store::Options& options, const Downloads& downloads, json request, const RequestWriter& writer,
                  const std::string& what, const std::function<void(const LayerProgress&)>& on_layer) {
     Places places;
-    auto description = describe(options, downloads, places);
+    auto description = describe(options, downloads.directory, places);
     request["downloads"] = places.downloads;
     request["blobs"] = places.blobs;
     request["secret_bytes"] = writer.secrets().size();
@@ -106,6 +114,11 @@ Result<json> run(const Store::Options& options, const Downloads& downloads, json
 }
 
 }  // namespace
+
+jail::Description client_jail(const Store::Options& options, const std::string& downloads_directory) {
+    Places places;
+    return describe(options, downloads_directory, places);
+}
 
 Place place_of(const Reference& reference) {
     auto slash = reference.repository.find('/');

@@ -11,6 +11,7 @@
 #include "image/oci_json.h"
 #include "image/registry/settings.h"
 #include "image/store.h"
+#include "jail/jail.h"
 
 namespace caisson::image::registry {
 
@@ -26,6 +27,10 @@ struct Answer {
     Descriptor manifest;
     std::string source_digest;
 };
+
+// The jail of caisson-fetch, which may write to `downloads_directory` (host path; empty: to nothing). Descriptors are the
+// caller's to add.
+jail::Description client_jail(const Store::Options& options, const std::string& downloads_directory);
 
 Result<Answer> run_fetch(const Store::Options& options, const Downloads& downloads, const Reference& reference,
                          const std::string& os, const std::string& architecture, const std::string& variant,

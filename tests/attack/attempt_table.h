@@ -1,0 +1,155 @@
+// What a taken-over process may try, which layer refuses it, and what exactly it then gets, for each kind of process
+// that bubblewrap jails. Data only: attempts.cc makes the attempts, attempt_table_test.cc compares, prints the table and
+// compares it with docs/security.md.
+#pragma once
+
+#include <array>
+#include <string>
+#include <vector>
+
+namespace caisson::attack {
+
+enum Kind { kVmm, kUnpacker, kFetch, kKinds };
+
+// Names of errno, "ok" (it succeeds), names of signals; several with " or " between them where kernels and settings of
+// hosts differ. Empty: does not apply to this kind.
+struct Expected {
+    std::string alone;     // by namespaces, mounts, capabilities and limits, without a system call filter
+    std::string filtered;  // under the whole description; empty: the same
+};
+
+class Row {
+  public:
+    Row(const char* in_group, const char* with_id, const char* what, const char* denied_by)
+        : group(in_group), id(with_id), attempt(what), layer(denied_by) {}
+    // For all kinds, then for one.
+    Row&& alone(const char* all) && {
+        for (auto& each : expected) each.alone = all;
+        return std::move(*this);
+    }
+    Row&& alone(Kind kind, const char* what) && {
+        expected[kind].alone = what;
+        return std::move(*this);
+    }
+    Row&& filtered(const char* all) && {
+        for (auto& each : expected) each.filtered = all;
+        return std::move(*this);
+    }
+    Row&& filtered(Kind kind, const char* what) && {
+        expected[kind].filtered = what;
+        return std::move(*this);
+    }
+
+    std::string group, id, attempt, layer;
+    std::array<Expected, kKinds> expected;
+};
+
+inline std::vector<Row> attempt_table() {
+    std::vector<Row> rows;
+    auto add = [&rows](const char* group, const char* id, const char* attempt, const char* layer) -> Row& {
+        return rows.emplace_back(group, id, attempt, layer);
+    };
+    // clang-format off
+#define DENIED(group, id, attempt, layer, all) std::move(add(group, id, attempt, layer)).alone(all)
+    const char* group = "Files";
+    DENIED(group, "host_file", "a file of the host that everybody may read", "mount namespace", "ENOENT");
+    DENIED(group, "shadow", "/etc/shadow", "mount namespace", "ENOENT");
+    DENIED(group, "passwd", "/etc/passwd", "mount namespace", "ENOENT");
+    DENIED(group, "home", "the home", "mount namespace", "ENOENT");
+    DENIED(group, "database", "the database", "mount namespace", "ENOENT");
+    DENIED(group, "other_box", "another box's disk", "mount namespace", "ENOENT");
+    DENIED(group, "other_socket", "another box's socket", "mount namespace", "ENOENT");
+    DENIED(group, "secret", "a secret of the user", "mount namespace", "ENOENT");
+    DENIED(group, "climb", "`..` forty times, then etc/shadow", "mount namespace", "ENOENT");
+    DENIED(group, "leave_root_directory", "the chroot(2) trick", "capabilities", "EPERM");
+    DENIED(group, "create_file", "a new file in /", "read-only mount", "EROFS");
+    DENIED(group, "make_device", "a device node of its own", "capabilities", "EROFS or EPERM");
+    DENIED(group, "devices", "mem, kvm, net/tun, fuse, vhost-net, tty, disks in /dev", "mount namespace", "ENOENT");
+    DENIED(group, "proc", "/proc: itself, process 1, another process, kcore, sysctl, sysrq", "mount namespace", "ENOENT");
+    DENIED(group, "sys", "/sys/kernel", "mount namespace", "ENOENT");
+
+    group = "Descriptors";
+    DENIED(group, "inherited_descriptor", "a descriptor that the starting program left open", "list of descriptors", "EBADF");
+    DENIED(group, "reopen_descriptor", "its descriptors again, through /proc/self/fd and /dev/fd", "mount namespace", "ENOENT");
+    DENIED(group, "directory_descriptor", "`..` of a descriptor that it holds", "list of descriptors", "ENOTDIR");
+    DENIED(group, "by_handle", "a file by its handle (open_by_handle_at)", "capabilities", "EPERM");
+
+    group = "Sockets";
+    DENIED(group, "loopback", "a TCP service on the host's loopback", "network namespace", "ECONNREFUSED").alone(kFetch, "ok");
+    DENIED(group, "outside", "an address outside", "network namespace", "ENETUNREACH").alone(kFetch, "ok or ENETUNREACH");
+    DENIED(group, "abstract_socket", "an abstract socket of the host", "network namespace", "ECONNREFUSED").alone(kFetch, "ok");
+    DENIED(group, "path_socket", "a socket in the host's file system", "mount namespace", "ENOENT");
+    DENIED(group, "netlink_change", "taking an interface down by netlink", "capabilities", "EPERM");
+    DENIED(group, "raw_socket", "a raw IP socket", "capabilities", "EPERM");
+    DENIED(group, "packet_socket", "a packet socket", "capabilities", "EPERM");
+    DENIED(group, "vsock", "a vsock socket", "system call filter only", "ok or EAFNOSUPPORT");
+
+    group = "Other processes";
+    DENIED(group, "kill_other", "SIGKILL to a process of the same user", "PID namespace", "ESRCH");
+    DENIED(group, "pidfd_other", "its pidfd", "PID namespace", "ESRCH");
+    DENIED(group, "ptrace_other", "ptrace of it", "PID namespace", "ESRCH");
+    DENIED(group, "read_other", "reading its memory", "PID namespace", "ESRCH");
+    DENIED(group, "slow_other", "changing its priority", "PID namespace", "ESRCH");
+    DENIED(group, "shared_memory", "the host's System V shared memory", "IPC namespace", "ENOENT");
+    DENIED(group, "message_queue", "the host's POSIX message queues", "IPC namespace", "ENOENT");
+    DENIED(group, "push_input", "input for a terminal (TIOCSTI)", "list of descriptors, own session", "ENOTTY");
+
+    group = "Namespaces and mounts";
+    DENIED(group, "unshare_user", "unshare of a user namespace", "limit of user namespaces", "ENOSPC");
+    DENIED(group, "unshare_others", "unshare of each other namespace", "capabilities", "EPERM");
+    DENIED(group, "clone_user", "clone with a user namespace", "limit of user namespaces", "ENOSPC");
+    DENIED(group, "clone3_user", "clone3 with a user namespace", "limit of user namespaces", "ENOSPC");
+    DENIED(group, "clone3_others", "clone3 with each other namespace", "capabilities", "EPERM");
+    DENIED(group, "enter_namespace", "setns", "capabilities", "EPERM");
+    DENIED(group, "mount_tmpfs", "mount", "capabilities", "EPERM");
+    DENIED(group, "mount_again", "mounting / again, writable", "capabilities", "EPERM");
+    DENIED(group, "unmount_root", "umount of /", "capabilities", "EPERM");
+    DENIED(group, "pivot_root", "pivot_root", "capabilities", "EPERM");
+    DENIED(group, "new_mount_calls", "open_tree, fsopen", "capabilities", "EPERM");
+
+    group = "Kernel";
+    DENIED(group, "bpf", "BPF programs", "capabilities", "EPERM");
+    DENIED(group, "perf", "performance events of all processes", "capabilities", "EACCES or EPERM or ENOENT");
+    DENIED(group, "userfaultfd", "userfaultfd of kernel faults", "the host's setting, capabilities", "EPERM");
+    DENIED(group, "io_uring", "io_uring", "system call filter only", "ok or EPERM or ENOSYS");
+    DENIED(group, "keyring", "a key of its own", "system call filter only", "ok or ENOSYS");
+    DENIED(group, "session_keys", "keys in the session keyring of whoever started it", "keyring", "ENOKEY or ENOSYS");
+    DENIED(group, "kexec", "kexec", "capabilities", "EPERM or ENOSYS");
+    DENIED(group, "modules", "loading and removing kernel modules", "capabilities", "EPERM or ENOSYS");
+    DENIED(group, "reboot_host", "reboot", "capabilities", "EPERM");
+    DENIED(group, "swap", "swapon", "capabilities", "EPERM");
+    DENIED(group, "set_clock", "setting the clock", "capabilities", "EPERM");
+    DENIED(group, "set_host_name", "setting the host name", "capabilities", "EPERM");
+    DENIED(group, "kernel_log", "clearing the kernel's log", "capabilities", "EPERM");
+    DENIED(group, "ports", "I/O ports", "capabilities", "EPERM or ENOSYS");
+
+    group = "Identity and limits";
+    DENIED(group, "become_root", "user id 0", "user namespace", "EINVAL");
+    DENIED(group, "drop_groups", "other groups", "capabilities", "EPERM");
+    DENIED(group, "take_capability", "a capability", "capabilities", "EPERM");
+    DENIED(group, "more_files", "a higher limit of open files", "capabilities", "EPERM");
+    DENIED(group, "core_dumps", "core dumps", "resource limit", "EPERM");
+    DENIED(group, "first_in_line", "a higher priority", "capabilities", "EACCES");
+
+#define SHARED(id, attempt, layer, result) std::move(add("The template", id, attempt, layer)).alone(kVmm, result)
+    SHARED("shared_write", "opening the template's memory for writing", "its mode, read-only mount", "EACCES");
+    SHARED("shared_truncate", "truncating it", "its mode, read-only mount", "EACCES");
+    SHARED("shared_mode", "changing its mode", "read-only mount", "EROFS");
+    SHARED("shared_reopen", "its descriptor again for writing, through /proc/self/fd", "mount namespace", "ENOENT");
+    SHARED("shared_map", "a shared writable mapping", "read-only descriptor", "EACCES");
+    SHARED("shared_protect", "making a shared mapping writable", "read-only descriptor", "EACCES");
+    SHARED("shared_punch", "punching a hole", "read-only descriptor", "EBADF");
+    SHARED("shared_remove", "MADV_REMOVE in a private mapping", "private mapping", "EINVAL or EACCES");
+#undef SHARED
+
+    group = "Using things up";
+    DENIED(group, "many_descriptors", "descriptors", "resource limit", "EMFILE");
+    DENIED(group, "much_address_space", "64 GiB of address space", "resource limit", "ok").alone(kUnpacker, "ENOMEM");
+    DENIED(group, "large_file", "a file of 1 TiB", "resource limit", "EFBIG");
+    DENIED(group, "many_processes", "600 processes", "none yet", "ok");
+#undef DENIED
+    // clang-format on
+    return rows;
+}
+
+}  // namespace caisson::attack

@@ -1,0 +1,334 @@
+// Whoever owns a jailed process owns nothing more: attempts.cc runs in the place of QEMU, of the reader of layers and of
+// the registry client, each under exactly the description that caisson makes for it, and gets what attempt_table.h says.
+// `attack_table --print` prints the table as it stands in docs/security.md.
+#include "attempt_table.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <linux/keyctl.h>
+#include <mqueue.h>
+#include <signal.h>
+#include <sys/shm.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstring>
+#include <map>
+
+#include "base/text.h"
+#include "image/protocol.h"
+#include "image/registry/client.h"
+#include "image/unpacker.h"
+#include "os/file.h"
+#include "os/user.h"
+#include "vmm/machine.h"
+
+namespace caisson::attack {
+namespace {
+
+using Results = std::map<std::string, std::string>;
+
+constexpr const char* kKindNames[kKinds] = {"VMM", "unpacker", "registry client"};
+
+// ---- the table as text
+
+std::string cell(const Expected& expected) {
+    if (expected.alone.empty()) return "–";
+    if (expected.filtered.empty()) return expected.alone;
+    return expected.filtered + " (without the filter " + expected.alone + ")";
+}
+
+std::string in_markdown(const std::vector<Row>& rows) {
+    std::string text = "| attempt | layer that denies | VMM | unpacker | registry client |\n|---|---|---|---|---|\n";
+    std::string group;
+    for (const auto& row : rows) {
+        if (row.group != group) text += "| **" + row.group + "** | | | | |\n";
+        group = row.group;
+        text += "| " + row.attempt + " | " + row.layer;
+        for (const auto& expected : row.expected) text += " | " + cell(expected);
+        text += " |\n";
+    }
+    return text;
+}
+
+bool is_among(const std::string& result, const std::string& expected) {
+    for (std::size_t at = 0; at <= expected.size();) {
+        auto end = std::min(expected.find(" or ", at), expected.size());
+        if (expected.substr(at, end - at) == result) return true;
+        at = end + 4;
+    }
+    return false;
+}
+
+// ---- what the host has
+
+// Everything lies in one directory below /var/tmp, owned by the user that the jail works as.
+class Place {
+  public:
+    Place() {
+        char name[] = "/var/tmp/caisson-attempts-XXXXXX";
+        EXPECT_NE(::mkdtemp(name), nullptr);
+        path_ = name;
+        EXPECT_EQ(::chmod(name, 0711), 0);
+        give(path_);
+    }
+    ~Place() { EXPECT_TRUE(os::remove_tree(path_).has_value()); }
+    const std::string& path() const { return path_; }
+    std::string directory(const std::string& name) {
+        EXPECT_TRUE(os::make_directories(path_ + "/" + name, 0755).has_value());
+        give(path_ + "/" + name);
+        return path_ + "/" + name;
+    }
+    std::string file(const std::string& name, std::string_view content, unsigned mode) {
+        auto fd = os::open_file(path_ + "/" + name, O_WRONLY | O_CREAT | O_EXCL, 0600).value();
+        EXPECT_TRUE(os::write_all(fd.get(), content).has_value());
+        EXPECT_EQ(::fchmod(fd.get(), mode), 0);
+        give(path_ + "/" + name);
+        return path_ + "/" + name;
+    }
+    // Open as long as the place is there.
+    int keep(os::Fd fd) { return kept_.emplace_back(std::move(fd)).get(); }
+    // Also for what is no file of ours.
+    static void give(const std::string& path) {
+        if (::geteuid() != 0) return;
+        auto identity = os::service_identity();
+        EXPECT_EQ(::chown(path.c_str(), identity.user, identity.group), 0);
+    }
+
+  private:
+    std::string path_;
+    std::vector<os::Fd> kept_;
+};
+
+os::Fd listen_on(const sockaddr* address, socklen_t length) {
+    os::Fd fd(::socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    EXPECT_EQ(::bind(fd.get(), address, length), 0) << errno;
+    EXPECT_EQ(::listen(fd.get(), 64), 0);
+    return fd;
+}
+
+// Of the host, and out of reach. All of it belongs to the user that the jail works as, or is open to everybody: what
+// keeps a jailed process away is the jail, not that it is somebody else's.
+class HostThings {
+  public:
+    explicit HostThings(Place& place) {
+        const auto home = place.directory("home");
+        place.directory("home/boxes");
+        place.directory("home/boxes/other");
+        for (const char* name : {"home/caisson.db", "home/secret", "home/boxes/other/disk.qcow2"}) place.file(name, "of the host", 0644);
+        arguments_ = {"file=" + place.file("file", "of the host", 0644), "home=" + home};
+        listen_everywhere(home + "/boxes/other/socket");
+        auto number = std::to_string(::getpid());
+        key_ = 0x0ca15508 + static_cast<int>(::getpid());
+        segment_ = ::shmget(key_, 4096, IPC_CREAT | 0666);
+        EXPECT_GE(segment_, 0);
+        queue_name_ = "/caisson-attempts-" + number;
+        mq_attr size{.mq_flags = 0, .mq_maxmsg = 1, .mq_msgsize = 8, .mq_curmsgs = 0, .__pad = {}};
+        queue_ = ::mq_open(queue_name_.c_str(), O_RDWR | O_CREAT, 0666, &size);
+        EXPECT_GE(queue_, 0);
+        // A session keyring as a login has one, with a key in it; what this process starts inherits it.
+        ::syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, nullptr);
+        ::syscall(SYS_add_key, "user", "caisson-attack-host", "secret", 6, KEY_SPEC_SESSION_KEYRING);
+        os::Command sleeper;
+        sleeper.arguments = {"/bin/sleep", "1000"};
+        if (::geteuid() == 0) {
+            auto identity = os::service_identity();
+            sleeper.user = identity.user;
+            sleeper.group = identity.group;
+        }
+        victim_ = os::spawn(sleeper).value();
+        for (const auto& argument : {"shm=" + std::to_string(key_), "queue=" + queue_name_, "victim=" + std::to_string(victim_.pid())})
+            arguments_.push_back(argument);
+    }
+    ~HostThings() {
+        ::shmctl(segment_, IPC_RMID, nullptr);
+        ::mq_close(queue_);
+        ::mq_unlink(queue_name_.c_str());
+        EXPECT_TRUE(victim_.running()) << "the process outside was killed";
+    }
+    const std::vector<std::string>& arguments() const { return arguments_; }
+
+  private:
+    void listen_everywhere(const std::string& path) {
+        sockaddr_in address{};
+        address.sin_family = AF_INET;
+        address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        tcp_ = listen_on(reinterpret_cast<sockaddr*>(&address), sizeof address);
+        socklen_t length = sizeof address;
+        EXPECT_EQ(::getsockname(tcp_.get(), reinterpret_cast<sockaddr*>(&address), &length), 0);
+        arguments_.push_back("port=" + std::to_string(ntohs(address.sin_port)));
+        sockaddr_un name{};
+        name.sun_family = AF_UNIX;
+        path.copy(name.sun_path, sizeof name.sun_path - 1);
+        path_ = listen_on(reinterpret_cast<sockaddr*>(&name), sizeof name);
+        Place::give(path);
+        EXPECT_EQ(::chmod(path.c_str(), 0666), 0);
+        arguments_.push_back("socket=" + path);
+        // One byte more than the name: attempts.cc counts the zero before it and the one behind it.
+        auto abstract = "caisson-attempts-" + std::to_string(::getpid());
+        name = {};
+        name.sun_family = AF_UNIX;
+        abstract.copy(name.sun_path + 1, sizeof name.sun_path - 2);
+        abstract_ = listen_on(reinterpret_cast<sockaddr*>(&name), static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + abstract.size()));
+        arguments_.push_back("abstract=" + abstract);
+    }
+    std::vector<std::string> arguments_;
+    os::Fd tcp_, path_, abstract_;
+    int key_ = 0;
+    int segment_ = -1;
+    std::string queue_name_;
+    mqd_t queue_ = -1;
+    os::Process victim_;
+};
+
+// ---- the jails
+
+// As the VMM's starter does it, with files in the place of assets, template and disks.
+jail::Description vmm(Place& place, const std::string& program) {
+    for (const char* name : {"root", "root/usr", "root/usr/bin", "root/template", "root/box", "root/disk", "root/run", "template"})
+        place.directory(name);
+    place.file("root" + std::string(vmm::kQemuPath), program, 0755);
+    place.file("template/mem", std::string(1 << 20, 'o'), 0444);
+    vmm::MachinePlan plan;
+    plan.start = vmm::MachinePlan::Start::kRestore;
+    plan.template_directory = place.path() + "/template";
+    plan.disk = vmm::Disk{place.file("disk.qcow2", "disk", 0600), place.file("base.ext4", "base", 0444), 1 << 20};
+    vmm::Assets assets;
+    assets.vmm_root = place.path() + "/root";
+    auto description = vmm::vmm_jail(plan, assets);
+    for (const char* word : {"shared=/template/mem", "writable=/box/disk.qcow2"}) description.arguments.emplace_back(word);
+    return description;
+}
+
+image::Store::Options store_options(Place& place, const std::string& program) {
+    image::Store::Options options;
+    options.images_directory = place.path() + "/images";
+    for (const char* name : {"images", "images/blobs", "images/blobs/sha256", "downloads"}) place.directory(name);
+    options.unpack_program = options.fetch_program = place.file("helper", program, 0755);
+    return options;
+}
+
+jail::Description unpacker(Place& place, const std::string& program) {
+    auto description = image::unpacker_jail(store_options(place, program), "disk", 64 << 20);
+    description.descriptors = {{place.keep(os::open_file(place.file("disk.ext4", "", 0600), O_RDWR).value()), image::kOutputFd}};
+    for (const char* word : {"listed=0,1,2,3,", "writable=@3"}) description.arguments.emplace_back(word);
+    return description;
+}
+
+jail::Description fetch(Place& place, const std::string& program) {
+    auto description = image::registry::client_jail(store_options(place, program), place.path() + "/downloads");
+    description.arguments.emplace_back("writable=/downloads");
+    return description;
+}
+
+// ---- the runs
+
+std::string signal_of(const os::ExitStatus& ended) {
+    const int number = ended.signalled ? ended.code : ended.code - 128;  // bubblewrap says it as a shell does
+    const char* name = number > 0 && number < NSIG ? ::sigabbrev_np(number) : nullptr;
+    return name ? "SIG" + std::string(name) : "exit code " + std::to_string(ended.code);
+}
+
+class AttemptTable : public testing::Test {
+  protected:
+    // What the attempts come to under `description`, whose arguments are complete.
+    static Results run(jail::Description description, const std::string& only = "") {
+        if (!only.empty()) description.arguments.push_back("only=" + only);
+        auto output = os::make_pipe().value();
+        for (int target : {1, 2}) description.descriptors.push_back({output.second.get(), target});
+        // What an embedding application may have left open, without close-on-exec.
+        os::Fd leaked(::open("/dev/null", O_RDWR));
+        EXPECT_EQ(::dup2(leaked.get(), 77), 77);
+        auto started = jail::start(description);
+        ::close(77);
+        EXPECT_TRUE(started.has_value()) << started.error().to_string();
+        if (!started) return {};
+        started->init.learn();
+        output.second.reset();
+        auto text = os::read_fd(output.first.get(), 1 << 20, "the report").value();
+        auto ended = started->process.wait(std::chrono::seconds(60));
+        Results results;
+        for (const auto& line : base::split(text, '\n')) {
+            auto space = line.find(' ');
+            if (space != std::string::npos) results[line.substr(0, space)] = line.substr(space + 1);
+        }
+        if (!results.contains("end")) results["end"] = ended ? signal_of(*ended) : "TIMEOUT";
+        // bubblewrap's own words are no result.
+        EXPECT_EQ(text.find("bwrap: "), std::string::npos) << text;
+        return results;
+    }
+
+    // In a jail where no process may be made each attempt is a jail of its own.
+    static Results run_all(const jail::Description& description) {
+        auto results = run(description);
+        if (results["end"] == "reached" && results["host_file"] != "nochild") return results;
+        results.clear();
+        for (const auto& row : attempt_table()) {
+            auto alone = run(description, row.id);
+            results[row.id] = alone.contains(row.id) ? alone[row.id] : alone["end"];
+        }
+        results["end"] = "reached";
+        return results;
+    }
+
+    static void compare(Kind kind, const Results& results, bool filtered) {
+        const bool forbids = jail::can_forbid_user_namespaces(jail::find_bwrap().value());
+        std::string measured, wrong;
+        for (const auto& row : attempt_table()) {
+            const auto& expected = row.expected[kind];
+            if (expected.alone.empty()) continue;
+            const auto& wanted = filtered && !expected.filtered.empty() ? expected.filtered : expected.alone;
+            auto found = results.find(row.id);
+            const auto got = found == results.end() ? "(not tried)" : found->second;
+            measured += "  " + row.id + ": " + got + "\n";
+            // bubblewrap that is too old to forbid them; caisson doctor says so.
+            if (!forbids && wanted == "ENOSPC") continue;
+            if (!is_among(got, wanted)) wrong += "attempt " + row.id + " (" + row.attempt + "): " + got + " instead of " + wanted + "\n";
+        }
+        EXPECT_EQ(wrong, "") << "in place of the " << kKindNames[kind];
+        std::printf("what came of the attempts in place of the %s%s:\n%s", kKindNames[kind],
+                    filtered ? "" : ", without its system call filter", measured.c_str());
+    }
+
+    // Under the whole description, and without its filter: each of the two layers has to hold alone.
+    static void expect_denials(Kind kind, jail::Description (*describe)(Place&, const std::string&)) {
+        auto ready = jail::preflight();
+        ASSERT_TRUE(ready.has_value()) << ready.error().to_string() << "; " << ready.error().hint;
+        Place place;
+        HostThings host(place);
+        auto description = describe(place, os::read_file(CAISSON_ATTEMPTS, 64 << 20).value());
+        for (const auto& argument : host.arguments()) description.arguments.push_back(argument);
+        compare(kind, run_all(description), true);
+    }
+};
+
+TEST_F(AttemptTable, InPlaceOfTheVmm) { expect_denials(kVmm, vmm); }
+TEST_F(AttemptTable, InPlaceOfTheUnpacker) { expect_denials(kUnpacker, unpacker); }
+TEST_F(AttemptTable, InPlaceOfTheRegistryClient) { expect_denials(kFetch, fetch); }
+
+TEST(AttemptTableText, IsInTheDocs) {
+    auto page = os::read_file(CAISSON_SOURCE "/docs/security.md").value();
+    EXPECT_NE(page.find(in_markdown(attempt_table())), std::string::npos)
+        << "docs/security.md does not have the table that follows (attack_table --print):\n"
+        << in_markdown(attempt_table());
+}
+
+}  // namespace
+
+void print_table() { std::printf("%s", in_markdown(attempt_table()).c_str()); }
+
+}  // namespace caisson::attack
+
+int main(int count, char** arguments) {
+    if (count == 2 && std::string(arguments[1]) == "--print") {
+        caisson::attack::print_table();
+        return 0;
+    }
+    testing::InitGoogleTest(&count, arguments);
+    return RUN_ALL_TESTS();
+}

@@ -1,0 +1,516 @@
+// A hostile program in place of any jailed process. It makes the attempts of attempt_table.h one after the other, each
+// in a child of its own, and writes a line "ID RESULT" for each: "ok" (the attempt succeeded), the name of an errno, or
+// the signal that ended it. attempt_table_test.cc knows what must come out.
+//
+// Arguments (after whatever the process kind itself has): NAME=VALUE, see Target. With only=ID one attempt is made, and
+// not in a child: for jails in which no process may be made.
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/bpf.h>
+#include <linux/capability.h>
+#include <linux/io_uring.h>
+#include <linux/keyctl.h>
+#include <linux/netlink.h>
+#include <linux/perf_event.h>
+#include <linux/rtnetlink.h>
+#include <linux/sched.h>
+#include <linux/vm_sockets.h>
+#include <mqueue.h>
+#include <net/if.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/io.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/reboot.h>
+#include <sys/resource.h>
+#include <sys/shm.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/swap.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <initializer_list>
+#include <string_view>
+
+namespace {
+
+// What the host has prepared for the attempts. Paths are the host's unless said otherwise.
+struct Target {
+    const char* only = nullptr;
+    const char* file = "/none";      // readable for everybody
+    const char* home = "/none";      // a home of caisson; the database, another box and a secret are below it
+    const char* socket = "/none";    // something listens there
+    const char* abstract = "none";   // and under this abstract name
+    const char* port = "1";          // and on this TCP port of 127.0.0.1
+    const char* victim = "1";        // pid of a process of the same user
+    const char* shm = "0";           // key of a shared memory segment
+    const char* queue = "/none";     // name of a POSIX message queue
+    const char* listed = "0,1,2,";   // the descriptors that the description lists
+    const char* shared = "";         // inside the jail: a file that it shows read-only, and that others use
+    const char* writable = "";       // inside the jail: a file or a directory that it may write to; @N: descriptor N
+};
+Target target;
+
+int refused(int number) {
+    errno = number;
+    return -1;
+}
+
+// The one answer of several attempts: 0 if any succeeded. EXFULL: they were refused in different ways.
+class Together {
+  public:
+    void add(long result) {
+        if (result >= 0) succeeded_ = true;
+        else if (error_ != 0 && error_ != errno) mixed_ = true;
+        else error_ = errno;
+    }
+    long answer() const { return succeeded_ ? 0 : refused(mixed_ ? EXFULL : error_); }
+
+  private:
+    bool succeeded_ = false;
+    bool mixed_ = false;
+    int error_ = 0;
+};
+
+long number_of(const char* text) { return strtol(text, nullptr, 10); }
+
+long open_below(const char* parent, const char* name) {
+    char path[1024];
+    snprintf(path, sizeof path, "%s/%s", parent, name);
+    return open(path, O_RDONLY);
+}
+
+// ---- files
+
+long host_file() { return open(target.file, O_RDONLY); }
+long shadow() { return open("/etc/shadow", O_RDONLY); }
+long passwd() { return open("/etc/passwd", O_RDONLY); }
+long home() { return open(target.home, O_RDONLY | O_DIRECTORY); }
+long database() { return open_below(target.home, "caisson.db"); }
+long other_box() { return open_below(target.home, "boxes/other/disk.qcow2"); }
+long other_socket() { return open_below(target.home, "boxes/other/socket"); }
+long secret() { return open_below(target.home, "secret"); }
+long climb() {
+    for (int i = 0; i < 40; ++i)
+        if (chdir("..") != 0) return -1;
+    return open("etc/shadow", O_RDONLY);
+}
+long leave_root_directory() {
+    // The classic way out of a chroot(2): a new root below, while a descriptor of the old one is held.
+    int here = open("/", O_RDONLY | O_DIRECTORY);
+    if (chroot("/") != 0) return -1;
+    return fchdir(here);
+}
+long create_file() { return open("/new", O_WRONLY | O_CREAT | O_EXCL, 0600); }
+long make_device() { return mknod("/device", S_IFBLK | 0600, makedev(8, 0)); }
+long devices() {
+    Together all;
+    for (const char* path : {"/dev/mem", "/dev/kvm", "/dev/net/tun", "/dev/fuse", "/dev/vhost-net", "/dev/tty", "/dev/sda", "/dev/vda"})
+        all.add(open(path, O_RDONLY));
+    return all.answer();
+}
+long proc() {
+    Together all;
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%s/root", target.victim);
+    all.add(open(path, O_RDONLY));
+    for (const char* each : {"/proc/self/status", "/proc/1/root", "/proc/sys/kernel/core_pattern", "/proc/kcore", "/proc/sysrq-trigger"})
+        all.add(open(each, O_RDONLY));
+    return all.answer();
+}
+long sys() { return open("/sys/kernel", O_RDONLY); }
+
+// ---- descriptors
+
+long inherited_descriptor() {
+    for (int fd = 0; fd < 1024; ++fd) {
+        if (fcntl(fd, F_GETFD) < 0) continue;
+        char number[16];
+        snprintf(number, sizeof number, ",%d,", fd);
+        char listed[256];
+        snprintf(listed, sizeof listed, ",%s", target.listed);
+        if (strstr(listed, number) == nullptr) return fd;
+    }
+    return refused(EBADF);
+}
+long reopen_descriptor() {
+    Together all;
+    for (int fd = 0; fd < 8; ++fd) {
+        char path[64];
+        snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+        all.add(open(path, O_RDWR));
+        snprintf(path, sizeof path, "/dev/fd/%d", fd);
+        all.add(open(path, O_RDWR));
+    }
+    return all.answer();
+}
+long directory_descriptor() {
+    for (int fd = 0; fd < 8; ++fd)
+        if (openat(fd, "..", O_RDONLY | O_DIRECTORY) >= 0) return 0;
+    return refused(ENOTDIR);
+}
+long by_handle() {
+    alignas(file_handle) char room[sizeof(file_handle) + MAX_HANDLE_SZ] = {};
+    auto* handle = reinterpret_cast<file_handle*>(room);
+    handle->handle_bytes = MAX_HANDLE_SZ;
+    int mount = 0;
+    if (name_to_handle_at(AT_FDCWD, "/", handle, &mount, 0) != 0 && errno != EOPNOTSUPP) return -1;
+    return open_by_handle_at(open("/", O_RDONLY | O_DIRECTORY), handle, O_RDONLY);
+}
+
+// ---- sockets
+
+long loopback() {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(static_cast<uint16_t>(number_of(target.port)));
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    return fd < 0 ? -1 : connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address);
+}
+long outside() {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(9);
+    inet_pton(AF_INET, "192.0.2.1", &address.sin_addr);
+    int fd = socket(AF_INET, SOCK_DGRAM, 0);  // connecting it sends nothing
+    return fd < 0 ? -1 : connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address);
+}
+long connect_unix(const char* name, bool abstract) {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    strncpy(address.sun_path + (abstract ? 1 : 0), name, sizeof address.sun_path - 2);
+    auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + strlen(name) + 1);
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    return fd < 0 ? -1 : connect(fd, reinterpret_cast<sockaddr*>(&address), length);
+}
+long abstract_socket() { return connect_unix(target.abstract, true); }
+long path_socket() { return connect_unix(target.socket, false); }
+long netlink_change() {
+    struct {
+        nlmsghdr header;
+        ifinfomsg link;
+    } request{};
+    request.header.nlmsg_len = sizeof request;
+    request.header.nlmsg_type = RTM_NEWLINK;
+    request.header.nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK;
+    request.link.ifi_index = 1;
+    request.link.ifi_change = IFF_UP;  // loopback goes down
+    int fd = socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
+    if (fd < 0 || send(fd, &request, sizeof request, 0) < 0) return -1;
+    struct {
+        nlmsghdr header;
+        nlmsgerr error;
+        char rest[512];
+    } answer{};
+    if (recv(fd, &answer, sizeof answer, 0) < 0) return -1;
+    return answer.error.error == 0 ? 0 : refused(-answer.error.error);
+}
+long raw_socket() { return socket(AF_INET, SOCK_RAW, IPPROTO_ICMP); }
+long packet_socket() { return socket(AF_PACKET, SOCK_RAW, 0); }
+long vsock() { return socket(AF_VSOCK, SOCK_STREAM, 0); }
+
+// ---- other processes
+
+pid_t victim() { return static_cast<pid_t>(number_of(target.victim)); }
+long kill_other() { return kill(victim(), SIGKILL); }
+long pidfd_other() { return syscall(SYS_pidfd_open, victim(), 0); }
+long ptrace_other() { return ptrace(PTRACE_ATTACH, victim(), nullptr, nullptr); }
+long read_other() {
+    char byte = 0;
+    iovec local{&byte, 1};
+    iovec remote{&byte, 1};
+    return process_vm_readv(victim(), &local, 1, &remote, 1, 0);
+}
+long slow_other() { return setpriority(PRIO_PROCESS, static_cast<id_t>(victim()), 19); }
+long shared_memory() { return shmget(static_cast<key_t>(number_of(target.shm)), 4096, 0); }
+long message_queue() { return mq_open(target.queue, O_RDONLY); }
+long push_input() {
+    Together all;
+    char byte = 'x';
+    for (int fd = 0; fd < 3; ++fd) all.add(ioctl(fd, TIOCSTI, &byte));
+    return all.answer();
+}
+
+// ---- namespaces and mounts
+
+constexpr unsigned long kNamespaces[] = {CLONE_NEWNS,   CLONE_NEWPID, CLONE_NEWNET, CLONE_NEWIPC,
+                                         CLONE_NEWUTS, CLONE_NEWCGROUP, CLONE_NEWTIME};
+long clone3_with(unsigned long flags) {
+    clone_args arguments{};
+    arguments.flags = flags;
+    arguments.exit_signal = SIGCHLD;
+    long pid = syscall(SYS_clone3, &arguments, sizeof arguments);
+    if (pid == 0) _exit(0);
+    return pid;
+}
+long unshare_user() { return unshare(CLONE_NEWUSER); }
+long unshare_others() {
+    Together all;
+    for (auto flag : kNamespaces) all.add(unshare(static_cast<int>(flag)));
+    return all.answer();
+}
+long clone3_user() { return clone3_with(CLONE_NEWUSER); }
+long clone3_others() {
+    Together all;
+    for (auto flag : kNamespaces) all.add(clone3_with(flag));
+    return all.answer();
+}
+long clone_user() {
+    long pid = syscall(SYS_clone, CLONE_NEWUSER | SIGCHLD, nullptr, nullptr, nullptr, nullptr);
+    if (pid == 0) _exit(0);
+    return pid;
+}
+long enter_namespace() {
+    int self = static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0));
+    return self < 0 ? -1 : setns(self, CLONE_NEWNET | CLONE_NEWNS);
+}
+long mount_tmpfs() { return mount("tmpfs", "/", "tmpfs", 0, nullptr); }
+long mount_again() { return mount(nullptr, "/", nullptr, MS_REMOUNT | MS_BIND, nullptr); }
+long unmount_root() { return umount2("/", MNT_DETACH); }
+long pivot_root() { return syscall(SYS_pivot_root, "/", "/"); }
+long new_mount_calls() {
+    Together all;
+    all.add(syscall(428 /* open_tree */, AT_FDCWD, "/", 1 /* OPEN_TREE_CLONE */));
+    all.add(syscall(430 /* fsopen */, "tmpfs", 0));
+    return all.answer();
+}
+
+// ---- the kernel
+
+long load_bpf(unsigned type) {
+    bpf_attr program{};
+    bpf_insn instructions[2] = {{BPF_ALU64 | BPF_MOV | BPF_K, 0, 0, 0, 0}, {BPF_JMP | BPF_EXIT, 0, 0, 0, 0}};
+    program.prog_type = type;
+    program.insns = reinterpret_cast<unsigned long long>(instructions);
+    program.insn_cnt = 2;
+    program.license = reinterpret_cast<unsigned long long>("GPL");
+    return syscall(SYS_bpf, BPF_PROG_LOAD, &program, sizeof program);
+}
+long bpf() {
+    Together all;
+    all.add(load_bpf(BPF_PROG_TYPE_KPROBE));
+    all.add(load_bpf(BPF_PROG_TYPE_CGROUP_DEVICE));
+    return all.answer();
+}
+long perf() {
+    perf_event_attr event{};
+    event.size = sizeof event;
+    event.type = PERF_TYPE_SOFTWARE;
+    return syscall(SYS_perf_event_open, &event, -1, 0, -1, 0);
+}
+long userfaultfd() { return syscall(SYS_userfaultfd, O_CLOEXEC); }
+long io_uring() {
+    io_uring_params parameters{};
+    return syscall(SYS_io_uring_setup, 4, &parameters);
+}
+long keyring() { return syscall(SYS_add_key, "user", "caisson-attack", "x", 1, KEY_SPEC_PROCESS_KEYRING); }
+long session_keys() { return syscall(SYS_keyctl, KEYCTL_SEARCH, KEY_SPEC_SESSION_KEYRING, "user", "caisson-attack-host", 0); }
+long kexec() { return syscall(SYS_kexec_load, 0, 0, nullptr, 0); }
+long modules() {
+    Together all;
+    all.add(syscall(SYS_init_module, "", 0, ""));
+    all.add(syscall(SYS_finit_module, 0, "", 0));
+    all.add(syscall(SYS_delete_module, "none", 0));
+    return all.answer();
+}
+long reboot_host() { return reboot(RB_AUTOBOOT); }
+long swap() { return swapon("/none", 0); }
+long set_clock() {
+    timespec now{1, 0};
+    return clock_settime(CLOCK_REALTIME, &now);
+}
+long set_host_name() { return sethostname("x", 1); }
+long kernel_log() { return syscall(SYS_syslog, 5 /* clear */, nullptr, 0); }
+#ifdef __x86_64__
+long ports() { return iopl(3); }
+#else
+long ports() { return refused(EPERM); }
+#endif
+
+// ---- identity
+
+long become_root() { return setresuid(0, 0, 0); }
+long drop_groups() {
+    gid_t root = 0;
+    return syscall(SYS_setgroups, 1, &root);
+}
+long take_capability() {
+    __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+    __user_cap_data_struct data[2]{};
+    data[0].effective = data[0].permitted = 1U << CAP_SYS_ADMIN;
+    return syscall(SYS_capset, &header, data);
+}
+long more_files() {
+    rlimit more{1 << 20, 1 << 20};
+    rlimit now{};
+    getrlimit(RLIMIT_NOFILE, &now);
+    if (now.rlim_max >= more.rlim_max) more.rlim_cur = more.rlim_max = now.rlim_max + 1;
+    return setrlimit(RLIMIT_NOFILE, &more);
+}
+long core_dumps() {
+    rlimit core{1, 1};
+    return setrlimit(RLIMIT_CORE, &core);
+}
+long first_in_line() { return setpriority(PRIO_PROCESS, 0, -20); }
+
+// ---- a file that others use as well; only where the jail shows one
+
+constexpr size_t kPages = 1 << 20;
+long shared_write() { return open(target.shared, O_RDWR); }
+long shared_truncate() { return truncate(target.shared, 0); }
+long shared_mode() { return chmod(target.shared, 0666); }
+long shared_reopen() {
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", open(target.shared, O_RDONLY));
+    return open(path, O_RDWR);
+}
+long shared_map() {
+    void* map = mmap(nullptr, kPages, PROT_READ | PROT_WRITE, MAP_SHARED, open(target.shared, O_RDONLY), 0);
+    return map == MAP_FAILED ? -1 : 0;
+}
+long shared_protect() {
+    void* map = mmap(nullptr, kPages, PROT_READ, MAP_SHARED, open(target.shared, O_RDONLY), 0);
+    return map == MAP_FAILED ? -1 : mprotect(map, kPages, PROT_READ | PROT_WRITE);
+}
+long shared_punch() { return fallocate(open(target.shared, O_RDONLY), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, kPages); }
+long shared_remove() {
+    void* map = mmap(nullptr, kPages, PROT_READ | PROT_WRITE, MAP_PRIVATE, open(target.shared, O_RDONLY), 0);
+    return map == MAP_FAILED ? -1 : madvise(map, kPages, MADV_REMOVE);
+}
+
+// ---- using things up. "ok" says that nothing stopped it before it had what would hurt a small host.
+
+long many_descriptors() {
+    for (int i = 0; i < 100000; ++i)
+        if (dup(1) < 0) return -1;
+    return 0;
+}
+long much_address_space() {
+    void* map = mmap(nullptr, 64UL << 30, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return map == MAP_FAILED ? -1 : 0;
+}
+long large_file() {
+    signal(SIGXFSZ, SIG_IGN);
+    int fd = target.writable[0] == '@' ? static_cast<int>(number_of(target.writable + 1)) : open(target.writable, O_RDWR);
+    if (fd < 0) {
+        char path[256];
+        snprintf(path, sizeof path, "%s/large", target.writable);
+        fd = open(path, O_RDWR | O_CREAT, 0600);
+    }
+    return fd < 0 ? -1 : ftruncate(fd, 1L << 40);
+}
+long many_processes() {
+    constexpr int kMany = 600;
+    pid_t children[kMany];
+    int made = 0;
+    int why = 0;
+    for (; made < kMany; ++made) {
+        pid_t pid = fork();
+        if (pid == 0)
+            for (;;) pause();
+        if (pid < 0) {
+            why = errno;
+            break;
+        }
+        children[made] = pid;
+    }
+    for (int i = 0; i < made; ++i) kill(children[i], SIGKILL);
+    for (int i = 0; i < made; ++i) waitpid(children[i], nullptr, 0);
+    return made == kMany ? 0 : refused(why);
+}
+
+struct Attempt {
+    const char* id;
+    long (*make)();
+};
+
+constexpr Attempt kAttempts[] = {
+#define ATTEMPT(name) {#name, name}
+    ATTEMPT(host_file), ATTEMPT(shadow), ATTEMPT(passwd), ATTEMPT(home), ATTEMPT(database), ATTEMPT(other_box),
+    ATTEMPT(other_socket), ATTEMPT(secret), ATTEMPT(climb), ATTEMPT(leave_root_directory), ATTEMPT(create_file),
+    ATTEMPT(make_device), ATTEMPT(devices), ATTEMPT(proc), ATTEMPT(sys),
+    ATTEMPT(inherited_descriptor), ATTEMPT(reopen_descriptor), ATTEMPT(directory_descriptor), ATTEMPT(by_handle),
+    ATTEMPT(loopback), ATTEMPT(outside), ATTEMPT(abstract_socket), ATTEMPT(path_socket), ATTEMPT(netlink_change),
+    ATTEMPT(raw_socket), ATTEMPT(packet_socket), ATTEMPT(vsock),
+    ATTEMPT(kill_other), ATTEMPT(pidfd_other), ATTEMPT(ptrace_other), ATTEMPT(read_other), ATTEMPT(slow_other),
+    ATTEMPT(shared_memory), ATTEMPT(message_queue), ATTEMPT(push_input),
+    ATTEMPT(unshare_user), ATTEMPT(unshare_others), ATTEMPT(clone_user), ATTEMPT(clone3_user), ATTEMPT(clone3_others),
+    ATTEMPT(enter_namespace), ATTEMPT(mount_tmpfs), ATTEMPT(mount_again), ATTEMPT(unmount_root), ATTEMPT(pivot_root),
+    ATTEMPT(new_mount_calls),
+    ATTEMPT(bpf), ATTEMPT(perf), ATTEMPT(userfaultfd), ATTEMPT(io_uring), ATTEMPT(keyring), ATTEMPT(session_keys),
+    ATTEMPT(kexec), ATTEMPT(modules), ATTEMPT(reboot_host), ATTEMPT(swap), ATTEMPT(set_clock), ATTEMPT(set_host_name),
+    ATTEMPT(kernel_log), ATTEMPT(ports),
+    ATTEMPT(become_root), ATTEMPT(drop_groups), ATTEMPT(take_capability), ATTEMPT(more_files), ATTEMPT(core_dumps),
+    ATTEMPT(first_in_line),
+    ATTEMPT(shared_write), ATTEMPT(shared_truncate), ATTEMPT(shared_mode), ATTEMPT(shared_reopen), ATTEMPT(shared_map),
+    ATTEMPT(shared_protect), ATTEMPT(shared_punch), ATTEMPT(shared_remove),
+    ATTEMPT(many_descriptors), ATTEMPT(much_address_space), ATTEMPT(large_file), ATTEMPT(many_processes),
+#undef ATTEMPT
+};
+
+void tell(const char* id, const char* result) {
+    char line[128];
+    int length = snprintf(line, sizeof line, "%s %s\n", id, result);
+    if (write(1, line, static_cast<size_t>(length)) < 0) _exit(9);
+}
+
+const char* name_of(int error) { return error == 0 ? "ok" : strerrorname_np(error); }
+
+int try_once(const Attempt& attempt) { return attempt.make() >= 0 ? 0 : errno; }
+
+void try_in_child(const Attempt& attempt) {
+    pid_t child = fork();
+    if (child < 0) return tell(attempt.id, "nochild");
+    if (child == 0) {
+        alarm(20);  // whatever waits for ever is an answer, too
+        _exit(try_once(attempt));
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    if (!WIFSIGNALED(status)) return tell(attempt.id, name_of(WEXITSTATUS(status)));
+    char signal_name[32];
+    snprintf(signal_name, sizeof signal_name, "SIG%s", sigabbrev_np(WTERMSIG(status)));
+    tell(attempt.id, signal_name);
+}
+
+void take(const char* argument) {
+    const struct {
+        std::string_view name;
+        const char** value;
+    } known[] = {{"only=", &target.only},         {"file=", &target.file},         {"home=", &target.home},
+                 {"socket=", &target.socket},     {"abstract=", &target.abstract}, {"port=", &target.port},
+                 {"victim=", &target.victim},     {"shm=", &target.shm},           {"queue=", &target.queue},
+                 {"listed=", &target.listed},     {"shared=", &target.shared},     {"writable=", &target.writable}};
+    for (const auto& each : known)
+        if (std::string_view(argument).starts_with(each.name)) *each.value = argument + each.name.size();
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+    for (int i = 1; i < count; ++i) take(arguments[i]);
+    for (const auto& attempt : kAttempts) {
+        if (target.only != nullptr) {
+            if (strcmp(attempt.id, target.only) == 0) tell(attempt.id, name_of(try_once(attempt)));
+        } else {
+            try_in_child(attempt);
+        }
+    }
+    tell("end", "reached");
+    return 0;
+}
