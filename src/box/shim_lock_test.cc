@@ -119,9 +119,9 @@ TEST_F(ShimLockDeathTest, NoOtherProgramOrProcess) {
     dies([] { ::execl("/bin/true", "true", nullptr); });
     dies([] { static_cast<void>(!::fork()); });
     dies([] { ::syscall(SYS_clone, 0, nullptr, nullptr, nullptr, nullptr); });
-    dies([] { ::ptrace(PTRACE_ATTACH, ::getppid(), nullptr, nullptr); });
-    dies([] { ::kill(::getppid(), SIGTERM); });
-    gives(ENOSYS, [] { return ::syscall(SYS_tgkill, 1, 1, SIGTERM); });
+    dies([] { ::ptrace(PTRACE_TRACEME, 0, nullptr, nullptr); });
+    dies([] { ::kill(::getppid(), 0); });
+    gives(ENOSYS, [] { return ::syscall(SYS_tgkill, 1, 1, 0); });
     dies([] { ::syscall(SYS_pidfd_open, ::getpid(), 0); });
     gives(ENOSYS, [] { return ::syscall(SYS_clone3, nullptr, 0); });
 }
@@ -133,7 +133,7 @@ TEST_F(ShimLockDeathTest, ItSignalsOnlyWhatItWasGivenAndOnlyToKill) {
     ASSERT_TRUE(process.has_value());
     gives(0, [&] { return ::syscall(SYS_pidfd_send_signal, process->pidfd().get(), SIGKILL, nullptr, 0); });
     EXPECT_TRUE(process->wait(std::chrono::milliseconds(5000)).has_value());
-    gives(ENOSYS, [] { return ::syscall(SYS_pidfd_send_signal, 0, SIGTERM, nullptr, 0); });
+    gives(ENOSYS, [] { return ::syscall(SYS_pidfd_send_signal, 0, 0, nullptr, 0); });
     // Nor by descriptors that send signals.
     gives(ENOSYS, [] { return ::fcntl(0, F_SETOWN, 1); });
 }

@@ -1,7 +1,11 @@
 #include "box/strays.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
+#include "box/launcher.h"
+#include "os/file.h"
 #include "os/process.h"
 
 namespace caisson::box {
@@ -35,6 +39,25 @@ TEST(Strays, AProgramThatMentionsBubblewrapAndTheBoxIsLeftAlone) {
     ASSERT_TRUE(process.has_value());
     EXPECT_EQ(kill_strays(box), 0);
     EXPECT_FALSE(process->wait(std::chrono::milliseconds(50)).has_value());
+}
+
+TEST(Strays, ALauncherThatLostItsSupervisorIsEnded) {
+    auto place = os::TemporaryDirectory::create("/var/tmp", "caisson-strays-test-");
+    ASSERT_TRUE(place.has_value());
+    const auto box = place->path() + "/box";  // a pipe, over which the program in the launcher's place waits
+    ASSERT_EQ(::mkfifo(box.c_str(), 0600), 0);
+    auto program = os::open_file("/bin/cat", O_PATH);
+    ASSERT_TRUE(program.has_value());
+    os::Command command;
+    command.arguments = {kLauncherName, box};
+    command.program_fd = program->get();
+    auto process = os::spawn(command);
+    ASSERT_TRUE(process.has_value());
+    EXPECT_EQ(kill_strays(place->path() + "/other"), 0);
+    EXPECT_EQ(kill_strays(box), 1);
+    auto ended = process->wait(std::chrono::milliseconds(5000));
+    ASSERT_TRUE(ended.has_value());
+    EXPECT_TRUE(ended->signalled);
 }
 
 }  // namespace
