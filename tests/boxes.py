@@ -312,7 +312,7 @@ def control_groups(box="*"):
     """The host's control groups of the test home's boxes."""
     tag = hashlib.sha256(os.fsencode(str(HOME))).hexdigest()[:16]
     return sorted(path for path in glob.glob(f"/sys/fs/cgroup/*/caisson/{tag}/{box}/") + glob.glob(f"/sys/fs/cgroup/caisson/{tag}/{box}/")
-                  if "/supervisors/" not in path)
+                  if path.split("/")[-2] not in ("supervisors", "entry"))
 
 
 def leftovers(kept=()):

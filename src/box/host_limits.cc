@@ -26,6 +26,7 @@ namespace {
 constexpr const char* kWanted[] = {"memory", "cpu", "pids"};
 constexpr const char* kRootGroup = "/caisson";
 constexpr const char* kSupervisors = "/supervisors";
+constexpr const char* kEntry = "/entry";  // nobody stays in it, see hasten_entry()
 constexpr std::uint64_t kCpuPeriodMicroseconds = 100000;
 
 bool lists(const std::string& text, const std::string& name) {
@@ -240,6 +241,25 @@ Result<wire::HostLimits> decide_limits(const internal::RuntimeState& runtime, bo
         for (const auto& controller : base.controllers) group->add_controllers(controller);
     }
     return limits;
+}
+
+os::Process hasten_entry(const wire::HostLimits& limits, int cgroup_fd) {
+    // Longer than a box usually takes to come to its machine; whoever has to make a template first waits anyway.
+    constexpr std::chrono::milliseconds kLongest{250};
+    if (!limits.applied()) return {};
+    os::Fd own;
+    if (limits.groups_size() > 0 && limits.groups(0).version() == 1) {
+        const auto entry = limits.groups(0).directory() + kEntry;
+        static_cast<void>(::mkdir(entry.c_str(), 0755));
+        auto procs = os::open_file(entry + "/cgroup.procs", O_WRONLY);
+        if (!procs) return {};
+        own = std::move(*procs);
+        cgroup_fd = own.get();
+    }
+    // In version 2 a machine is born in its group; only a supervisor that root's descriptor lets in has to enter.
+    if (cgroup_fd < 0) return {};
+    auto keeper = os::spawn_group_keeper(cgroup_fd, kLongest);
+    return keeper ? std::move(*keeper) : os::Process();
 }
 
 void set_figures(wire::HostLimits& limits, const std::string& box_id, const HostFigures& figures) {
