@@ -294,6 +294,14 @@ def of_role(role, marker=None):
     return [process for process in processes(marker) if process.role == role]
 
 
+def shim_of(pid):
+    """The supervisor among the children of this caisson; None if it has none (yet)."""
+    for child in _read(f"/proc/{pid}/task/{pid}/children").split():
+        if _read(f"/proc/{int(child)}/comm") == b"caisson-shim\n":
+            return int(child)
+    return None
+
+
 def box_ids():
     try:
         return sorted(os.listdir(HOME / "boxes"))

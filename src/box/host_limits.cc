@@ -343,4 +343,10 @@ Result<> sweep_groups(const store::Home& home, store::Database& database) {
     return {};
 }
 
+void remove_groups(const store::Home& home, const std::string& box_id) {
+    std::vector<std::string> directories;
+    for (const auto& base : choose_place(gather_group_facts(home.root, 0)).bases) directories.push_back(base.directory + "/" + box_id);
+    static_cast<void>(os::remove_cgroups(directories));  // what stays is for the next process that opens the home
+}
+
 }  // namespace caisson::box

@@ -84,4 +84,7 @@ int prepare_groups_as_root(const std::string& home, os::Identity identity);
 // Removes the groups of boxes that nobody runs any more, with whatever is left in them.
 Result<> sweep_groups(const store::Home& home, store::Database& database);
 
+// The same for one box, whose lock the caller holds.
+void remove_groups(const store::Home& home, const std::string& box_id);
+
 }  // namespace caisson::box

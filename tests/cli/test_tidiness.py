@@ -4,7 +4,7 @@ import signal
 import time
 
 import pytest
-from boxes import BASE, Started, box_ids, caisson, leftovers, of_role, one_box, processes, run, wait_until_gone
+from boxes import BASE, Started, box_ids, caisson, leftovers, of_role, one_box, processes, run, shim_of, wait_until_gone
 
 
 def started(*options):
@@ -104,7 +104,7 @@ def test_kill_9_while_the_jail_is_made(role):
             deadline = time.monotonic() + 10
             shim = bwrap = None
             while not bwrap and time.monotonic() < deadline:
-                shim = shim or next(iter(children(box.pid)), None)
+                shim = shim or shim_of(box.pid)
                 bwrap = shim and next(iter(children(shim)), None)
             assert bwrap, "the box did not start"
             time.sleep(step * 0.002)
