@@ -294,6 +294,14 @@ def of_role(role, marker=None):
     return [process for process in processes(marker) if process.role == role]
 
 
+def shim_of(pid):
+    """The supervisor among the children of this caisson; None if it has none (yet)."""
+    for child in _read(f"/proc/{pid}/task/{pid}/children").split():
+        if _read(f"/proc/{int(child)}/comm") == b"caisson-shim\n":
+            return int(child)
+    return None
+
+
 def box_ids():
     try:
         return sorted(os.listdir(HOME / "boxes"))
@@ -312,7 +320,7 @@ def control_groups(box="*"):
     """The host's control groups of the test home's boxes."""
     tag = hashlib.sha256(os.fsencode(str(HOME))).hexdigest()[:16]
     return sorted(path for path in glob.glob(f"/sys/fs/cgroup/*/caisson/{tag}/{box}/") + glob.glob(f"/sys/fs/cgroup/caisson/{tag}/{box}/")
-                  if "/supervisors/" not in path)
+                  if path.split("/")[-2] not in ("supervisors", "entry"))
 
 
 def leftovers(kept=()):

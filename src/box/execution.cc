@@ -3,6 +3,7 @@
 
 #include "box/pump.h"
 #include "box/state.h"
+#include "box/host_limits.h"
 #include "box/strays.h"
 #include "caisson/runtime.h"
 #include "os/host.h"
@@ -74,6 +75,7 @@ void BoxState::clean_after_shim(const std::string& reason) {
     std::scoped_lock guard(runtime->database_mutex);
     const auto directory = runtime->home.box(id);
     box::kill_strays(directory);
+    box::remove_groups(runtime->home, id);
     if (auto_remove) {
         // Both are fine when the shim did its work: what is gone stays gone.
         if (os::remove_tree(directory)) static_cast<void>(runtime->database->remove_box(id));

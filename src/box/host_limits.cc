@@ -26,6 +26,7 @@ namespace {
 constexpr const char* kWanted[] = {"memory", "cpu", "pids"};
 constexpr const char* kRootGroup = "/caisson";
 constexpr const char* kSupervisors = "/supervisors";
+constexpr const char* kEntry = "/entry";  // nobody stays in it, see hasten_entry()
 constexpr std::uint64_t kCpuPeriodMicroseconds = 100000;
 
 bool lists(const std::string& text, const std::string& name) {
@@ -242,6 +243,25 @@ Result<wire::HostLimits> decide_limits(const internal::RuntimeState& runtime, bo
     return limits;
 }
 
+os::Process hasten_entry(const wire::HostLimits& limits, int cgroup_fd) {
+    // Longer than a box usually takes to come to its machine; whoever has to make a template first waits anyway.
+    constexpr std::chrono::milliseconds kLongest{250};
+    if (!limits.applied()) return {};
+    os::Fd own;
+    if (limits.groups_size() > 0 && limits.groups(0).version() == 1) {
+        const auto entry = limits.groups(0).directory() + kEntry;
+        static_cast<void>(::mkdir(entry.c_str(), 0755));
+        auto procs = os::open_file(entry + "/cgroup.procs", O_WRONLY);
+        if (!procs) return {};
+        own = std::move(*procs);
+        cgroup_fd = own.get();
+    }
+    // In version 2 a machine is born in its group; only a supervisor that root's descriptor lets in has to enter.
+    if (cgroup_fd < 0) return {};
+    auto keeper = os::spawn_group_keeper(cgroup_fd, kLongest);
+    return keeper ? std::move(*keeper) : os::Process();
+}
+
 void set_figures(wire::HostLimits& limits, const std::string& box_id, const HostFigures& figures) {
     GroupPlace place;
     for (const auto& group : limits.groups())
@@ -321,6 +341,12 @@ Result<> sweep_groups(const store::Home& home, store::Database& database) {
         static_cast<void>(os::remove_cgroups(directories));
     }
     return {};
+}
+
+void remove_groups(const store::Home& home, const std::string& box_id) {
+    std::vector<std::string> directories;
+    for (const auto& base : choose_place(gather_group_facts(home.root, 0)).bases) directories.push_back(base.directory + "/" + box_id);
+    static_cast<void>(os::remove_cgroups(directories));  // what stays is for the next process that opens the home
 }
 
 }  // namespace caisson::box

@@ -65,6 +65,9 @@ Result<> check_required(const GroupPlace& place);
 // What a launch is told: the groups, or why there are none. Makes the home's own groups if they are missing. With
 // `required`, kHostMissing unless memory, CPU and processes can all be limited.
 Result<wire::HostLimits> decide_limits(const internal::RuntimeState& runtime, bool required);
+// Has the kernel's waiting for processes that enter groups done in advance, while the box is being made. Keep it until
+// the box runs. Best effort: without it a start takes up to 40 ms longer.
+os::Process hasten_entry(const wire::HostLimits& limits, int cgroup_fd);
 // Completes a decision for one box.
 void set_figures(wire::HostLimits& limits, const std::string& box_id, const HostFigures& figures);
 // 0 unless the home lies on a tmpfs.
@@ -80,5 +83,8 @@ int prepare_groups_as_root(const std::string& home, os::Identity identity);
 
 // Removes the groups of boxes that nobody runs any more, with whatever is left in them.
 Result<> sweep_groups(const store::Home& home, store::Database& database);
+
+// The same for one box, whose lock the caller holds.
+void remove_groups(const store::Home& home, const std::string& box_id);
 
 }  // namespace caisson::box

@@ -230,6 +230,7 @@ Result<std::shared_ptr<BoxState>> launch_new(std::shared_ptr<RuntimeState> runti
                        "run it detached (-d), or leave out --restart");
     Start start;
     start.limits = CAISSON_TRY(decide_limits(*runtime, options.require_limits));
+    const auto keeper = box::hasten_entry(start.limits, runtime->options.cgroup_fd);
     CAISSON_TRY(internal::ensure_image(*runtime, options));
     auto decision = CAISSON_TRY(box::decide(*runtime, options));
     CAISSON_TRY(jail::find_bwrap());
@@ -315,6 +316,7 @@ Result<std::shared_ptr<BoxState>> start_recorded(std::shared_ptr<RuntimeState> r
     for (int attempt = 0;; ++attempt) {
         const bool fresh = !os::exists(directory + "/disk.qcow2");
         auto start = CAISSON_TRY(decide_start(*runtime, record, spec, fresh));
+        const auto keeper = box::hasten_entry(start.limits, runtime->options.cgroup_fd);
         if (!files_only && attempt == 0 && !start.limits.applied()) CAISSON_TRY(decide_limits(*runtime, false));
         if (!files_only) {
             std::scoped_lock guard(runtime->database_mutex);

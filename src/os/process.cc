@@ -260,6 +260,40 @@ Result<Process> spawn(const Command& command) {
     }
 }
 
+Result<Process> spawn_group_keeper(int procs, std::chrono::milliseconds longest) {
+    constexpr long kPeriodMs = 1;
+    sigset_t all;
+    sigset_t original;
+    ::sigfillset(&all);
+    ::pthread_sigmask(SIG_SETMASK, &all, &original);
+    int pidfd_number = -1;
+    struct clone_args arguments {};
+    arguments.flags = CLONE_PIDFD;
+    arguments.pidfd = reinterpret_cast<std::uint64_t>(&pidfd_number);
+    arguments.exit_signal = SIGCHLD;
+    const pid_t parent = ::getpid();
+    long pid = ::syscall(SYS_clone3, &arguments, sizeof arguments);
+    int clone_errno = errno;
+    if (pid == 0) {
+        // Only async-signal-safe calls; all signals but SIGKILL stay blocked. What the caller has open must not be
+        // held open by this.
+        if (procs > 0) ::syscall(SYS_close_range, 0, procs - 1, 0);
+        ::syscall(SYS_close_range, procs + 1, ~0U, 0);
+        const struct timespec period {0, kPeriodMs * 1000000};
+        for (auto left = longest.count(); left > 0 && ::getppid() == parent; left -= kPeriodMs) {
+            if (::write(procs, "0", 1) != 1) break;
+            ::nanosleep(&period, nullptr);
+        }
+        ::_exit(0);
+    }
+    ::pthread_sigmask(SIG_SETMASK, &original, nullptr);
+    if (pid < 0) return failure_errno("cannot start a process", clone_errno);
+    Process process;
+    process.pid_ = static_cast<pid_t>(pid);
+    process.pidfd_ = Fd(pidfd_number);
+    return process;
+}
+
 namespace {
 // The fields of /proc/PID/stat from the third, the state, on.
 Result<std::vector<std::string>> stat_fields(pid_t pid) {

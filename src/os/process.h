@@ -74,6 +74,7 @@ class Process {
 
   private:
     friend Result<Process> spawn(const Command& command);
+    friend Result<Process> spawn_group_keeper(int procs, std::chrono::milliseconds longest);
     pid_t pid_ = -1;
     Fd pidfd_;
 };
@@ -81,6 +82,12 @@ class Process {
 // clone3(2) + execve(2). Errors of the child before its exec come back here (kNotFound, kPermission, ...).
 // Safe in multi-threaded callers: the child makes only async-signal-safe calls.
 Result<Process> spawn(const Command& command);
+
+// A child that does nothing but enter the control group behind `procs` (its cgroup.procs, open for writing) every
+// millisecond, for `longest`, or until its owner or the caller ends. While somebody does that, others enter groups at
+// once; the first to do so waits for a grace period of the kernel, 5 to 40 ms (cgroup_threadgroup_rwsem). So whoever
+// will start something in a group soon has the waiting done beside its other work. It holds no other descriptor.
+Result<Process> spawn_group_keeper(int procs, std::chrono::milliseconds longest);
 
 // A pidfd of `pid`, if that is a child of `parent` (which must not be reaped meanwhile, or its number could be another's).
 // kNotFound: there is no such process, or it is somebody else's child by now.

@@ -6,7 +6,7 @@ import subprocess
 import time
 
 import pytest
-from boxes import BASE, BIN, IS_ROOT, WORK, Started, caisson, environment, wait_until_gone
+from boxes import BASE, BIN, IS_ROOT, WORK, Started, caisson, environment, shim_of, wait_until_gone
 
 PROGRAM = pathlib.Path(BIN).parent.parent / "tests/hostile_vmm"
 
@@ -56,9 +56,9 @@ def test_a_vmm_that_cut_every_tie_is_found_when_its_supervisor_was_killed(hostil
         deadline = time.monotonic() + 10
         shim = None
         while time.monotonic() < deadline and not shim:
-            children = pathlib.Path(f"/proc/{box.pid}/task/{box.pid}/children").read_text().split()
-            if children and pathlib.Path(f"/proc/{children[0]}/task/{children[0]}/children").read_text().split():
-                shim = int(children[0])
+            found = shim_of(box.pid)
+            if found and pathlib.Path(f"/proc/{found}/task/{found}/children").read_text().split():
+                shim = found
         time.sleep(1)  # for the VMM to do its worst; it cannot be asked
         os.kill(shim, 9)
         box.process.kill()

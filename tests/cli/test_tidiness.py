@@ -4,7 +4,7 @@ import signal
 import time
 
 import pytest
-from boxes import (BASE, Started, box_ids, caisson, leftovers, of_role, one_box, processes, run, start, until, until_state,
+from boxes import (BASE, Started, box_ids, caisson, leftovers, of_role, one_box, processes, run, shim_of, start, until, until_state,
                    wait_until_gone)
 
 
@@ -116,7 +116,7 @@ def test_kill_9_while_the_jail_is_made(role):
             deadline = time.monotonic() + 10
             shim = launcher = bwrap = None
             while not bwrap and time.monotonic() < deadline:
-                shim = shim or next(iter(children(box.pid)), None)
+                shim = shim or shim_of(box.pid)
                 launcher = launcher or (shim and next(iter(children(shim)), None))
                 bwrap = launcher and next(iter(children(launcher)), None)
             assert bwrap, "the box did not start"
