@@ -62,7 +62,9 @@ std::vector<std::string> qemu_arguments(const MachinePlan& plan) {
              kernel_command_line(plan)});
     // The order and the ids of devices are part of a template: change them only together with the key.
     add({"-blockdev", block_node(plan), "-device", "virtio-blk-device,drive=d0,id=disk0"});
-    add({"-object", "rng-builtin,id=rng", "-device", "virtio-rng-device,rng=rng,id=rng0"});
+    // Without a limit QEMU makes room for as much randomness as a guest's buffers claim to have, gigabytes at once. The
+    // guest reads a few bytes at boot and then now and again.
+    add({"-object", "rng-builtin,id=rng", "-device", "virtio-rng-device,rng=rng,id=rng0,max-bytes=4096,period=100"});
     add({"-chardev", "socket,id=agent,fd=" + number(static_cast<std::uint64_t>(plan.agent_fd)), "-chardev",
          "null,id=share", "-device", "virtio-serial-device,id=serial0,max_ports=3", "-device",
          "virtserialport,chardev=agent,name=agent,nr=1,id=port-agent", "-device",

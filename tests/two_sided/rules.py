@@ -49,6 +49,8 @@ rule("vmm_talks_on", "a VMM that never stops talking ends its box", [*PROGRAM, "
      "vm attack/test_hostile_vmm.py -k control_socket_that_never_stops", r"lines in a second|-> 124")
 rule("vmm_file_size", "a VMM cannot grow its files beyond the machine's size", ["attack_template", "hostile_vmm"],
      "tests/attack_template --gtest_filter=*.WhatItTriesIsRefused", r"grow_disk EFBIG")
+rule("vmm_random_limit", "a guest cannot make the VMM take memory for randomness", [*PROGRAM, "attack_poke_devices"],
+     "vm attack/guest/test_poked_devices.py -k test_randomness_takes_no_memory", r"AssertionError.*QEMU \d+ MiB|QEMU \d+ MiB")
 rule("assets_owner", "assets that others could have planted are not used", ["vmm_test"],
      "tests/vmm_test --gtest_filter=Assets.*", r"FAILED.*ThatOthersCouldHavePlanted")
 rule("kvm_condemned", "only a guest that never answered switches KVM off", ["box_test"],
