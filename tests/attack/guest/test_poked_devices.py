@@ -95,5 +95,4 @@ def test_randomness_takes_no_memory(poked, ends_boxes):
 
     life = Life(("--rm", "--cold", "--memory", f"{GUEST_MIB}M", BASE, "true"), 8, sibling, poked(0), look)
     print(life)
-    assert asked and life.vmm_mib > 0, life
-    life.is_bounded()
+    assert asked and 0 < life.vmm_mib < GUEST_MIB + 300, life
