@@ -79,12 +79,12 @@ class Ended:
                 f"stdout: {self.out[:4000]!r}\nstderr: {self.err[:4000].decode(errors='replace')}")
 
 
-def caisson(*arguments, input=None, stdin=None, timeout=60, env=None, cwd="/"):
+def caisson(*arguments, input=None, stdin=None, timeout=60, env=None, cwd="/", program=BIN):
     """Runs caisson to its end. Without input or stdin its standard input is empty."""
     started = time.monotonic()
     if input is None and stdin is None:
         stdin = subprocess.DEVNULL
-    done = subprocess.run([BIN, *map(str, arguments)], input=input, stdin=stdin, stdout=subprocess.PIPE,
+    done = subprocess.run([program, *map(str, arguments)], input=input, stdin=stdin, stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, timeout=timeout, env=env or environment(), cwd=cwd)
     return Ended(arguments, done.returncode, done.stdout, done.stderr, time.monotonic() - started)
 
@@ -168,8 +168,8 @@ class Started:
     """A caisson command that runs beside the test. Leaving the `with` block kills it."""
 
     def __init__(self, *arguments, env=None, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                 process_group=None):
-        self.process = subprocess.Popen([BIN, *map(str, arguments)], stdin=stdin, stdout=stdout, stderr=stderr,
+                 process_group=None, program=BIN):
+        self.process = subprocess.Popen([program, *map(str, arguments)], stdin=stdin, stdout=stdout, stderr=stderr,
                                         env=env or environment(), cwd="/", bufsize=0, process_group=process_group)
 
     def __enter__(self):

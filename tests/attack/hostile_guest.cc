@@ -1,14 +1,21 @@
-// Speaks for a guest that has taken over QEMU: a program in QEMU's place that answers the supervisor as an honest agent
-// would until the command runs, and then does what /behaviour names. test_hostile_guest.py knows what must come of it.
+// Speaks for a guest that has turned against its supervisor: answers it as an honest agent would until the command runs,
+// and then does something else. It runs in two places:
 //
-// It is started with QEMU's own arguments and takes from them only which descriptor is the agent's socket.
+//   in QEMU's place (test_hostile_guest.py): started with QEMU's own arguments, of which it takes only which descriptor is
+//   the agent's socket; what it then does is named by /behaviour
+//   in the agent's place, as the first process of a guest under the real QEMU (test_hostile_agent.py): what it then does
+//   is named by the box's host name
 #include <errno.h>
+#include <dirent.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <string>
@@ -28,7 +35,7 @@ int agent = -1;
 void put(const void* bytes, size_t size) {
     auto* at = static_cast<const char*>(bytes);
     while (size > 0) {
-        ssize_t sent = send(agent, at, size, MSG_NOSIGNAL);
+        ssize_t sent = write(agent, at, size);
         if (sent < 0 && errno == EINTR) continue;
         if (sent <= 0) wait_for_ever();  // the supervisor does not listen any more; being killed comes next
         at += sent;
@@ -39,7 +46,7 @@ void put(const void* bytes, size_t size) {
 void get(void* into, size_t size) {
     auto* at = static_cast<char*>(into);
     while (size > 0) {
-        ssize_t got = recv(agent, at, size, 0);
+        ssize_t got = read(agent, at, size);
         if (got < 0 && errno == EINTR) continue;
         if (got <= 0) wait_for_ever();
         at += got;
@@ -56,8 +63,12 @@ void put_frame(uint32_t stream, uint8_t type, const std::string& payload) {
     put((frame + payload).data(), frame.size() + payload.size());
 }
 
-// The next control frame's message, as the number of its only field.
-int get_message() {
+// Bytes of the command's output that may still be sent.
+uint64_t output_credit = 256 << 10;
+std::string last_message;
+
+// The next control frame's message, as the number of its only field. `credit_is_enough`: 0 for a grant of credit.
+int get_message(bool credit_is_enough = false) {
     for (;;) {
         uint8_t header[9];
         get(header, sizeof header);
@@ -65,7 +76,16 @@ int get_message() {
         memcpy(&length, header, 4);
         std::string payload(length, '\0');
         get(payload.data(), length);
-        if (header[8] == kControl && length > 0) return static_cast<uint8_t>(payload[0]) >> 3;
+        uint32_t stream, granted;
+        memcpy(&stream, header + 4, 4);
+        if (header[8] == kCredit && stream == kStdout && length == 4) {
+            memcpy(&granted, payload.data(), 4);
+            output_credit += granted;
+            if (credit_is_enough) return 0;
+        }
+        if (header[8] != kControl || length == 0) continue;
+        last_message = payload;
+        return static_cast<uint8_t>(payload[0]) >> 3;
     }
 }
 
@@ -83,7 +103,20 @@ const std::string kExited = field(6, std::string("\x08\x01", 2));
 const std::string kClockSet = field(9, "");
 constexpr int kConfigureField = 2, kExecField = 3, kSetClockField = 8;
 
+// The part of the box's host name behind this, with '-' for '_'.
+const char kNamePrefix[] = "behave-";
+
 std::string behaviour() {
+    if (getpid() == 1) {  // the Configure message holds it
+        const auto at = last_message.find(kNamePrefix);
+        std::string name;
+        for (size_t i = at == std::string::npos ? last_message.size() : at + strlen(kNamePrefix); i < last_message.size(); ++i) {
+            const char c = last_message[i];
+            if (c != '-' && (c < 'a' || c > 'z')) break;
+            name += c == '-' ? '_' : c;
+        }
+        return name;
+    }
     char text[64] = {};
     int fd = open("/behaviour", O_RDONLY);
     if (fd < 0 || read(fd, text, sizeof text - 1) <= 0) exit(9);
@@ -115,19 +148,87 @@ void behave(const std::string& how) {
         put(nonsense.data(), nonsense.size());
     }
     if (how == "closes_its_channel") close(agent);
+    if (how == "floods_with_noise") {
+        uint64_t state = 88172645463325252ULL;
+        std::string noise(64 << 10, '\0');
+        for (;;) {
+            for (auto& c : noise) {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                c = static_cast<char>(state);
+            }
+            put(noise.data(), noise.size());
+        }
+    }
+    if (how == "floods_its_output") {
+        // As fast as it is allowed to.
+        const std::string line(16 << 10, 'y');
+        for (;;) {
+            while (output_credit < line.size()) get_message(true);
+            output_credit -= line.size();
+            put_frame(kStdout, kData, line);
+        }
+    }
+    if (how == "floods_the_console") {
+        const std::string line = std::string(200, 'z') + "\n";
+        int console = open("/dev/console", O_WRONLY);
+        for (;;)
+            if (write(console, line.data(), line.size()) < 0) exit(9);
+    }
     // Otherwise: says nothing any more, and takes nothing.
     wait_for_ever();
+}
+
+// ---- as the first process of a guest ----
+
+void load_modules() {
+    FILE* list = fopen("/modules/modules.list", "r");
+    char line[256];
+    while (list != nullptr && fgets(line, sizeof line, list) != nullptr) {
+        line[strcspn(line, "\n")] = 0;
+        int module = open((std::string("/modules/") + line).c_str(), O_RDONLY);
+        if (module >= 0) syscall(SYS_finit_module, module, "", 0);
+        close(module);
+    }
+}
+
+int open_agent_port() {
+    DIR* ports = opendir("/sys/class/virtio-ports");
+    while (dirent* entry = ports == nullptr ? nullptr : readdir(ports)) {
+        const std::string name = entry->d_name;
+        char label[16] = {};
+        int fd = open(("/sys/class/virtio-ports/" + name + "/name").c_str(), O_RDONLY);
+        if (fd < 0) continue;
+        const bool found = read(fd, label, sizeof label - 1) > 0 && strncmp(label, "agent", 5) == 0;
+        close(fd);
+        if (found) return open(("/dev/" + name).c_str(), O_RDWR);
+    }
+    if (ports != nullptr) closedir(ports);
+    return -1;
+}
+
+void boot() {
+    for (const char* directory : {"/dev", "/sys"}) mkdir(directory, 0755);
+    mount("devtmpfs", "/dev", "devtmpfs", 0, nullptr);
+    mount("sysfs", "/sys", "sysfs", 0, nullptr);
+    load_modules();
+    for (int i = 0; i < 2000 && agent < 0; ++i) {
+        agent = open_agent_port();
+        if (agent < 0) usleep(10000);
+    }
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
+    signal(SIGPIPE, SIG_IGN);
+    if (getpid() == 1) boot();
     for (int i = 1; i < argc; ++i) {
         const char* found = strstr(argv[i], "id=agent,fd=");
         if (found != nullptr) agent = atoi(found + strlen("id=agent,fd="));
     }
     if (agent < 0) return 9;
-    const std::string how = behaviour();
     uint8_t preamble[24];
     get(preamble, sizeof preamble);
     put(preamble, sizeof preamble);
@@ -135,6 +236,7 @@ int main(int argc, char** argv) {
     put_frame(0, kControl, kHello);
     while (get_message() != kConfigureField) {
     }
+    const std::string how = behaviour();
     if (how == "writes_before_it_started") put_frame(kStdout, kData, "x");
     if (how == "exits_before_it_started") put_frame(0, kControl, kExited);
     put_frame(0, kControl, kConfigured);

@@ -93,6 +93,8 @@ def test_limits_of_the_vmm(box):
         limits = {line[:26].strip(): line[26:].split()[:2] for line in file}
     assert limits["Max core file size"] == ["0", "0"]
     assert int(limits["Max open files"][1]) <= 1024
+    # The guest's 512 MiB, and up to two GiB for QEMU and the code that it translates: data, on top of no cgroup.
+    assert limits["Max data size"][1] != "unlimited" and int(limits["Max data size"][1]) <= (512 << 20) + (2 << 30)
 
 
 def test_files_of_the_template_are_read_only(box):
