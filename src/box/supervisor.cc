@@ -499,7 +499,8 @@ void Supervisor::on_vmm_exit() {
     if (phase_ < Phase::kEnding) {
         Error error;
         error.code = Errc::kGuest;
-        if (!shutdown_reason_.empty()) error.message = "the guest stopped by itself (" + shutdown_reason_ + ")";
+        if (status && jail::killed_by_filter(*status)) error = vmm::killed_by_filter();
+        else if (!shutdown_reason_.empty()) error.message = "the guest stopped by itself (" + shutdown_reason_ + ")";
         else if (status && status->signalled)
             error.message = "the virtual machine was killed by signal " + std::to_string(status->code);
         else error.message = "the virtual machine ended unexpectedly";

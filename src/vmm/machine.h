@@ -18,6 +18,7 @@ inline constexpr const char* kTemplateInJail = "/template";  // mem, state, init
 inline constexpr const char* kOverlayInJail = "/box/disk.qcow2";
 inline constexpr const char* kBaseDiskInJail = "/disk/base.ext4";
 inline constexpr const char* kKernelInJail = "/run/vmlinux";
+inline constexpr const char* kEnterInJail = "/run/caisson-enter";
 
 struct Disk {
     std::string overlay_path;       // host path of the box's own qcow2, read-write

@@ -313,6 +313,7 @@ def test_what_the_registry_client_sees(slow_big, fresh):
         client = next(process for process in boxes.processes(fresh.base.name) if process.role == "fetch")
         status = client.status()
         assert status["CapEff"] == status["CapBnd"] == "0000000000000000" and status["NoNewPrivs"] == "1"
+        assert SANITIZED or status["Seccomp"] == "2", "Seccomp is off"
         if boxes.IS_ROOT:
             assert "0" not in status["Uid"].split()
             mounts = {line.split()[4]: line.split()[5] for line in client.mounts.decode().splitlines()}

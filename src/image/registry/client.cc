@@ -7,6 +7,7 @@
 #include "image/layout.h"
 #include "image/registry/proxy.h"
 #include "jail/jail.h"
+#include "jail/kinds.h"
 
 namespace caisson::image::registry {
 
@@ -49,6 +50,7 @@ struct Places {
 jail::Description describe(const Store::Options& options, const Downloads& downloads, Places& places) {
     jail::Description description;
     description.name = "registry client";
+    description.filter = jail::fetch_filter();
     description.share_network = true;
     description.die_with_parent = false;  // its life hangs on its standard input
     const Layout layout{options.images_directory};
@@ -64,6 +66,7 @@ jail::Description describe(const Store::Options& options, const Downloads& downl
     description.mounts.push_back({Kind::kReadOnly, layout.blobs(), places.blobs});
     if (!downloads.directory.empty()) description.mounts.push_back({Kind::kReadWrite, downloads.directory, places.downloads});
     description.arguments = {"/caisson-fetch"};
+    jail::enter_by(description, options.enter_program, "/caisson-enter");
 #else
     places = {downloads.directory, layout.blobs()};
     description.root = "/";  // sanitizers need more than libraries
