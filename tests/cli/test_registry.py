@@ -320,7 +320,7 @@ def test_what_the_registry_client_sees(slow_big, fresh):
             assert mounts.pop("/downloads").startswith("rw")
             assert all(options.startswith("ro") for options in mounts.values()), mounts
             assert "/etc/passwd" not in mounts and "/home" not in mounts and "/root" not in mounts and "/proc" not in mounts, mounts
-            known = ("/usr/lib", "/lib", "/etc/", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates", "/caisson-fetch", "/blobs")
+            known = ("/usr/lib", "/lib", "/etc/", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates", "/caisson-fetch", "/caisson-enter", "/blobs")
             assert all(path == "/" or path.startswith(known) for path in mounts), mounts
             environment = open(f"/proc/{client.pid}/environ", "rb").read()
             assert environment in (b"", b"PWD=/\0"), environment
