@@ -3,7 +3,7 @@ import os
 import re
 
 import pytest
-from boxes import BASE, HOME, IS_ROOT, Started, of_role, one_box
+from boxes import BASE, HOME, IS_ROOT, Started, inspect, of_role, one_box
 
 NAMESPACES = ("user", "mnt", "pid", "ipc", "uts", "cgroup", "net")
 
@@ -122,3 +122,15 @@ def test_started_as_root_the_command_line_works_as_the_service_user(box):
         status = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
     assert set(status["Uid"].split()) == set(status["Gid"].split()) == {str(service_uid())}
     assert status["Groups"].strip() == "" and int(status["CapEff"], 16) == 0
+
+
+def test_inspect_shows_what_the_vmm_runs_under(box):
+    """As the kernel tells it, so it is compared with what this test sees."""
+    shown = next(process for process in inspect(box.id)["jail"] if process["kind"] == "vmm")
+    assert shown["pid"] == box.vmm.pid and shown["user"] == str(service_uid())
+    assert sorted(shown["namespaces"]) == sorted(NAMESPACES)
+    assert int(shown["capabilities"], 16) == 0 and shown["no_new_privileges"] and shown["call_filters"] == 2
+    assert shown["landlock"].startswith(("version ", "impossible"))
+    writable = [mount for mount in shown["mounts"] if mount.endswith(" rw")]
+    assert writable == ["/box/disk.qcow2 rw"], shown["mounts"]
+    assert {entry.split()[0] for entry in shown["descriptors"]} >= {"0", "1", "2", "3", "4", "5"}
