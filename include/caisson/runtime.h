@@ -245,6 +245,20 @@ struct HostLimits {
     std::vector<std::string> groups; // their directories
 };
 
+// What one process of a box runs under, as the kernel tells it. What it does not tell this user stays empty.
+struct JailedProcess {
+    std::string kind;  // "vmm", "supervisor"
+    std::int64_t pid = 0;
+    std::string user;                      // uid on the host
+    std::vector<std::string> namespaces;   // of its own: "user", "mnt", "pid", ...
+    std::vector<std::string> mounts;       // "PATH ro" or "PATH rw", if its mount namespace is its own
+    std::vector<std::string> descriptors;  // "NUMBER WHAT"
+    std::string capabilities;              // permitted, hexadecimal
+    bool no_new_privileges = false;
+    unsigned call_filters = 0;  // system call filters; QEMU has one of its own on top
+    std::string landlock;       // "version N", "impossible: ..."; empty: not used or not known
+};
+
 // All that is known about one box.
 struct BoxDetails {
     BoxInfo info;
@@ -263,6 +277,7 @@ struct BoxDetails {
     int stop_signal = 0;
     std::optional<HealthCheck> health_check;
     std::int64_t supervisor_pid = 0, vmm_pid = 0;  // 0: it does not run
+    std::vector<JailedProcess> jail;    // of its processes that run
     std::uint64_t disk_used_bytes = 0;  // of its directory: what it wrote, and its logs
     std::vector<ExecutionInfo> executions;  // those that run, and detached ones that are over
 };

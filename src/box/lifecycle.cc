@@ -1,4 +1,5 @@
 // Boxes that exist: found, entered, stopped, removed.
+#include "box/jail_view.h"
 #include "box/lifecycle.h"
 
 #include <poll.h>
@@ -623,6 +624,7 @@ Result<BoxDetails> Runtime::inspect(const std::string& reference) const {
     }
     if (!store::is_live(record.state)) return details;
     details.supervisor_pid = record.owner.pid;
+    details.jail = box::jail_of(state_->home.box(record.id), record.owner.pid);
     // What only its supervisor knows; without an answer the rest is still true.
     auto shim = box::ShimClient::connect(state_->home.box(record.id));
     if (!shim) return details;

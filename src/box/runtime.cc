@@ -75,6 +75,7 @@ Result<Runtime> Runtime::open(RuntimeOptions options) {
     images.images_directory = state->home.images();
     images.disks_directory = state->home.disks();
     images.unpack_program = state->libexec + "/caisson-unpack";
+    images.enter_program = state->libexec + "/caisson-enter";
     images.fetch_program = state->libexec + "/caisson-fetch";
     images.registries_file = state->home.root + "/registries.json";
     state->images = CAISSON_TRY(image::Store::open(std::move(images)));

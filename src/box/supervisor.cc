@@ -563,7 +563,8 @@ void Supervisor::on_vmm_exit(bool signalled, int code, const std::string& why) {
     if (phase_ < Phase::kEnding) {
         Error error;
         error.code = Errc::kGuest;
-        if (!shutdown_reason_.empty()) error.message = "the guest stopped by itself (" + shutdown_reason_ + ")";
+        if (jail::killed_by_filter({signalled, code})) error = vmm::killed_by_filter();
+        else if (!shutdown_reason_.empty()) error.message = "the guest stopped by itself (" + shutdown_reason_ + ")";
         else if (!why.empty()) error.message = why;
         else if (signalled) error.message = "the virtual machine was killed by signal " + std::to_string(code);
         else error.message = "the virtual machine ended unexpectedly";

@@ -56,6 +56,13 @@ std::string shown_limits(const HostLimits& limits) {
     return base::join(parts, ", ") + (limits.reason.empty() ? "" : " (" + limits.reason + ")");
 }
 
+json to_json(const JailedProcess& process) {
+    return {{"kind", process.kind}, {"pid", process.pid}, {"user", process.user}, {"namespaces", process.namespaces},
+            {"mounts", process.mounts}, {"descriptors", process.descriptors}, {"capabilities", process.capabilities},
+            {"no_new_privileges", process.no_new_privileges}, {"call_filters", process.call_filters},
+            {"landlock", optional_text(process.landlock)}};
+}
+
 json to_json(const BoxDetails& box) {
     auto object = to_json(box.info);
     json tmpfs = json::array();
@@ -75,6 +82,8 @@ json to_json(const BoxDetails& box) {
                    {"stop_timeout_ms", box.stop_timeout_ms}, {"stop_signal", box.stop_signal},
                    {"supervisor_pid", optional_number(box.supervisor_pid)}, {"vmm_pid", optional_number(box.vmm_pid)},
                    {"executions", executions}});
+    object["jail"] = json::array();
+    for (const auto& process : box.jail) object["jail"].push_back(to_json(process));
     object["health_check"] = nullptr;
     if (box.health_check)
         object["health_check"] = {{"command", box.health_check->command}, {"interval_ms", box.health_check->interval.count()},
@@ -140,6 +149,15 @@ std::string privileges_text(const BoxDetails& box) {
     return base::join(parts, ", ");
 }
 
+std::string shown_jail(const JailedProcess& process) {
+    return process.kind + " " + std::to_string(process.pid) + ": user " + process.user + ", " +
+           (process.namespaces.empty() ? "no namespaces of its own" : "namespaces " + base::join(process.namespaces, " ")) +
+           (process.capabilities.find_first_not_of('0') == std::string::npos ? ", no capabilities" : ", capabilities " + process.capabilities) +
+           (process.no_new_privileges ? ", no new privileges" : "") +
+           (process.call_filters > 0 ? ", system calls filtered" : ", system calls not filtered") +
+           (process.landlock.empty() ? "" : ", Landlock " + process.landlock);
+}
+
 void print_text(const BoxDetails& box) {
     const auto& info = box.info;
     auto line = [](const char* name, const std::string& text) {
@@ -165,6 +183,7 @@ void print_text(const BoxDetails& box) {
     line("restart", box.restart + (info.restarts > 0 ? ", " + std::to_string(info.restarts) + " times so far" : ""));
     for (const auto& [key, value] : info.labels) line("label", key + (value.empty() ? "" : "=" + value));
     if (box.supervisor_pid > 0) line("processes", "supervisor " + std::to_string(box.supervisor_pid) + ", VMM " + std::to_string(box.vmm_pid));
+    for (const auto& process : box.jail) line("jail", shown_jail(process));
     line("created", format_age(info.created_ms / 1000));
     if (info.started_ms > 0) line("started", format_age(info.started_ms / 1000));
     if (info.finished_ms > 0) line("finished", format_age(info.finished_ms / 1000));

@@ -161,6 +161,9 @@ Result<json> converse(HelperChannels channels, jail::Jailed helper, const Helper
     }
     auto end = CAISSON_TRY(helper.process.wait());
     bool died = end.signalled || !conversation.answer || (end.code != 0 && conversation.answer->has_value());
+    if (jail::killed_by_filter(end))
+        return failure(Errc::kIo, talk.what + ": " + talk.who + " was killed by its system call filter: it made a call that an honest one does not make",
+                       "what it read has taken it over, or it needs a call that caisson does not allow; if the source can be trusted, please report this");
     if (died)
         return failure(Errc::kIo, talk.what + ": " + talk.who + " ended unexpectedly (" +
                                       (end.signalled ? "signal " : "exit code ") + std::to_string(end.code) + ")");

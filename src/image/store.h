@@ -103,6 +103,7 @@ class Store {
         std::string disks_directory;
         std::string unpack_program;  // path of caisson-unpack
         std::string fetch_program;   // path of caisson-fetch; only pull() and check_login() need it
+        std::string enter_program;   // path of caisson-enter, for Landlock in the jails of both; empty: without
         std::string registries_file;  // registries.json; may be missing
         std::uint64_t max_unpacked_bytes = kDefaultMaxUnpackedBytes;
         std::uint64_t max_source_bytes = kMaxArchiveBytes;  // of what load() and import_rootfs() read

@@ -8,6 +8,7 @@
 #include "image/limits.h"
 #include "image/protocol.h"
 #include "jail/jail.h"
+#include "jail/kinds.h"
 #include "os/file.h"
 
 namespace caisson::image {
@@ -46,9 +47,11 @@ Result<jail::Jailed> start(const Store::Options& options, const UnpackJob& job,
 jail::Description unpacker_jail(const Store::Options& options, const std::string& subcommand, std::uint64_t output_bytes) {
     jail::Description description;
     description.name = "unpacker";
+    description.filter = jail::unpacker_filter();
 #ifdef CAISSON_STATIC_UNPACKER
     description.mounts = {{jail::Mount::Kind::kReadOnly, options.unpack_program, "/caisson-unpack"}};
     description.arguments = {"/caisson-unpack", subcommand};
+    jail::enter_by(description, options.enter_program, "/caisson-enter");
     description.resource_limits = {{RLIMIT_AS, kUnpackerMemoryBytes}};
 #else
     description.root = "/";  // sanitizers need shared libraries

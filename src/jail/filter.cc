@@ -49,7 +49,7 @@ const std::vector<std::string>& dangerous_names() {
         "add_key", "request_key", "keyctl",
         // the host as a whole
         "acct", "swapon", "swapoff", "quotactl", "quotactl_fd", "sethostname", "setdomainname", "settimeofday",
-        "clock_settime", "clock_adjtime", "adjtimex", "fanotify_init", "mknod", "mknodat",
+        "clock_settime", "clock_adjtime", "adjtimex", "fanotify_init",
         // other users
         "setuid", "setgid", "setreuid", "setregid", "setresuid", "setresgid", "setgroups", "setfsuid", "setfsgid",
         "capset"};

@@ -14,6 +14,7 @@
 #include <string_view>
 
 #include "base/text.h"
+#include "jail/sandbox.h"
 #include "os/file.h"
 #include "os/user.h"
 
@@ -46,13 +47,39 @@ std::optional<pid_t> parse_child_pid(std::string_view said) {
     return static_cast<pid_t>(*pid);
 }
 
+// What is executed inside: the program, or caisson-enter, which becomes it.
+std::vector<std::string> program_words(const Description& description) {
+    std::vector<std::string> words;
+    if (!description.enter.empty()) {
+        words.push_back(description.enter);
+        if (description.share_network) words.push_back("--tcp");
+        for (const auto& mount : description.mounts)
+            if (mount.kind == Mount::Kind::kReadWrite) words.push_back(mount.target);
+        words.push_back("--");
+    }
+    words.insert(words.end(), description.arguments.begin(), description.arguments.end());
+    return words;
+}
+
 }  // namespace
+
+void enter_by(Description& description, const std::string& program, const std::string& target) {
+    if (program.empty()) return;
+    description.mounts.push_back({Mount::Kind::kReadOnly, program, target});
+    description.enter = target;
+}
 
 Result<std::string> find_bwrap() {
     for (const char* path : {"/usr/bin/bwrap", "/usr/local/bin/bwrap", "/bin/bwrap"})
         if (::access(path, X_OK) == 0) return std::string(path);
     return failure(Errc::kHostMissing, "bubblewrap (bwrap) is not installed",
                    "install it: sudo apt-get install bubblewrap");
+}
+
+int filter_descriptor(const Description& description) {
+    int highest = std::max(STDERR_FILENO, description.info_fd);
+    for (const auto& descriptor : description.descriptors) highest = std::max(highest, descriptor.target);
+    return highest + 1;
 }
 
 bool can_forbid_user_namespaces(const std::string& bwrap) {
@@ -78,6 +105,7 @@ std::vector<std::string> bwrap_arguments(const Description& description, const s
     if (forbid_user_namespaces) add({"--disable-userns"});
     if (description.die_with_parent) add({"--die-with-parent"});
     if (description.info_fd >= 0) add({"--info-fd", std::to_string(description.info_fd)});
+    if (description.filter) add({"--seccomp", std::to_string(filter_descriptor(description))});
     if (description.root.empty()) add({"--tmpfs", "/"});
     else add({"--ro-bind", description.root, "/"});
     if (description.proc) add({"--proc", "/proc"});
@@ -98,14 +126,15 @@ std::vector<std::string> bwrap_arguments(const Description& description, const s
         add({"--setenv", variable.substr(0, equals), equals == std::string::npos ? "" : variable.substr(equals + 1)});
     }
     add({"--chdir", "/", "--"});
-    arguments.insert(arguments.end(), description.arguments.begin(), description.arguments.end());
+    const auto words = program_words(description);
+    arguments.insert(arguments.end(), words.begin(), words.end());
     return arguments;
 }
 
-Result<os::Command> command(const Description& description) {
-    os::Command command;
-    auto bwrap = CAISSON_TRY(find_bwrap());
-    command.arguments = bwrap_arguments(description, bwrap, can_forbid_user_namespaces(bwrap));
+Result<JailCommand> command(const Description& description, const Sandbox& sandbox) {
+    JailCommand command;
+    command.arguments = description.arguments;
+    command.environment = description.environment;
     command.descriptors = description.descriptors;
     command.resource_limits = description.resource_limits;
     command.resource_limits.push_back({RLIMIT_CORE, 0});  // a core would hold the guest's memory
@@ -114,8 +143,14 @@ Result<os::Command> command(const Description& description) {
     command.new_keyring = true;
     command.die_with_parent = description.die_with_parent;
     leave_root(command);
+    SandboxContext context{.description = description};
+    CAISSON_TRY(sandbox.setup(context));
+    CAISSON_TRY(sandbox.apply(context, command));
+    command.filter = std::move(context.filter);
     return command;
 }
+
+Result<JailCommand> command(const Description& description) { return command(description, bubblewrap()); }
 
 Init::Init(Init&& other) noexcept
     : bwrap_(other.bwrap_), info_(std::move(other.info_)), pidfd_(std::move(other.pidfd_)) {}
@@ -170,17 +205,21 @@ bool Init::gone() const {
     return ::poll(&ended, 1, 0) > 0;
 }
 
-Result<Jailed> start(const Description& description) {
+Result<Jailed> start(const Description& description, const Sandbox& sandbox) {
     auto info = CAISSON_TRY(os::make_pipe());
     auto asked = description;
     asked.info_fd = STDERR_FILENO + 1;
     for (const auto& descriptor : asked.descriptors) asked.info_fd = std::max(asked.info_fd, descriptor.target + 1);
     asked.descriptors.push_back({info.second.get(), asked.info_fd});
     Jailed jailed;
-    jailed.process = CAISSON_TRY(os::spawn(CAISSON_TRY(command(asked))));
+    jailed.process = CAISSON_TRY(os::spawn(CAISSON_TRY(command(asked, sandbox))));
     jailed.init = Init(jailed.process.pid(), std::move(info.first));
     return jailed;
 }
+
+Result<Jailed> start(const Description& description) { return start(description, bubblewrap()); }
+
+bool killed_by_filter(const os::ExitStatus& status) { return status.code == (status.signalled ? SIGSYS : 128 + SIGSYS); }
 
 Result<> preflight() {
     auto bwrap = CAISSON_TRY(find_bwrap());
@@ -229,7 +268,10 @@ std::string describe(const Description& description) {
     text += "  environment  " + (description.environment.empty() ? "empty" : base::join(description.environment, " ")) + "\n";
     text += "  descriptors ";
     for (const auto& descriptor : description.descriptors) text += " " + std::to_string(descriptor.target);
-    text += "\n  capabilities none, no_new_privs, no core dumps\n";
+    text += "\n  calls        " + (description.filter ? "those of the list '" + description.filter->name + "'" : std::string("not filtered")) +
+            "\n  landlock     " +
+            (description.enter.empty() ? std::string("none") : std::string("where the kernel has it: these files, ") + (description.share_network ? "" : "no TCP, ") + "nobody else's signals and abstract sockets") +
+            "\n  capabilities none, no_new_privs, no core dumps\n";
     return text;
 }
 

@@ -7,10 +7,12 @@
 #pragma once
 
 #include <chrono>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/result.h"
+#include "jail/filter.h"
 #include "os/process.h"
 
 namespace caisson::jail {
@@ -36,12 +38,19 @@ struct Description {
     std::vector<os::Command::Descriptor> descriptors;      // the only ones that stay open
     std::vector<os::Command::ResourceLimit> resource_limits;
     os::GroupEntry groups;  // control groups that bound what all of the jail takes together
+    std::optional<Filter> filter;  // system calls of everything in the jail; nullopt: all
+    // caisson-enter's path inside (one of the mounts), which puts Landlock's rules on before the program: read and execute
+    // everything, write to the read-write mounts; no TCP (unless it shares the network), no signals and abstract sockets of others. Empty: no Landlock.
+    std::string enter;
     // The jail dies when the process that spawned it does. Only single-threaded programs of ours may set this:
     // the kernel sends the signal when the spawning *thread* ends.
     bool die_with_parent = true;
     // Descriptor on which bubblewrap says which process is the jail's first (-1: not asked). start() sets it.
     int info_fd = -1;
 };
+
+// Lets `program` (host path of caisson-enter; empty: nothing happens) be the description's way in, at `target`.
+void enter_by(Description& description, const std::string& program, const std::string& target);
 
 // bubblewrap's path on this host; kHostMissing with the command that installs it.
 Result<std::string> find_bwrap();
@@ -50,12 +59,20 @@ Result<std::string> find_bwrap();
 // it can, unless it is installed set-user-id.
 bool can_forbid_user_namespaces(const std::string& bwrap);
 
+// The number of the filter's descriptor for bubblewrap: behind all others, since those may have any.
+int filter_descriptor(const Description& description);
+
 // Pure: the complete bwrap command line for `description`, `bwrap` being its path.
 std::vector<std::string> bwrap_arguments(const Description& description, const std::string& bwrap,
                                          bool forbid_user_namespaces);
 
-// The command to os::spawn(). Errors: kHostMissing (no bwrap).
-Result<os::Command> command(const Description& description);
+// sandbox.h has what makes a jail; these take bubblewrap.
+// A command with what has to stay open until it is spawned.
+struct JailCommand : os::Command {
+    os::Fd filter;
+};
+// The command to os::spawn(). Errors: kHostMissing (no bwrap), a filter that cannot be made.
+Result<JailCommand> command(const Description& description);
 
 // The first process of a jail's process namespace. Its end is the end of everything in the jail: the kernel kills what
 // is left there and no process can resist (pid_namespaces(7)). Killing bubblewrap's outer process is not enough, for
@@ -100,6 +117,9 @@ struct Jailed {
 };
 // Starts `description`. Errors: kHostMissing (no bwrap), those of os::spawn().
 Result<Jailed> start(const Description& description);
+
+// Did a system call filter end the jailed program? bubblewrap tells a death by signal N as exit code 128+N.
+bool killed_by_filter(const os::ExitStatus& status);
 
 // Can this process make the namespaces that a jail needs? Errors: kHostMissing, naming what refuses and the fix.
 Result<> preflight();

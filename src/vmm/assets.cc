@@ -49,6 +49,11 @@ bool is_trusted(const std::string& directory, const std::string& libexec) {
 
 }  // namespace
 
+std::string enter_program(const Assets& assets) {
+    if (assets.agent.empty()) return {};
+    return assets.agent.substr(0, assets.agent.rfind('/') + 1) + "caisson-enter";
+}
+
 Result<Assets> find_assets(const AssetsSearch& search) {
     auto sought = search.override_directory.empty() ? search.candidates
                                                     : std::vector<std::string>{search.override_directory};
@@ -71,6 +76,9 @@ Result<Assets> find_assets(const AssetsSearch& search) {
         assets.vmm_version = std::string(base::trim(CAISSON_TRY(os::read_file(directory + "/vmm.version", 4096))));
         assets.kernel_version =
             std::string(base::trim(CAISSON_TRY(os::read_file(directory + "/kernel/version", 4096))));
+        if (::access(enter_program(assets).c_str(), X_OK) != 0)
+            return failure(Errc::kHostMissing, "caisson's program " + enter_program(assets) + " is missing",
+                           "install caisson again, or in its source tree: make build");
         if (::access(assets.agent.c_str(), R_OK) != 0)
             return failure(Errc::kHostMissing, "the guest agent " + assets.agent + " is missing",
                            "install caisson again, or in its source tree: make build");

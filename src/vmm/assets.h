@@ -14,10 +14,13 @@ struct Assets {
     std::string kernel;         // <directory>/kernel/vmlinux
     std::string modules;        // <directory>/kernel/modules, with modules.list beside it
     std::string modules_list;   // load order, one file name a line
-    std::string agent;          // the guest's PID 1, static
+    std::string agent;          // the guest's PID 1, static; caisson-enter is beside it
     std::string vmm_version;    // "1:10.0.2+ds-2..."
     std::string kernel_version;
 };
+
+// Host path of caisson-enter; empty if the agent's is.
+std::string enter_program(const Assets& assets);
 
 // Path of QEMU inside vmm_root.
 inline constexpr const char* kQemuPath = "/usr/bin/qemu-system-x86_64";

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "jail/kinds.h"
 #include "vmm/qcow2.h"
 
 namespace caisson::vmm {
@@ -124,16 +125,18 @@ jail::Description vmm_jail(const MachinePlan& plan, const Assets& assets) {
         // reopened for writing through /proc by the same user.
         description.mounts.push_back({Kind::kReadOnly, plan.template_directory, kTemplateInJail});
     }
-    if (plan.start != MachinePlan::Start::kRestore) {
-        description.mounts.push_back({Kind::kTmpfs, "", "/run"});
+    const auto enter = enter_program(assets);
+    if (plan.start != MachinePlan::Start::kRestore || !enter.empty()) description.mounts.push_back({Kind::kTmpfs, "", "/run"});
+    if (plan.start != MachinePlan::Start::kRestore)
         description.mounts.push_back({Kind::kReadOnly, assets.kernel, kKernelInJail});
-    }
+    jail::enter_by(description, enter, kEnterInJail);
     if (plan.disk) {
         description.mounts.push_back({Kind::kTmpfs, "", "/box"});
         description.mounts.push_back({Kind::kReadWrite, plan.disk->overlay_path, kOverlayInJail});
         description.mounts.push_back({Kind::kTmpfs, "", "/disk"});
         description.mounts.push_back({Kind::kReadOnly, plan.disk->base_path, kBaseDiskInJail});
     }
+    description.filter = jail::vmm_filter();
     description.arguments = qemu_arguments(plan);
     description.groups = plan.groups;
     // What it may write to a file: a disk of its size, or the memory that a template keeps.

@@ -18,6 +18,7 @@ inline constexpr const char* kTemplateInJail = "/template";  // mem, state, init
 inline constexpr const char* kOverlayInJail = "/box/disk.qcow2";
 inline constexpr const char* kBaseDiskInJail = "/disk/base.ext4";
 inline constexpr const char* kKernelInJail = "/run/vmlinux";
+inline constexpr const char* kEnterInJail = "/run/caisson-enter";
 
 // What QEMU keeps of translated guest code under software emulation; when it is full it begins anew. A guest that
 // compiles all day fills it, usual ones take 40 to 90 MiB. QEMU's own default is 1 GiB.

@@ -101,6 +101,7 @@ class Freezer {
         Error error;
         error.code = Errc::kGuest;
         error.message = "the virtual machine ended before it was ready";
+        if (auto status = vm_.process.wait(); status && jail::killed_by_filter(*status)) error = killed_by_filter();
         no_answer_ = !greeted_;
         explain(std::move(error), true);
     }

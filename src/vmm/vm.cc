@@ -36,6 +36,14 @@ Result<Vm> start_vm(const MachinePlan& plan, const Assets& assets) {
     return vm;
 }
 
+Error killed_by_filter() {
+    Error error;
+    error.code = Errc::kGuest;
+    error.message = "the VMM was killed by its system call filter: it made a call that an honest one does not make";
+    error.hint = "the guest has taken the VMM over, or this build of QEMU needs a call that caisson does not allow";
+    return error;
+}
+
 Result<> greet(wire::Connection& agent) {
     wire::Marker marker{};
     CAISSON_TRY(os::fill_random(marker));
@@ -59,7 +67,7 @@ bool ConsoleTail::read_from(int fd, const std::function<void(base::ByteView)>& a
 
 Error ConsoleTail::explain(Error error, bool process_ended) const {
     auto lines = excerpt();
-    error.hint = "likely cause: " + likely_cause(process_ended) +
+    error.hint = "likely cause: " + (error.hint.empty() ? likely_cause(process_ended) : error.hint) +
                  (lines.empty() ? std::string() : "\nthe guest's console ended with:\n" + lines);
     return error;
 }
@@ -94,6 +102,7 @@ std::string ConsoleTail::likely_cause(bool process_ended) const {
         {"No space left on device", "the host's disk is full"},
         {"Permission denied", "the jailed VMM may not open one of its files (is a directory above it closed to others?)"},
         {"bwrap:", "the jail could not be made"},
+        {"caisson-enter:", "the jail could not be made"},
         {"qemu-system", "the VMM refused to start"},
     };
     for (const auto& known : kKnown)

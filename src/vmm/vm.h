@@ -26,6 +26,9 @@ struct Vm {
 // process is started. Single-threaded callers only: the VMM dies with the calling thread.
 Result<Vm> start_vm(const MachinePlan& plan, const Assets& assets);
 
+// How the end of a machine is told that jail::killed_by_filter() knows.
+Error killed_by_filter();
+
 // Opens a session with the machine's agent: the preamble with a fresh marker, and the host's Hello, queued in `agent`.
 Result<> greet(wire::Connection& agent);
 
@@ -37,7 +40,8 @@ class ConsoleTail {
     // than this reads must not keep the caller. false: its end has come. `also` (may be empty) gets the same bytes.
     bool read_from(int fd, const std::function<void(base::ByteView)>& also = {});
     static constexpr int kReadsAtOnce = 64;  // at least what a socket holds, for the last words of a machine
-    // The error of a guest that went wrong, with the likely cause and the console's end as its hint.
+    // The error of a guest that went wrong, with the likely cause (its own hint, if it has one) and the console's end as its
+    // hint.
     Error explain(Error error, bool process_ended) const;
     // At least the last kMaxBytes, at most twice as much.
     const std::string& text() const { return text_; }

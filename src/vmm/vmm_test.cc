@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/text.h"
+#include "jail/golden_test.h"
 #include "os/file.h"
 #include "vmm/accelerator.h"
 #include "vmm/assets.h"
@@ -127,6 +128,31 @@ TEST(Machine, JailShowsTheTemplateReadOnlyAndOnlyTheBoxesOwnDiskWritable) {
     EXPECT_TRUE(jail.environment.empty());
 }
 
+// As whoever reviews it wants it: what is described, then each word of the command line that makes it.
+std::string rendered(const jail::Description& description) {
+    std::string text = jail::describe(description);
+    for (const auto& word : jail::bwrap_arguments(description, "/usr/bin/bwrap", true)) text += word + "\n";
+    for (const auto& limit : description.resource_limits)
+        text += "limit " + std::to_string(limit.resource) + " " + std::to_string(limit.value) + "\n";
+    return text;
+}
+
+TEST(Machine, ItsJailsAreThoseThatWereReviewed) {
+    Assets assets;
+    assets.vmm_root = "/assets/vmm";
+    assets.kernel = "/assets/kernel/vmlinux";
+    assets.agent = "/libexec/caisson-agent";
+    auto plan = restore_plan();
+    for (auto [start, name] : {std::pair{MachinePlan::Start::kRestore, "vmm-restore.jail"}, std::pair{MachinePlan::Start::kCold, "vmm-cold.jail"},
+                               std::pair{MachinePlan::Start::kTemplate, "vmm-template.jail"}}) {
+        plan.start = start;
+        plan.tsc_khz = 2600000;
+        auto description = vmm_jail(plan, assets);
+        description.descriptors = {{0, 1}, {0, 2}, {0, plan.qmp_fd}, {0, plan.agent_fd}, {0, plan.console_fd}};
+        jail::expect_golden(name, rendered(description));
+    }
+}
+
 TEST(Machine, TheTemplatesKeyDependsOnShapeEngineAndClock) {
     auto line = template_command_line({1, 512}, Accelerator::kTcg, 1);
     EXPECT_NE(line, template_command_line({2, 512}, Accelerator::kTcg, 1));
@@ -176,7 +202,8 @@ TEST(Assets, ThatOthersCouldHavePlantedAreNotUsed) {
     for (const auto& name : {directory + "/kernel", directory + "/vmm/usr/bin", libexec})
         ASSERT_TRUE(os::make_directories(name, 0755).has_value());
     for (const auto& name : {directory + "/vmm.version", directory + "/kernel/version", directory + "/kernel/vmlinux",
-                             directory + "/kernel/modules.list", directory + "/vmm" + kQemuPath, libexec + "/caisson-agent"})
+                             directory + "/kernel/modules.list", directory + "/vmm" + kQemuPath, libexec + "/caisson-agent",
+                             libexec + "/caisson-enter"})
         ASSERT_TRUE(os::write_file_atomic(name, "1", 0755).has_value());
     EXPECT_TRUE(find_assets({.candidates = {directory}, .libexec = libexec}).has_value());
     ASSERT_EQ(::chmod(directory.c_str(), 0757), 0);

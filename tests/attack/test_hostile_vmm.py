@@ -96,3 +96,20 @@ def test_a_control_socket_that_never_stops_ends_the_box(hostile, what):
     ended = caisson("run", "--rm", "--cold", "--timeout", "5s", BASE, "true", env=hostile(f"flood_qmp_{what}"))
     assert ended.code == 125 and "lines in a second" in ended.said, ended
     assert ended.seconds < 4, ended
+
+
+def test_a_vmm_that_makes_a_forbidden_call_is_killed_and_the_box_says_why(hostile):
+    env = hostile("forbidden_call")
+    ended = caisson("run", "--rm", "--cold", BASE, "true", env=env)
+    assert ended.code == 125 and "the VMM was killed by its system call filter" in ended.said, ended
+    # A box that stays keeps it.
+    caisson("create", "--cold", "--name", "forbidden", BASE, "true", env=env).ok()
+    try:
+        started = caisson("start", "forbidden", env=env)
+        assert started.code == 125 and "system call filter" in started.said, started
+        shown = caisson("inspect", "--format", "json", "forbidden", env=env).json()
+        assert "the VMM was killed by its system call filter" in str(shown), shown
+        listed = caisson("ls", "--all", env=env)
+        assert "failed" in listed.text, listed
+    finally:
+        caisson("rm", "--force", "forbidden", env=env)

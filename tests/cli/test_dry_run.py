@@ -8,7 +8,8 @@ def test_it_shows_machine_jail_and_command_and_starts_nothing():
     plan = run("--dry-run", "--memory", "300M", "--cpus", "2", "-e", "MODE=test", "-w", "/work", "-u", "nobody", "--tmpfs", "/x:size=1M",
                "--read-only", BASE, "sh", "-c", "echo 'a b'").ok()
     for part in ("2cpu-512m", "sh -c", "MODE=test", "HOSTNAME=", "/work", "nobody", "/x", "read-only", "network", "none", "jail of vmm",
-                 "--unshare-net", "--cap-drop ALL", "--clearenv", "-sandbox", "/template", "qemu-system-x86_64"):
+                 "--unshare-net", "--cap-drop ALL", "--clearenv", "-sandbox", "/template", "qemu-system-x86_64",
+                 "--seccomp", "list 'vmm'", "landlock", "/run/caisson-enter /box/disk.qcow2 -- /usr/bin/qemu"):
         assert part in plan.text, part
     assert plan.err == b"" and not box_ids() and not processes()
     assert "--ro-bind / /" not in plan.text, "nothing of the host's file system but what is listed"

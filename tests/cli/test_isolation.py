@@ -4,7 +4,7 @@ import re
 import signal
 
 import pytest
-from boxes import BASE, HOME, IS_ROOT, SANITIZED, Started, of_role, one_box, until
+from boxes import BASE, HOME, IS_ROOT, SANITIZED, Started, inspect, of_role, one_box, until
 
 NAMESPACES = ("user", "mnt", "pid", "ipc", "uts", "cgroup", "net")
 
@@ -35,7 +35,7 @@ def test_the_vmm_has_no_privileges(box):
     for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
         assert int(status[name], 16) == 0, (name, status[name])
     assert status["NoNewPrivs"] == "1"
-    assert status["Seccomp"] == "2" and int(status["Seccomp_filters"]) >= 1
+    assert status["Seccomp"] == "2" and status["Seccomp_filters"] == "2", "caisson's and QEMU's own"
     assert set(status["Uid"].split()) == {str(service_uid())} and service_uid() != 0
     assert "0" not in status["Gid"].split()
     assert status["Groups"].split() == [] or not IS_ROOT
@@ -56,7 +56,7 @@ def test_all_namespaces_of_the_vmm_are_its_own(box):
 
 def test_the_vmm_sees_nothing_of_the_host_s_files(box):
     points = {line.split()[4]: line for line in box.vmm.mounts.decode().splitlines()}
-    assert set(points) <= {"/", "/template", "/box", "/box/disk.qcow2", "/disk", "/disk/base.ext4", "/run"}, sorted(points)
+    assert set(points) <= {"/", "/template", "/box", "/box/disk.qcow2", "/disk", "/disk/base.ext4", "/run", "/run/caisson-enter"}, sorted(points)
     for point in ("/", "/template", "/disk/base.ext4"):
         assert points[point].split()[5].split(",")[0] == "ro", points[point]
     for line in points.values():
@@ -157,3 +157,15 @@ def test_started_as_root_the_command_line_works_as_the_service_user(box):
         status = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
     assert set(status["Uid"].split()) == set(status["Gid"].split()) == {str(service_uid())}
     assert status["Groups"].strip() == "" and int(status["CapEff"], 16) == 0
+
+
+def test_inspect_shows_what_the_vmm_runs_under(box):
+    """As the kernel tells it, so it is compared with what this test sees."""
+    shown = next(process for process in inspect(box.id)["jail"] if process["kind"] == "vmm")
+    assert shown["pid"] == box.vmm.pid and shown["user"] == str(service_uid())
+    assert sorted(shown["namespaces"]) == sorted(NAMESPACES)
+    assert int(shown["capabilities"], 16) == 0 and shown["no_new_privileges"] and shown["call_filters"] == 2
+    assert shown["landlock"].startswith(("version ", "impossible"))
+    writable = [mount for mount in shown["mounts"] if mount.endswith(" rw")]
+    assert writable == ["/box/disk.qcow2 rw"], shown["mounts"]
+    assert {entry.split()[0] for entry in shown["descriptors"]} >= {"0", "1", "2", "3", "4", "5"}

@@ -313,13 +313,14 @@ def test_what_the_registry_client_sees(slow_big, fresh):
         client = next(process for process in boxes.processes(fresh.base.name) if process.role == "fetch")
         status = client.status()
         assert status["CapEff"] == status["CapBnd"] == "0000000000000000" and status["NoNewPrivs"] == "1"
+        assert SANITIZED or status["Seccomp"] == "2", "Seccomp is off"
         if boxes.IS_ROOT:
             assert "0" not in status["Uid"].split()
             mounts = {line.split()[4]: line.split()[5] for line in client.mounts.decode().splitlines()}
             assert mounts.pop("/downloads").startswith("rw")
             assert all(options.startswith("ro") for options in mounts.values()), mounts
             assert "/etc/passwd" not in mounts and "/home" not in mounts and "/root" not in mounts and "/proc" not in mounts, mounts
-            known = ("/usr/lib", "/lib", "/etc/", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates", "/caisson-fetch", "/blobs")
+            known = ("/usr/lib", "/lib", "/etc/", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates", "/caisson-fetch", "/caisson-enter", "/blobs")
             assert all(path == "/" or path.startswith(known) for path in mounts), mounts
             environment = open(f"/proc/{client.pid}/environ", "rb").read()
             assert environment in (b"", b"PWD=/\0"), environment

@@ -6,7 +6,7 @@ must fail with MESSAGE (a regular expression) in its output. Words of TEST: a te
 """
 
 RULES = []
-PROGRAM = ["caisson", "caisson-shim", "caisson-agent", "caisson-unpack", "caisson-fetch", "caisson-copy"]
+PROGRAM = ["caisson", "caisson-shim", "caisson-agent", "caisson-unpack", "caisson-fetch", "caisson-copy", "caisson-enter"]
 
 
 def rule(name, what, targets, test, message, root=False):
@@ -69,9 +69,20 @@ rule("landlock_signals", "Landlock keeps signals inside", ["os_test"],
 rule("landlock_abstract", "Landlock keeps abstract sockets of others out of reach", ["os_test"],
      "tests/os_test --gtest_filter=LandlockDeathTest.*", r"FAILED.*SignalsAndAbstractSockets")
 
+rule("vmm_filter", "the VMM runs under a system call filter from its first instruction", [*PROGRAM, "hostile_vmm"],
+     "vm attack/test_hostile_vmm.py -k forbidden_call", r"FAILED.*forbidden_call")
+rule("vmm_landlock", "the VMM runs under Landlock", ["attack_template", "hostile_vmm", "caisson-enter"],
+     "tests/attack_template --gtest_filter=*.WhatItTriesIsRefused", r"signal_first_process EPERM")
+rule("unpacker_filter", "the unpacker runs under a system call filter", ["attack_unpacker_jail", "hostile_unpacker"],
+     "tests/attack_unpacker_jail", r"mount SYS")
+rule("unpacker_landlock", "the unpacker runs under Landlock", ["attack_unpacker_jail", "hostile_unpacker", "caisson-enter"],
+     "tests/attack_unpacker_jail", r"signal_first_process EPERM")
+rule("fetch_filter", "the registry client runs under a system call filter", PROGRAM,
+     "vm cli/test_registry.py -k test_what_the_registry_client_sees", r"Seccomp")
+
 # The machine.
 rule("template_files_only", "a VMM that makes a template can write two files and create none",
-     ["attack_template", "hostile_vmm"], "tests/attack_template --gtest_filter=*.WhatItTriesIsRefused", r"make_pipe EROFS")
+     ["attack_template", "hostile_vmm"], "tests/attack_template --gtest_filter=*.WhatItTriesIsRefused", r"beside_the_memory EROFS")
 rule("template_greeted_once", "a guest greets once while its template is made", ["attack_template", "hostile_vmm"],
      "tests/attack_template --gtest_filter=*.ASecondGreetingIsTheEnd", r"FAILED.*ASecondGreetingIsTheEnd")
 rule("vmm_talks_on", "a VMM that never stops talking ends its box", [*PROGRAM, "hostile_vmm"],

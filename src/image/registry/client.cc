@@ -10,6 +10,7 @@
 #include "image/limits.h"
 #include "image/registry/proxy.h"
 #include "jail/jail.h"
+#include "jail/kinds.h"
 
 namespace caisson::image::registry {
 
@@ -55,6 +56,7 @@ struct Places {
 jail::Description describe(const Store::Options& options, const std::string& downloads_directory, Places& places) {
     jail::Description description;
     description.name = "registry client";
+    description.filter = jail::fetch_filter();
     description.share_network = true;
     description.die_with_parent = false;  // its life hangs on its standard input
     const Layout layout{options.images_directory};
@@ -70,6 +72,7 @@ jail::Description describe(const Store::Options& options, const std::string& dow
     description.mounts.push_back({Kind::kReadOnly, layout.blobs(), places.blobs});
     if (!downloads_directory.empty()) description.mounts.push_back({Kind::kReadWrite, downloads_directory, places.downloads});
     description.arguments = {"/caisson-fetch"};
+    jail::enter_by(description, options.enter_program, "/caisson-enter");
 #else
     places = {downloads_directory, layout.blobs()};
     description.root = "/";  // sanitizers need more than libraries

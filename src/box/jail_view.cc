@@ -1,0 +1,108 @@
+#include "box/jail_view.h"
+
+#include <unistd.h>
+
+#include <map>
+
+#include "base/text.h"
+#include "box/strays.h"
+#include "os/file.h"
+#include "os/landlock.h"
+
+namespace caisson::box {
+
+namespace {
+
+using Status = std::map<std::string, std::string, std::less<>>;
+
+Status read_status(const std::string& process) {
+    Status status;
+    auto text = os::read_file(process + "/status", 1 << 16);
+    if (!text) return status;
+    for (const auto& line : base::split(*text, '\n'))
+        if (auto at = line.find(":\t"); at != std::string::npos) status[line.substr(0, at)] = std::string(base::trim(line.substr(at + 2)));
+    return status;
+}
+
+std::string link_of(const std::string& path) {
+    char target[4096];
+    const ssize_t length = ::readlink(path.c_str(), target, sizeof target);
+    return length <= 0 ? std::string() : std::string(target, static_cast<std::size_t>(length));
+}
+
+// Namespaces that are not this process's.
+std::vector<std::string> own_namespaces(const std::string& process) {
+    std::vector<std::string> own;
+    for (const std::string name : {"user", "mnt", "pid", "ipc", "uts", "cgroup", "net"}) {
+        const auto its = link_of(process + "/ns/" + name);
+        if (!its.empty() && its != link_of("/proc/self/ns/" + name)) own.push_back(name);
+    }
+    return own;
+}
+
+// "/box/disk.qcow2 rw" for each mount.
+std::vector<std::string> mounts_of(const std::string& process) {
+    std::vector<std::string> mounts;
+    auto text = os::read_file(process + "/mountinfo", 1 << 20);
+    if (!text) return mounts;
+    for (const auto& line : base::split(*text, '\n')) {
+        auto fields = base::split(line, ' ');
+        if (fields.size() > 5) mounts.push_back(fields[4] + " " + fields[5].substr(0, 2));
+    }
+    return mounts;
+}
+
+std::vector<std::string> descriptors_of(const std::string& process) {
+    std::vector<std::string> descriptors;
+    auto names = os::list_directory(process + "/fd");
+    if (!names) return descriptors;
+    for (const auto& name : *names) descriptors.push_back(name + " " + link_of(process + "/fd/" + name));
+    return descriptors;
+}
+
+JailedProcess view(const std::string& kind, std::int64_t pid, const Status& status) {
+    const std::string process = "/proc/" + std::to_string(pid);
+    auto value = [&](const char* name) {
+        auto found = status.find(name);
+        return found == status.end() ? std::string() : found->second;
+    };
+    JailedProcess seen;
+    seen.kind = kind;
+    seen.pid = pid;
+    seen.user = value("Uid").substr(0, value("Uid").find('\t'));
+    seen.namespaces = own_namespaces(process);
+    if (!seen.namespaces.empty()) seen.mounts = mounts_of(process);
+    seen.descriptors = descriptors_of(process);
+    seen.capabilities = value("CapPrm");
+    seen.no_new_privileges = value("NoNewPrivs") == "1";
+    // Mode 2 is a filter; kernels before 5.9 do not count them.
+    if (value("Seccomp") == "2") seen.call_filters = static_cast<unsigned>(base::parse_u64(value("Seccomp_filters")).value_or(1));
+    return seen;
+}
+
+}  // namespace
+
+std::vector<JailedProcess> jail_of(const std::string& box_directory, std::int64_t supervisor) {
+    std::vector<JailedProcess> found;
+    if (supervisor > 0)
+        if (auto status = read_status("/proc/" + std::to_string(supervisor)); !status.empty())
+            found.push_back(view("supervisor", supervisor, status));
+    auto names = os::list_directory("/proc");
+    if (!names) return found;
+    for (const auto& name : *names) {
+        auto pid = base::parse_u64(name);
+        if (!pid) continue;
+        auto mounts = os::read_file("/proc/" + name + "/mountinfo", 1 << 20);
+        if (!mounts || !shows_overlay(*mounts, box_directory)) continue;
+        auto status = read_status("/proc/" + name);
+        if (status.empty() || status["Name"] == "bwrap") continue;
+        auto seen = view("vmm", static_cast<std::int64_t>(*pid), status);
+        // The kernel does not tell of Landlock; the VMM's way in applies what there is or does not start it.
+        const int version = os::landlock_version();
+        seen.landlock = version > 0 ? "version " + std::to_string(version) : "impossible: this kernel has none";
+        found.push_back(std::move(seen));
+    }
+    return found;
+}
+
+}  // namespace caisson::box

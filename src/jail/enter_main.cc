@@ -1,0 +1,50 @@
+// caisson-enter: the last step into a jail. bubblewrap cannot mount under Landlock, so this runs behind it: it forbids
+// itself everything but its jail's files, TCP, and signals and abstract sockets of others, then becomes the program that
+// it was asked for. It is the only thing that runs in a jail before that program.
+//
+//   caisson-enter [--tcp] [WRITABLE]... -- PROGRAM [ARGUMENT]...
+//
+// Everything below / may be read and executed; writable files may be written to, and in writable directories files be
+// made, renamed and removed; --tcp leaves TCP alone. On a kernel without Landlock the
+// program starts all the same; `caisson doctor` and `inspect` say so.
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <string>
+
+#include "os/landlock.h"
+
+namespace {
+
+using namespace caisson;
+
+constexpr int kCannotEnter = 126;
+// Of these a file takes what files have.
+constexpr std::uint64_t kWritable = os::landlock::kReadFile | os::landlock::kReadDirectory | os::landlock::kWriteFile |
+                                    os::landlock::kTruncate | os::landlock::kMakeFile | os::landlock::kRemoveFile;
+
+int refuse(const std::string& why) {
+    const std::string text = "caisson-enter: " + why + "\n";
+    static_cast<void>(!::write(STDERR_FILENO, text.data(), text.size()));
+    return kCannotEnter;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    namespace right = os::landlock;
+    os::Landlock rules{.rules = {{"/", -1, right::kReadFile | right::kReadDirectory | right::kExecute}}};
+    int at = 1;
+    if (at < argc && std::string(argv[at]) == "--tcp") {
+        rules.forbid_tcp = false;
+        ++at;
+    }
+    for (; at < argc && std::string(argv[at]) != "--"; ++at)
+        rules.rules.push_back({argv[at], -1, kWritable});
+    if (at + 1 >= argc) return refuse("it is started by caisson; it has no use of its own");
+    if (auto applied = os::restrict_self(rules); !applied) return refuse(applied.error().to_string());
+    ::execve(argv[at + 1], argv + at + 1, environ);
+    return refuse("cannot start " + std::string(argv[at + 1]) + ": " + ::strerror(errno));
+}

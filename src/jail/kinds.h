@@ -1,0 +1,19 @@
+// What each kind of jailed process may ask of the kernel: one list a kind, all in kinds.cc. What it may see (mounts,
+// descriptors, limits) depends on the box or the image and is put together where that is known: vmm_jail() in src/vmm,
+// unpacker_jail() and client_jail() in src/image.
+#pragma once
+
+#include <optional>
+
+#include "jail/filter.h"
+
+namespace caisson::jail {
+
+// The virtual machine monitor: QEMU, under TCG and under KVM.
+Filter vmm_filter();
+// caisson-unpack and caisson-fetch. Without a value in builds with a sanitizer, whose run-time makes calls of its own that
+// differ from version to version; their jails show more files for the same reason.
+std::optional<Filter> unpacker_filter();
+std::optional<Filter> fetch_filter();
+
+}  // namespace caisson::jail
