@@ -101,7 +101,6 @@ class Freezer {
         Error error;
         error.code = Errc::kGuest;
         error.message = "the virtual machine ended before it was ready";
-        if (auto status = vm_.process.wait(); status && jail::killed_by_filter(*status)) error = killed_by_filter();
         no_answer_ = !greeted_;
         explain(std::move(error), true);
     }
@@ -251,7 +250,11 @@ tl::expected<void, BuildFailure> boot(const MachinePlan& plan, const BuildReques
     listening.console = std::move(vm.console);
     listening.exited = CAISSON_TRY(vm.process.pidfd().duplicate());
     listening.owner_gone_fd = owner_gone_fd;
-    return request.listen ? request.listen(std::move(listening)) : listen_to_machine(std::move(listening));
+    auto heard = request.listen ? request.listen(std::move(listening)) : listen_to_machine(std::move(listening));
+    // Only its parent, which this is, learns how it ended.
+    if (auto status = heard ? Result<os::ExitStatus>() : vm.process.wait(milliseconds(0)); !heard && status && jail::killed_by_filter(*status))
+        heard.error().error = killed_by_filter();
+    return heard;
 }
 
 // Does a machine that has nothing of the image speak at all?
