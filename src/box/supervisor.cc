@@ -169,6 +169,7 @@ Result<> Supervisor::start_machine() {
     plan.template_directory = launch_.template_directory();
     plan.disk = vmm::Disk{launch_.overlay_path(), launch_.base_disk_path(), launch_.spec().disk_bytes()};
     CAISSON_TRY(vmm::check_overlay(launch_.overlay_path(), launch_.spec().disk_bytes()));
+    CAISSON_TRY(vmm::check_base_disk(launch_.base_disk_path()));
     auto assets = from_message(launch_.assets());
     if (plan.start == vmm::MachinePlan::Start::kCold) {
         plan.template_directory = launch_.box_directory() + "/boot";
