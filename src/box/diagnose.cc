@@ -1,11 +1,18 @@
 // caisson doctor: what this host has, what it lacks, and the exact command that helps.
+#include <fcntl.h>
 #include <sys/statvfs.h>
+#include <sys/xattr.h>
 #include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
 
 #include "base/text.h"
 #include "box/engine.h"
+#include "box/layers.h"
 #include "box/state.h"
 #include "jail/jail.h"
+#include "os/file.h"
 
 namespace caisson {
 
@@ -14,6 +21,13 @@ namespace {
 using Level = Check::Level;
 
 Check failed(const std::string& name, const Error& error) { return {Level::kBad, name, error.to_string(), error.hint}; }
+
+// Why a file in `directory` cannot have an attribute of its user's; empty: it can.
+std::string refused_attributes(const std::string& directory) {
+    os::Fd file(::open(directory.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
+    if (!file || ::fsetxattr(file.get(), "user.caisson", "x", 1, 0) == 0) return "";
+    return std::strerror(errno);
+}
 
 }  // namespace
 
@@ -28,10 +42,6 @@ std::vector<Check> Runtime::diagnose(const RuntimeOptions& options) {
         auto jail = jail::preflight();
         if (jail) checks.push_back({Level::kGood, "user_namespaces", "the jail's namespaces can be made", ""});
         else checks.push_back(failed("user_namespaces", jail.error()));
-        if (!jail::can_forbid_user_namespaces(*bwrap))
-            checks.push_back({Level::kInfo, "nested_user_namespaces",
-                              "a jailed program could make user namespaces: this bubblewrap cannot forbid it",
-                              "install bubblewrap 0.8.0 or newer, not set-user-id"});
     }
 
     auto runtime = Runtime::open(options);
@@ -70,9 +80,14 @@ std::vector<Check> Runtime::diagnose(const RuntimeOptions& options) {
     auto images = runtime->images();
     if (images) checks.push_back({Level::kGood, "images", std::to_string(images->size()) + " in the store", ""});
     else checks.push_back(failed("images", images.error()));
-    // Said here because it is not done yet, so that nobody relies on it.
-    checks.push_back({Level::kInfo, "host_limits", "no cgroup limits on host processes in this version", ""});
+    if (!os::exists("/dev/net/tun"))
+        checks.push_back({Level::kInfo, "tun", "there is no /dev/net/tun; boxes have no network yet, so nothing misses it", "sudo modprobe tun"});
+    if (auto refused = refused_attributes(state.home.root); !refused.empty())
+        checks.push_back({Level::kInfo, "user_attributes", "the home's file system has no extended attributes of users (" + refused + "); nothing needs them yet",
+                          "set CAISSON_HOME to a directory on ext4, xfs or btrfs"});
     return checks;
 }
+
+std::vector<Layer> Runtime::layers() { return box::layers_of(box::collect_layer_facts()); }
 
 }  // namespace caisson
