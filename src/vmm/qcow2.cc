@@ -81,7 +81,7 @@ Result<> check_overlay(const std::string& path, std::uint64_t virtual_size_bytes
     constexpr std::uint64_t kKnownIncompatible = 3;  // dirty and corrupt, which QEMU sets and deals with
     auto looked_at = CAISSON_TRY(look_at_disk(path));
     // The very file that was looked at.
-    auto fd = CAISSON_TRY(os::open_file("/proc/self/fd/" + std::to_string(looked_at.get()), O_RDONLY));
+    auto fd = CAISSON_TRY(os::open_file("/proc/self/fd/" + std::to_string(looked_at.get()), O_RDONLY | O_NONBLOCK));
     std::uint8_t header[kHeaderBytes]{};
     auto refuse = [&](const char* what) { return base::failure(tampered(path, what)); };
     if (::pread(fd.get(), header, sizeof header, 0) != static_cast<ssize_t>(sizeof header) ||
