@@ -47,6 +47,8 @@ add_custom_command(OUTPUT ${CAISSON_PAGES}.made
 add_custom_target(pages ALL DEPENDS ${CAISSON_PAGES}.made)
 add_dependencies(programs pages)
 # Whoever starts boxes by their policies when no supervisor is left to do it.
+# Data until somebody copies it to /etc/apparmor.d: AppArmor before 4.0 (Debian 12) would refuse to read it there.
+install(FILES tools/package/apparmor/caisson DESTINATION share/caisson/apparmor COMPONENT runtime)
 install(FILES tools/systemd/caisson-boxes.service DESTINATION lib/systemd/system COMPONENT runtime)
 install(FILES tools/systemd/user-caisson-boxes.service DESTINATION lib/systemd/user RENAME caisson-boxes.service COMPONENT runtime)
 install(DIRECTORY ${CAISSON_PAGES}/man/ DESTINATION ${CMAKE_INSTALL_MANDIR}/man1 COMPONENT runtime)

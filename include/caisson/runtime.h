@@ -355,6 +355,19 @@ struct Check {
     std::string remedy;  // exact command; empty if none is needed
 };
 
+// One layer of what keeps boxes away from the host, as `caisson doctor` shows it.
+struct Layer {
+    enum class State {
+        kOn,
+        kOff,         // this host could have it
+        kImpossible,  // not on this kernel or with this hardware
+    };
+    std::string name;  // stable: "user_namespaces", "landlock"
+    State state = State::kOff;
+    std::string detail;
+    std::string fix;  // exact command; empty if none is needed or known
+};
+
 class CAISSON_API Runtime {
   public:
     // Opens (and makes) the home, and tidies up after processes that died.
@@ -451,6 +464,9 @@ class CAISSON_API Runtime {
 
     // Looks at the host. Never fails: what cannot be found out is a check of level kBad.
     static std::vector<Check> diagnose(const RuntimeOptions& options);
+    // What keeps boxes away from this host, layer by layer, always the same ones in the same order. Never fails. Takes
+    // a few milliseconds: it makes a jail to see whether it can. Call it as the user that boxes run as.
+    static std::vector<Layer> layers(const RuntimeOptions& options);
 
   private:
     explicit Runtime(std::shared_ptr<internal::RuntimeState> state);

@@ -1,12 +1,18 @@
 // caisson doctor: what this host has, what it lacks, and the exact command that helps.
+#include <fcntl.h>
 #include <sys/statvfs.h>
+#include <sys/xattr.h>
 #include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
 
 #include "base/text.h"
 #include "box/engine.h"
-#include "box/host_limits.h"
+#include "box/layers.h"
 #include "box/state.h"
 #include "jail/jail.h"
+#include "os/file.h"
 
 namespace caisson {
 
@@ -16,15 +22,11 @@ using Level = Check::Level;
 
 Check failed(const std::string& name, const Error& error) { return {Level::kBad, name, error.to_string(), error.hint}; }
 
-Check limits_check(const box::GroupPlace& place) {
-    constexpr const char* kName = "host_limits";
-    if (place.bases.empty()) return {Level::kInfo, kName, "boxes are not limited on the host: " + place.reason, place.fix};
-    std::vector<std::string> on;
-    for (const char* name : {"memory", "cpu", "pids"})
-        if (place.has(name)) on.push_back(name);
-    const std::string found = base::join(on, ", ") + " of each box, below " + place.bases[0].directory;
-    if (place.missing.empty()) return {Level::kGood, kName, found, ""};
-    return {Level::kInfo, kName, found + "; not " + base::join(place.missing, ", ") + ": " + place.reason, place.fix};
+// Why a file in `directory` cannot have an attribute of its user's; empty: it can.
+std::string refused_attributes(const std::string& directory) {
+    os::Fd file(::open(directory.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
+    if (!file || ::fsetxattr(file.get(), "user.caisson", "x", 1, 0) == 0) return "";
+    return std::strerror(errno);
 }
 
 }  // namespace
@@ -40,10 +42,6 @@ std::vector<Check> Runtime::diagnose(const RuntimeOptions& options) {
         auto jail = jail::preflight();
         if (jail) checks.push_back({Level::kGood, "user_namespaces", "the jail's namespaces can be made", ""});
         else checks.push_back(failed("user_namespaces", jail.error()));
-        if (!jail::can_forbid_user_namespaces(*bwrap))
-            checks.push_back({Level::kInfo, "nested_user_namespaces",
-                              "a jailed program could make user namespaces: this bubblewrap cannot forbid it",
-                              "install bubblewrap 0.8.0 or newer, not set-user-id"});
     }
 
     auto runtime = Runtime::open(options);
@@ -82,8 +80,19 @@ std::vector<Check> Runtime::diagnose(const RuntimeOptions& options) {
     auto images = runtime->images();
     if (images) checks.push_back({Level::kGood, "images", std::to_string(images->size()) + " in the store", ""});
     else checks.push_back(failed("images", images.error()));
-    checks.push_back(limits_check(box::choose_place(box::gather_group_facts(state.home.root, state.options.cgroup_fd))));
+    if (!os::exists("/dev/net/tun"))
+        checks.push_back({Level::kInfo, "tun", "there is no /dev/net/tun; boxes have no network yet, so nothing misses it", "sudo modprobe tun"});
+    if (auto refused = refused_attributes(state.home.root); !refused.empty())
+        checks.push_back({Level::kInfo, "user_attributes", "the home's file system has no extended attributes of users (" + refused + "); nothing needs them yet",
+                          "set CAISSON_HOME to a directory on ext4, xfs or btrfs"});
     return checks;
+}
+
+std::vector<Layer> Runtime::layers(const RuntimeOptions& options) {
+    auto home = options.home;
+    if (home.empty())
+        if (auto usual = store::default_home(::getenv("CAISSON_HOME"), ::getenv("HOME"), false)) home = *usual;
+    return box::layers_of(box::collect_layer_facts(home, options.cgroup_fd));
 }
 
 }  // namespace caisson

@@ -1,5 +1,6 @@
 // Making boxes and starting them.
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -13,7 +14,7 @@
 #include "box/owner.h"
 #include "box/plan.h"
 #include "box/state.h"
-#include "jail/jail.h"
+#include "jail/host.h"
 #include "os/host.h"
 #include "os/random.h"
 #include "vmm/qcow2.h"
@@ -131,6 +132,12 @@ Result<wire::HostLimits> decide_limits(const RuntimeState& runtime, bool require
     return limits;
 }
 
+// Whatever it is: a link that leads nowhere is a disk that was tampered with, and not a box without one.
+bool has_disk(const std::string& directory) {
+    struct stat info {};
+    return ::lstat((directory + "/disk.qcow2").c_str(), &info) == 0;
+}
+
 // Starts the supervisor of the box, whose lock `box` holds, and tells it what to do.
 Result<> start_shim(BoxState& box, const wire::BoxSpec& spec, const Start& start, bool detached, bool fresh, bool without_command) {
     auto& runtime = *box.runtime;
@@ -225,6 +232,7 @@ Result<std::string> bare_template(const RuntimeState& runtime, box::Engine& engi
 // Makes a box from its options and starts it at once.
 Result<std::shared_ptr<BoxState>> launch_new(std::shared_ptr<RuntimeState> runtime, const BoxOptions& options, bool detached) {
     CAISSON_TRY(box::validate(options));
+    CAISSON_TRY(jail::ready());
     if (!detached && options.restart != RestartPolicy::kNo)
         return failure(Errc::kUsage, "a box that ends with its caller cannot be started again by a policy",
                        "run it detached (-d), or leave out --restart");
@@ -233,7 +241,6 @@ Result<std::shared_ptr<BoxState>> launch_new(std::shared_ptr<RuntimeState> runti
     const auto keeper = box::hasten_entry(start.limits, runtime->options.cgroup_fd);
     CAISSON_TRY(internal::ensure_image(*runtime, options));
     auto decision = CAISSON_TRY(box::decide(*runtime, options));
-    CAISSON_TRY(jail::find_bwrap());
     if (options.replace) CAISSON_TRY(internal::remove_replaced(*runtime, options.name));
     start.base_disk = CAISSON_TRY(box::ensure_base_disk(*runtime, decision, options.disk_bytes));
     auto frozen = box::template_image(decision.image, start.base_disk, decision.base_disk_bytes);
@@ -273,7 +280,7 @@ Result<std::shared_ptr<BoxState>> launch_new(std::shared_ptr<RuntimeState> runti
 // What a start of a recorded box needs of the host as it is now.
 Result<Start> decide_start(const RuntimeState& runtime, const store::BoxRecord& record, const wire::BoxSpec& spec, bool fresh) {
     Start start;
-    CAISSON_TRY(jail::find_bwrap());
+    CAISSON_TRY(jail::ready());
     // Also of one whose files only are wanted; it starts without a word about what the host cannot do.
     start.limits = CAISSON_TRY(box::decide_limits(runtime, spec.require_limits()));
     if (!os::exists(record.base_disk))
@@ -314,7 +321,7 @@ Result<std::shared_ptr<BoxState>> start_recorded(std::shared_ptr<RuntimeState> r
     box->lock = CAISSON_TRY(std::move(lock));
     const bool files_only = mode == StartMode::kFilesOnly;
     for (int attempt = 0;; ++attempt) {
-        const bool fresh = !os::exists(directory + "/disk.qcow2");
+        const bool fresh = !has_disk(directory);
         auto start = CAISSON_TRY(decide_start(*runtime, record, spec, fresh));
         const auto keeper = box::hasten_entry(start.limits, runtime->options.cgroup_fd);
         if (!files_only && attempt == 0 && !start.limits.applied()) CAISSON_TRY(decide_limits(*runtime, false));
@@ -367,6 +374,7 @@ Result<BoxInfo> Runtime::run_detached(const BoxOptions& options) {
 
 Result<BoxInfo> Runtime::create(const BoxOptions& options) {
     CAISSON_TRY(box::validate(options));
+    CAISSON_TRY(jail::ready());
     CAISSON_TRY(decide_limits(*state_, options.require_limits));
     CAISSON_TRY(internal::ensure_image(*state_, options));
     auto decision = CAISSON_TRY(box::decide(*state_, options));

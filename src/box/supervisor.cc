@@ -145,6 +145,7 @@ Result<> Supervisor::lock() {
 Result<> Supervisor::start() {
     std::fprintf(stderr, "caisson-shim: %s\n", launch_.engine().c_str());
     CAISSON_TRY(vmm::check_overlay(launch_.overlay_path(), launch_.spec().disk_bytes()));
+    CAISSON_TRY(vmm::check_base_disk(launch_.base_disk_path()));
     if (!standing_.launcher) return failure(Errc::kInternal, "the box's launcher is gone");
     CAISSON_TRY(standing_.launcher->ask(LauncherVerb::kStart));
     vm_.asked = true;

@@ -111,10 +111,35 @@ Result<int> build_template(Context& context, const std::string& image, const std
     return 0;
 }
 
+const char* name_of(Layer::State state) {
+    switch (state) {
+        case Layer::State::kOn: return "on";
+        case Layer::State::kOff: return "off";
+        case Layer::State::kImpossible: return "impossible";
+    }
+    return "off";
+}
+
+json layers_json(const std::vector<Layer>& layers) {
+    json list = json::array();
+    for (const auto& layer : layers)
+        list.push_back({{"name", layer.name}, {"state", name_of(layer.state)}, {"detail", layer.detail}, {"fix", layer.fix}});
+    return list;
+}
+
+void print_layers(const std::vector<Layer>& layers) {
+    std::printf("\nwhat keeps boxes away from this host\n");
+    for (const auto& layer : layers) {
+        std::printf("%-11s %-26s %s\n", name_of(layer.state), layer.name.c_str(), base::printable(layer.detail).c_str());
+        if (!layer.fix.empty()) std::printf("%-11s %-26s   %s\n", "", "", base::printable(layer.fix).c_str());
+    }
+}
+
 Result<int> doctor(Context& context, const std::string& format) {
     bool as_json = CAISSON_TRY(wants_json(format));
     auto options = CAISSON_TRY(leave_root(runtime_options(context)));
     auto checks = Runtime::diagnose(options);
+    auto layers = Runtime::layers(options);
     bool bad = false;
     json list = json::array();
     for (const auto& check : checks) {
@@ -128,7 +153,8 @@ Result<int> doctor(Context& context, const std::string& format) {
         std::printf("%-3s %-16s %s\n", sign, check.name.c_str(), base::printable(check.found).c_str());
         if (!check.remedy.empty()) std::printf("    %-16s   %s\n", "", base::printable(check.remedy).c_str());
     }
-    if (as_json) print(list);
+    if (as_json) print({{"checks", list}, {"layers", layers_json(layers)}});
+    else print_layers(layers);
     return bad ? 1 : 0;
 }
 

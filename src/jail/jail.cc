@@ -14,6 +14,7 @@
 #include <string_view>
 
 #include "base/text.h"
+#include "jail/host.h"
 #include "jail/sandbox.h"
 #include "os/file.h"
 #include "os/user.h"
@@ -222,6 +223,8 @@ Result<Jailed> start(const Description& description) { return start(description,
 bool killed_by_filter(const os::ExitStatus& status) { return status.code == (status.signalled ? SIGSYS : 128 + SIGSYS); }
 
 Result<> preflight() {
+    // Before anything is spawned, which takes some of them.
+    if (auto missing = missing_calls(); !missing.empty()) return base::failure(*refusal(collect_host_facts(), ""));
     auto bwrap = CAISSON_TRY(find_bwrap());
     auto pipe = CAISSON_TRY(os::make_pipe());
     os::Command probe;
@@ -236,19 +239,8 @@ Result<> preflight() {
     auto ended = CAISSON_TRY(process.wait(std::chrono::seconds(10)));
     if (!ended.signalled && ended.code == 0) return {};
     std::string said(base::trim(base::printable(base::trim(text))));
-    std::string hint = "let ordinary users make user namespaces";
-    auto is = [](const char* path, std::string_view value) {
-        auto content = os::read_file(path, 64);
-        return content && base::trim(*content) == value;
-    };
-    if (is("/proc/sys/kernel/unprivileged_userns_clone", "0"))
-        hint = "run: sudo sysctl -w kernel.unprivileged_userns_clone=1";
-    else if (is("/proc/sys/user/max_user_namespaces", "0"))
-        hint = "run: sudo sysctl -w user.max_user_namespaces=15000";
-    else if (is("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1"))
-        hint = "AppArmor restricts user namespaces here; run: "
-               "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0";
-    return failure(Errc::kHostMissing, "the jail cannot be made on this host: " + said, hint);
+    if (said.empty()) said = "bubblewrap ended with code " + std::to_string(ended.code);
+    return base::failure(*refusal(collect_host_facts(), said));
 }
 
 std::string describe(const Description& description) {

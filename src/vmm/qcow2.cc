@@ -40,26 +40,58 @@ base::Bytes make_empty_qcow2(std::uint64_t virtual_size_bytes) {
     return image;
 }
 
+namespace {
+
+Error tampered(const std::string& path, const std::string& what) {
+    Error error;
+    error.code = Errc::kCorrupt;
+    error.message = "the disk " + path + " " + what + ", which no box's disk does";
+    error.hint = "somebody has rewritten it; remove the box, do not start it";
+    return error;
+}
+
+std::string kind_of(mode_t mode) {
+    if (S_ISLNK(mode)) return "is a symbolic link";
+    if (S_ISDIR(mode)) return "is a directory";
+    if (S_ISFIFO(mode)) return "is a pipe";
+    if (S_ISSOCK(mode)) return "is a socket";
+    return "is a device";
+}
+
+// Looked at before it is opened: opening a device or a pipe may do something already.
+Result<os::Fd> look_at_disk(const std::string& path) {
+    auto fd = CAISSON_TRY(os::open_file(path, O_PATH | O_NOFOLLOW));
+    struct stat info {};
+    if (::fstat(fd.get(), &info) != 0) return base::failure_errno("cannot look at " + path);
+    if (!S_ISREG(info.st_mode)) return base::failure(tampered(path, kind_of(info.st_mode)));
+    // Under another name it may be anybody's file.
+    if (info.st_uid != ::geteuid()) return base::failure(tampered(path, "belongs to another user"));
+    return fd;
+}
+
+}  // namespace
+
+Result<> check_base_disk(const std::string& path) {
+    CAISSON_TRY(look_at_disk(path));
+    return {};
+}
+
 Result<> check_overlay(const std::string& path, std::uint64_t virtual_size_bytes) {
     constexpr std::size_t kHeaderBytes = 104;
     constexpr std::uint64_t kKnownIncompatible = 3;  // dirty and corrupt, which QEMU sets and deals with
-    auto fd = CAISSON_TRY(os::open_file(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK));
-    struct stat info {};
-    if (::fstat(fd.get(), &info) != 0) return base::failure_errno("cannot look at " + path);
+    auto looked_at = CAISSON_TRY(look_at_disk(path));
+    // The very file that was looked at.
+    auto fd = CAISSON_TRY(os::open_file("/proc/self/fd/" + std::to_string(looked_at.get()), O_RDONLY | O_NONBLOCK));
     std::uint8_t header[kHeaderBytes]{};
-    auto tampered = [&](const char* what) {
-        return base::failure(Errc::kCorrupt, "the disk " + path + " " + what + ", which no box's disk does",
-                             "somebody has rewritten it; remove the box, do not start it");
-    };
-    if (!S_ISREG(info.st_mode)) return tampered("is no plain file");
+    auto refuse = [&](const char* what) { return base::failure(tampered(path, what)); };
     if (::pread(fd.get(), header, sizeof header, 0) != static_cast<ssize_t>(sizeof header) ||
         base::load_be32(header) != kMagic || base::load_be32(header + 4) != 3)
-        return tampered("does not begin as a qcow2 file of version 3");
-    if (base::load_be64(header + 8) != 0 || base::load_be32(header + 16) != 0) return tampered("names a backing file");
+        return refuse("does not begin as a qcow2 file of version 3");
+    if (base::load_be64(header + 8) != 0 || base::load_be32(header + 16) != 0) return refuse("names a backing file");
     // Until its first machine has grown it, it has its template's size.
-    if (base::load_be64(header + 24) > virtual_size_bytes) return tampered("is larger than it was made");
-    if (base::load_be32(header + 32) != 0) return tampered("says that it is encrypted");
-    if ((base::load_be64(header + 72) & ~kKnownIncompatible) != 0) return tampered("uses features such as an external data file");
+    if (base::load_be64(header + 24) > virtual_size_bytes) return refuse("is larger than it was made");
+    if (base::load_be32(header + 32) != 0) return refuse("says that it is encrypted");
+    if ((base::load_be64(header + 72) & ~kKnownIncompatible) != 0) return refuse("uses features such as an external data file");
     return {};
 }
 

@@ -21,9 +21,16 @@ Result<> create_overlay(const std::string& path, std::uint64_t virtual_size_byte
 
 // An overlay that a guest has had: is it still one that could be ours? The machine is told formats and backing anyway,
 // and its jail shows nothing else, so this is not what keeps a rewritten header from leading somewhere; it says so
-// instead of showing a disk that is not the box's. kCorrupt: no plain file, no qcow2 header, one that names other files
-// (a backing file, an external data file), is encrypted, uses features that we do not, or is larger than it may be.
+// instead of showing a disk that is not the box's. kCorrupt: no plain file of this user's, no qcow2 header, one that names
+// other files (a backing file, an external data file), is encrypted, uses features that we do not, or is larger than it may be.
+//
+// A link is not followed; a pipe or a device is not opened. Between this and the jail's mount, which goes by the path
+// again, only processes of this user can put something else there: the directory is theirs alone (0700), and the
+// machine sees the file, not its directory.
 Result<> check_overlay(const std::string& path, std::uint64_t virtual_size_bytes);
+
+// The same for the disk below it, which caisson alone has written: only that it is a plain file of this user's.
+Result<> check_base_disk(const std::string& path);
 
 // The most that an overlay of this virtual size may take: all of its blocks, qcow2's tables, and some to spare.
 std::uint64_t max_overlay_bytes(std::uint64_t virtual_size_bytes);

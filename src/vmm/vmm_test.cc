@@ -291,6 +291,37 @@ TEST(Qcow2, ARewrittenHeaderIsNoticed) {
     EXPECT_FALSE(check_overlay(path, kDefaultDiskBytes).has_value());
 }
 
+TEST(Qcow2, WhatIsNoPlainFileIsNotOpened) {
+    auto directory = os::TemporaryDirectory::create("/tmp", "caisson-qcow2-").value();
+    const auto path = directory.path() + "/disk.qcow2";
+    const auto real = directory.path() + "/real";
+    ASSERT_TRUE(create_overlay(real, kDefaultDiskBytes).has_value());
+    auto expect_refused = [&](const char* what) {
+        for (const auto& checked : {check_overlay(path, kDefaultDiskBytes), check_base_disk(path)}) {
+            ASSERT_FALSE(checked.has_value()) << what;
+            EXPECT_EQ(checked.error().code, Errc::kCorrupt) << what;
+            EXPECT_NE(checked.error().to_string().find(what), std::string::npos) << checked.error().to_string();
+        }
+    };
+    ASSERT_EQ(::symlink(real.c_str(), path.c_str()), 0);
+    expect_refused("is a symbolic link");
+    ASSERT_EQ(::unlink(path.c_str()), 0);
+    ASSERT_EQ(::symlink((directory.path() + "/nowhere").c_str(), path.c_str()), 0);
+    expect_refused("is a symbolic link");
+    ASSERT_EQ(::unlink(path.c_str()), 0);
+    ASSERT_EQ(::mkdir(path.c_str(), 0700), 0);
+    expect_refused("is a directory");
+    ASSERT_EQ(::rmdir(path.c_str()), 0);
+    ASSERT_EQ(::mkfifo(path.c_str(), 0600), 0);
+    expect_refused("is a pipe");
+    ASSERT_EQ(::unlink(path.c_str()), 0);
+    if (::geteuid() == 0) {
+        ASSERT_EQ(::link(real.c_str(), path.c_str()), 0);
+        ASSERT_EQ(::chown(real.c_str(), 1, 1), 0);
+        expect_refused("belongs to another user");
+    }
+}
+
 TEST(Qcow2, AnExistingOverlayIsNeverOverwritten) {
     auto directory = os::TemporaryDirectory::create("/tmp", "caisson-qcow2-").value();
     ASSERT_TRUE(create_overlay(directory.path() + "/d", 1 << 30).has_value());

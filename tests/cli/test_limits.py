@@ -16,8 +16,8 @@ as_user = pytest.mark.skipif(IS_ROOT, reason="of what an ordinary user gets")
 
 def limited():
     """Whether this user's boxes are limited on this host, as caisson says."""
-    check, = [check for check in caisson("doctor", "--format", "json").json() if check["name"] == "host_limits"]
-    return "not limited" not in check["found"]
+    layer, = [layer for layer in caisson("doctor", "--format", "json").json()["layers"] if layer["name"] == "cgroup_limits"]
+    return "not limited" not in layer["detail"]
 
 
 def read(path):
@@ -138,13 +138,13 @@ def test_required_limits_are_met():
 
 
 def test_the_plan_and_the_doctor_say_it():
-    check, = [check for check in caisson("doctor", "--format", "json").json() if check["name"] == "host_limits"]
+    layer, = [layer for layer in caisson("doctor", "--format", "json").json()["layers"] if layer["name"] == "cgroup_limits"]
     plan = caisson("run", "--dry-run", BASE, "true").ok().text
     if limited():
-        assert "memory, cpu, pids of each box, below /sys/fs/cgroup" in check["found"]
+        assert "memory, cpu, pids of each box, below /sys/fs/cgroup" in layer["detail"] and layer["state"] == "on"
         assert re.search(r"^on the host memory .*, cpus 1500/1000, processes 129$", plan, re.M), plan
     else:
-        assert check["remedy"] and "not limited" in check["found"]
+        assert check["remedy"] and "not limited" in layer["detail"] and layer["state"] == "on"
         assert re.search(r"^on the host no limits \(", plan, re.M), plan
 
 

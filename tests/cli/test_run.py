@@ -6,7 +6,7 @@ from boxes import BASE, TINY, caisson, environment, run, script, sections
 
 
 def test_the_two_commands_of_the_readme():
-    kernel = next(check["found"] for check in caisson("doctor", "--format", "json").json() if check["name"] == "guest_kernel")
+    kernel = next(check["found"] for check in caisson("doctor", "--format", "json").json()["checks"] if check["name"] == "guest_kernel")
     assert run(BASE, "uname", "-r").ok().text == kernel + "\n"
     assert run(BASE, "python3", "-c", "print(6*7)").ok().text == "42\n"
 

@@ -139,16 +139,27 @@ def test_lists_have_stable_keys():
 
 
 def test_doctor(tmp_path):
-    checks = caisson("doctor", "--format", "json").json()
+    answer = caisson("doctor", "--format", "json").json()
+    assert set(answer) == {"checks", "layers"}
+    checks = answer["checks"]
     assert {"version", "bubblewrap", "user_namespaces", "home", "accelerator", "vmm", "guest_kernel", "images"} \
         <= {check["name"] for check in checks}
     for check in checks:
         assert set(check) == {"name", "level", "found", "remedy"} and check["level"] in ("good", "info"), check
+    layers = {layer["name"]: layer for layer in answer["layers"]}
+    assert {"user_namespaces", "no_nested_user_namespaces", "system_call_filters", "landlock", "no_new_privs", "empty_keyring",
+            "no_core_dumps", "cgroup_limits", "apparmor", "kvm"} == set(layers)
+    for layer in answer["layers"]:
+        assert set(layer) == {"name", "state", "detail", "fix"} and layer["state"] in ("on", "off", "impossible"), layer
+        assert layer["detail"]
+    for name in ("user_namespaces", "no_new_privs", "no_core_dumps"):
+        assert layers[name]["state"] == "on" and not layers[name]["fix"], layers[name]
     text = caisson("doctor").ok().text
+    assert all(re.search(rf"^(on|off|impossible) +{name} ", text, re.M) for name in layers), text
     assert "QEMU" in text and ("KVM" in text or "/dev/kvm" in text or "TCG" in text)
     bad = caisson("doctor", "--format", "json", env=environment(CAISSON_ASSETS=str(tmp_path)))
     assert bad.code == 1
-    engine = next(check for check in json.loads(bad.out) if check["level"] == "bad")
+    engine = next(check for check in json.loads(bad.out)["checks"] if check["level"] == "bad")
     assert engine["remedy"], "says what to do"
 
 

@@ -120,6 +120,8 @@ rule("relay_input_holder", "one client at a time has an execution's input", ["bo
      "tests/box_test --gtest_filter=StreamRulesTest.*", r"InputIsOneClients")
 rule("idle_by_host", "a guest cannot pretend that its box is used", PROGRAM,
      "vm cli/test_stop_start.py -k test_an_idle_box_is_stopped", r"loud|AssertionError")
+rule("disk_plain_file", "a disk that became a link or a pipe is refused unopened", ["vmm_test"],
+     "tests/vmm_test --gtest_filter=Qcow2.*", r"FAILED.*WhatIsNoPlainFileIsNotOpened")
 rule("overlay_header", "a disk whose header was rewritten is told, not shown", PROGRAM,
      "vm cli/test_copy.py -k test_a_rewritten_disk", r"test_a_rewritten_disk")
 
