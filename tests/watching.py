@@ -48,7 +48,8 @@ class Sibling:
 
 
 class Life:
-    """One box, watched until it ends or its time is over; then it is asked to end, and asked again."""
+    """One box, watched until it ends, its time is over or look(BOX) says that enough was seen; then it is asked to end, and
+    asked again."""
 
     def __init__(self, arguments, seconds, sibling, env, look=lambda box: None, before_end=lambda: None, **streams):
         self.vmm_mib = self.shim_mib = 0.0
@@ -61,7 +62,8 @@ class Life:
                         self.box = name
                 if self.box:
                     self.sample(sibling)
-                    look(self.box)
+                    if look(self.box):
+                        break
                 time.sleep(0.1)
             self.by_itself = client.process.poll() is not None
             before_end()

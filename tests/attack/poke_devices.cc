@@ -252,7 +252,6 @@ void ask_for_randomness(const Device& device) {
     store<uint16_t>(kArena + 0x4004, 0);
     store<uint16_t>(kArena + 0x4002, 1);
     write_register(device, kNotify, 0);
-    say("asked for a gigabyte\r\n");
 }
 
 }  // namespace
@@ -271,7 +270,7 @@ extern "C" [[noreturn]] void poke_main() {
         if (device.id != 0) begin(device);
         if (device.id == kRandom && poke_seed.seed == 0) ask_for_randomness(device);
     }
-    while (poke_seed.seed == 0) asm volatile("pause");
+    while (poke_seed.seed == 0) say("asked for a gigabyte\r\n");
     for (uint32_t count = 1; device_count > 0; ++count) {
         poke();
         if (count % 1024 != 0) continue;
