@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -112,7 +113,8 @@ Result<BaseDisk> build_disk(const Store::Options& options, const Image& image, s
     if (::unlink(unfinished.c_str()) != 0 && errno != ENOENT) return failure_errno("cannot remove " + unfinished);
     auto output = CAISSON_TRY(os::open_file(unfinished, O_RDWR | O_CREAT | O_EXCL, 0600));
     job.output = output.get();
-    job.output_bytes = virtual_size_bytes;
+    // For an image that does not fit, the unpacker finds out which size would do by laying out the tables of larger ones.
+    job.output_bytes = std::max(virtual_size_bytes, 2 * options.max_unpacked_bytes);
     auto built = [&]() -> Result<> {
         static_cast<void>(CAISSON_TRY(run_unpacker(options, job, "building the disk of " + base::printable(image.name, 300))));
         // caisson-unpack may have been taken over by these very layers: then the disk holds what it likes, as the layers
