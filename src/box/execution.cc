@@ -25,7 +25,10 @@ Result<Outcome> Execution::wait(const StreamOptions& streams) {
     if (!state_->shim || state_->ended) return failure(Errc::kUsage, "this execution was waited for before");
     auto outcome = box::pump(*state_, streams);
     state_->ended = true;
-    if (outcome && outcome->kind == Outcome::Kind::kDetached) state_->shim->leave();
+    if (outcome && outcome->kind == Outcome::Kind::kDetached) {
+        state_->shim->leave();
+        state_->goes_on = true;
+    }
     else state_->shim->close();
     return outcome;
 }
@@ -56,7 +59,7 @@ std::vector<Stage> Box::timings() const { return state_->stages; }
 namespace internal {
 
 BoxState::~BoxState() {
-    if (!shim) return;
+    if (!shim || goes_on) return;
     // Closing the socket ends the box; the shim removes it. Should the shim have been killed, we do.
     shim->close();
     // Nor can it remove the last of the box if its launcher was killed.

@@ -80,13 +80,20 @@ JailedProcess view(const std::string& kind, std::int64_t pid, const Status& stat
     return seen;
 }
 
+// The kernel does not tell of Landlock; both apply what there is, or do not start.
+JailedProcess with_landlock(JailedProcess process) {
+    const int version = os::landlock_version();
+    process.landlock = version > 0 ? "version " + std::to_string(version) : "impossible: this kernel has none, files are not restricted";
+    return process;
+}
+
 }  // namespace
 
 std::vector<JailedProcess> jail_of(const std::string& box_directory, std::int64_t supervisor) {
     std::vector<JailedProcess> found;
     if (supervisor > 0)
         if (auto status = read_status("/proc/" + std::to_string(supervisor)); !status.empty())
-            found.push_back(view("supervisor", supervisor, status));
+            found.push_back(with_landlock(view("supervisor", supervisor, status)));
     auto names = os::list_directory("/proc");
     if (!names) return found;
     for (const auto& name : *names) {
@@ -96,11 +103,7 @@ std::vector<JailedProcess> jail_of(const std::string& box_directory, std::int64_
         if (!mounts || !shows_overlay(*mounts, box_directory)) continue;
         auto status = read_status("/proc/" + name);
         if (status.empty() || status["Name"] == "bwrap") continue;
-        auto seen = view("vmm", static_cast<std::int64_t>(*pid), status);
-        // The kernel does not tell of Landlock; the VMM's way in applies what there is or does not start it.
-        const int version = os::landlock_version();
-        seen.landlock = version > 0 ? "version " + std::to_string(version) : "impossible: this kernel has none";
-        found.push_back(std::move(seen));
+        found.push_back(with_landlock(view("vmm", static_cast<std::int64_t>(*pid), status)));
     }
     return found;
 }

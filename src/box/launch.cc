@@ -128,7 +128,9 @@ Result<> set_limits(const BoxState& box, const wire::BoxSpec& spec, const Start&
 // The decision for a box that is made or started now; the caller hears of a host that cannot limit it.
 Result<wire::HostLimits> decide_limits(const RuntimeState& runtime, bool required) {
     auto limits = CAISSON_TRY(box::decide_limits(runtime, required));
-    if (!limits.applied()) runtime.notice("the host does not limit this box: " + limits.reason() + "; " + limits.fix());
+    if (!limits.reason().empty())
+        runtime.notice((limits.applied() ? "the host does not limit all of this box: " : "the host does not limit this box: ") + limits.reason() +
+                       "; " + limits.fix());
     return limits;
 }
 
@@ -283,6 +285,12 @@ Result<Start> decide_start(const RuntimeState& runtime, const store::BoxRecord& 
     CAISSON_TRY(jail::ready());
     // Also of one whose files only are wanted; it starts without a word about what the host cannot do.
     start.limits = CAISSON_TRY(box::decide_limits(runtime, spec.require_limits()));
+    // The record is what a supervisor wrote last, and that may have been taken over: no other file becomes a disk.
+    const auto disks = runtime.home.disks() + "/";
+    if (!base::starts_with(record.base_disk, disks) || record.base_disk.find('/', disks.size()) != std::string::npos)
+        return failure(Errc::kCorrupt, "the root disk of box " + record.name + " is recorded to be " +
+                                           base::printable(record.base_disk, 300) + ", which is none of this home's",
+                       "remove the box: caisson rm " + record.name);
     if (!os::exists(record.base_disk))
         return failure(Errc::kNotFound, "the root disk that box " + record.name + " was made from is gone (" + record.base_disk + ")");
     start.base_disk = record.base_disk;
@@ -324,7 +332,7 @@ Result<std::shared_ptr<BoxState>> start_recorded(std::shared_ptr<RuntimeState> r
         const bool fresh = !has_disk(directory);
         auto start = CAISSON_TRY(decide_start(*runtime, record, spec, fresh));
         const auto keeper = box::hasten_entry(start.limits, runtime->options.cgroup_fd);
-        if (!files_only && attempt == 0 && !start.limits.applied()) CAISSON_TRY(decide_limits(*runtime, false));
+        if (!files_only && attempt == 0 && !start.limits.reason().empty()) CAISSON_TRY(decide_limits(*runtime, false));
         if (!files_only) {
             std::scoped_lock guard(runtime->database_mutex);
             CAISSON_TRY(runtime->database->begin_start(record.id, CAISSON_TRY(box::this_process())));

@@ -34,6 +34,8 @@ namespace {
 constexpr int kForcedEndMs = 15000;
 // What a supervisor that has recorded its box's end needs to be gone, and one that starts to be there.
 constexpr milliseconds kHandOverPatience{5000};
+// A supervisor answers within the deadlines that it has for its guest, five seconds at most.
+constexpr milliseconds kAnswerPatience{30000};
 constexpr milliseconds kPoll{10};
 // How many lives of a box may end by themselves while it is being ended.
 constexpr int kEndTries = 5;
@@ -58,8 +60,12 @@ Result<> kill_supervised(RuntimeState& runtime, store::BoxRecord record) {
                 return base::failure_errno("cannot end box " + record.name);
             struct pollfd ended {process.get(), POLLIN, 0};
             if (::poll(&ended, 1, kForcedEndMs) > 0) return {};
+            // It does not listen. Its launcher and its machine die with it, and who opens the home next records that.
+            if (::syscall(SYS_pidfd_send_signal, process.get(), SIGKILL, nullptr, 0) != 0 && errno != ESRCH)
+                return base::failure_errno("cannot kill the supervisor of box " + record.name);
+            if (::poll(&ended, 1, kForcedEndMs) > 0) return {};
             return failure(Errc::kTimeout, "box " + record.name + " does not end",
-                           "kill its supervisor, process " + std::to_string(record.owner.pid));
+                           "its supervisor, process " + std::to_string(record.owner.pid) + ", cannot be killed");
         }
         std::this_thread::sleep_for(kPoll);
         auto now = internal::find_record(runtime, id);
@@ -79,7 +85,7 @@ base::Failure not_running(const store::BoxRecord& record) {
 // The supervisor's answer to a request, while no streams are open.
 Result<wire::FromShim> ask(box::ShimClient& shim, const wire::ToShim& request) {
     CAISSON_TRY(shim.send(request));
-    auto answer = CAISSON_TRY(shim.receive());
+    auto answer = CAISSON_TRY(shim.receive(kAnswerPatience));
     if (!answer) return failure(Errc::kInUse, "the box ended meanwhile");
     if (answer->has_error()) return base::failure(box::from_message(answer->error()));
     if (answer->has_start_failed()) return base::failure(box::from_message(answer->start_failed()));

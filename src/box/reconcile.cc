@@ -24,14 +24,14 @@ Result<> reconcile(const store::Home& home, store::Database& database) {
         }
         // It may have ended, or have been started again, since it was read.
         auto now = database.find_box(box.id);
-        if (!now && now.error().code == Errc::kNotFound) continue;
+        if (!now && (now.error().code == Errc::kNotFound || now.error().code == Errc::kCorrupt)) continue;
         if (!now) return base::failure(std::move(now.error()));
         if (!store::is_live(now->state) || box::owner_lives(now->owner, boot_id)) continue;
         box::kill_strays(home.box(box.id));
         const bool rebooted = box.owner.boot_id != boot_id;
         if (box.auto_remove || box.state == store::BoxState::kCreating) {
-            CAISSON_TRY(os::remove_tree(home.box(box.id)));
-            CAISSON_TRY(database.remove_box(box.id));
+            // What cannot be removed keeps its record, and nobody from the other boxes.
+            if (os::remove_tree(home.box(box.id))) CAISSON_TRY(database.remove_box(box.id));
         } else {
             CAISSON_TRY(database.finish_box(box.id, store::BoxState::kFailed,
                                             {"failed", 125, rebooted ? box::kHostRebooted : box::kSupervisorDied, os::unix_ms()}));
@@ -42,7 +42,7 @@ Result<> reconcile(const store::Home& home, store::Database& database) {
     auto names = CAISSON_TRY(os::list_directory(home.boxes()));
     if (names.empty()) return {};
     std::set<std::string> known;
-    for (const auto& box : CAISSON_TRY(database.boxes())) known.insert(box.id);
+    for (auto& id : CAISSON_TRY(database.box_ids())) known.insert(std::move(id));
     for (const auto& name : names) {
         if (!base::is_ulid(name) || known.count(name) > 0) continue;
         auto lock = os::FileLock::try_acquire(home.box(name) + "/lock");

@@ -5,12 +5,17 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include <algorithm>
+#include <chrono>
 #include <cstring>
 
 #include "box/shim.h"
 #include "os/file.h"
 
 namespace caisson::box {
+
+// A supervisor greets whatever its guest does.
+constexpr std::chrono::milliseconds kHelloPatience{10000};
 
 using base::failure;
 
@@ -54,8 +59,9 @@ Result<std::unique_ptr<ShimClient>> ShimClient::connect(const std::string& box_d
     hello.mutable_hello()->set_version_minor(wire::kVersionMinor);
     auto answer = [&]() -> Result<std::optional<wire::FromShim>> {
         CAISSON_TRY(client->send(hello));
-        return client->receive();
+        return client->receive(kHelloPatience);
     }();
+    if (!answer && answer.error().code == Errc::kTimeout) return base::failure(std::move(answer.error()));
     // It may end at any moment.
     if (!answer || !*answer || !(*answer)->has_hello()) return failure(Errc::kNotFound, "the box's supervisor is ending");
     if ((*answer)->hello().version_major() != wire::kVersionMajor)
@@ -74,7 +80,8 @@ Result<> ShimClient::send(const wire::ToShim& message) {
     }
 }
 
-Result<std::optional<wire::FromShim>> ShimClient::receive() {
+Result<std::optional<wire::FromShim>> ShimClient::receive(std::optional<std::chrono::milliseconds> patience) {
+    const auto give_up = std::chrono::steady_clock::now() + patience.value_or(std::chrono::milliseconds(0));
     for (;;) {
         if (auto frame = CAISSON_TRY(connection_.next())) {
             if (frame->type != wire::FrameType::kControl)
@@ -82,10 +89,14 @@ Result<std::optional<wire::FromShim>> ShimClient::receive() {
             return std::optional<wire::FromShim>(CAISSON_TRY(parse_from_shim(frame->payload)));
         }
         struct pollfd readable {socket_.get(), POLLIN, 0};
-        if (::poll(&readable, 1, -1) < 0) {
+        const auto left = std::chrono::ceil<std::chrono::milliseconds>(give_up - std::chrono::steady_clock::now()).count();
+        const int ready = ::poll(&readable, 1, patience ? static_cast<int>(std::max<long long>(0, left)) : -1);
+        if (ready < 0) {
             if (errno == EINTR) continue;
             return base::failure_errno("waiting for the supervisor");
         }
+        if (ready == 0)
+            return failure(Errc::kTimeout, "the box's supervisor does not answer", "end it by force: caisson rm --force BOX");
         if (!CAISSON_TRY(connection_.fill())) {
             // Whatever came before the end of file is still to be returned.
             if (auto frame = CAISSON_TRY(connection_.next()); frame && frame->type == wire::FrameType::kControl)

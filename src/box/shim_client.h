@@ -31,7 +31,8 @@ class ShimClient {
     Result<> send(const wire::ToShim& message);
     // The next control message; blocks. nullopt: the shim is gone. Only for the time before a command runs: a stream
     // frame would be kProtocol (Execution::wait takes over then).
-    Result<std::optional<wire::FromShim>> receive();
+    // With a deadline kTimeout, after which nothing more can be asked.
+    Result<std::optional<wire::FromShim>> receive(std::optional<std::chrono::milliseconds> patience = std::nullopt);
 
     wire::Connection& connection() { return connection_; }
     int fd() const { return socket_.get(); }

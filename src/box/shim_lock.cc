@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "box/limits.h"
@@ -26,18 +27,21 @@ CallRule when(std::string call, unsigned argument, std::uint64_t value, std::uin
 std::vector<CallRule> descriptor_calls() {
     return calls({"read", "write", "readv", "writev", "pread64", "pwrite64", "lseek", "close", "fstat", "fsync", "fdatasync",
                   "ftruncate", "fallocate", "flock", "poll", "ppoll", "epoll_create1", "epoll_ctl", "epoll_wait", "epoll_pwait",
-                  "timerfd_create", "timerfd_settime", "signalfd4", "accept4", "recvmsg", "recvfrom", "sendto", "sendmsg",
-                  "getsockopt"}) +
-           // Not F_SETOWN and F_SETSIG: they send signals.
-           std::vector<CallRule>{when("fcntl", 1, F_GETFD), when("fcntl", 1, F_SETFD), when("fcntl", 1, F_GETFL),
+                  "timerfd_create", "timerfd_settime", "signalfd4", "accept4", "recvmsg", "recvfrom", "sendto", "sendmsg"}) +
+           // Not F_SETOWN and F_SETSIG: they send signals. Not SO_PEERPIDFD: a client could be killed through it.
+           std::vector<CallRule>{when("getsockopt", 2, SO_PEERCRED), when("getsockopt", 2, SO_ERROR), when("fcntl", 1, F_GETFD), when("fcntl", 1, F_SETFD), when("fcntl", 1, F_GETFL),
                                  when("fcntl", 1, F_SETFL), when("fcntl", 1, F_DUPFD_CLOEXEC), when("fcntl", 1, F_GETLK),
                                  when("fcntl", 1, F_SETLK), when("fcntl", 1, F_SETLKW)};
 }
 
-// Names, which Landlock limits to the box's directory. stat(2) and access(2) it leaves open.
+// Names, which Landlock limits to the box's directory. stat(2) and access(2) it leaves open, and changing modes by name,
+// so that is not allowed; nor is opening a file neither to read nor to write it (access mode 3), which needs no right and
+// can truncate it all the same where Landlock is older than version 3. The flags of openat2(2) no filter can see.
 std::vector<CallRule> file_calls() {
-    return calls({"openat", "openat2", "newfstatat", "fstatat64", "stat", "lstat", "statx", "access", "faccessat", "faccessat2",
-                  "getdents64", "unlink", "unlinkat", "rmdir", "renameat", "renameat2", "fchmod", "fchmodat", "fstatfs"});
+    std::vector<CallRule> opening;
+    for (std::uint64_t mode : {O_RDONLY, O_WRONLY, O_RDWR}) opening.push_back(when("openat", 2, mode, O_ACCMODE));
+    return opening + calls({"newfstatat", "fstatat64", "stat", "lstat", "statx", "access", "faccessat", "faccessat2",
+                  "getdents64", "unlink", "unlinkat", "rmdir", "renameat", "renameat2", "fchmod", "fstatfs"});
 }
 
 std::vector<CallRule> memory_and_time_calls() {
@@ -96,6 +100,9 @@ Result<> lock_shim(const std::string& box_directory) {
         return failure_errno("cannot give up privileges");
     CAISSON_TRY(limit(RLIMIT_CORE, 0));
     CAISSON_TRY(limit(RLIMIT_NOFILE, limits::kMostSupervisorDescriptors));
+    // A larger write fails instead of ending the process.
+    ::signal(SIGXFSZ, SIG_IGN);
+    CAISSON_TRY(limit(RLIMIT_FSIZE, limits::kMostSupervisorFileBytes));
     CAISSON_TRY(os::restrict_self(shim_files(box_directory)));
 #ifdef CAISSON_SHIM_FILTER
     CAISSON_TRY(jail::lock_self(shim_calls()));

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <signal.h>
+#include <linux/openat2.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/ptrace.h>
@@ -19,6 +20,7 @@
 #include <optional>
 
 #include "box/log.h"
+#include "box/limits.h"
 #include "os/file.h"
 #include "os/loop.h"
 #include "os/process.h"
@@ -114,6 +116,38 @@ TEST_F(ShimLockDeathTest, NoLinkStandsWhereTheLauncherLooks) {
 }
 
 #ifndef CAISSON_TEST_SANITIZED  // those have no filter
+
+TEST_F(ShimLockDeathTest, WhatLandlockLeavesOpenTheFilterDoesNot) {
+    gives(ENOSYS, [&] { return ::syscall(SYS_fchmodat, AT_FDCWD, path("secret").c_str(), 0777); });
+    gives(ENOSYS, [&] { return ::syscall(SYS_chmod, path("secret").c_str(), 0777); });
+    gives(ENOSYS, [&] { return ::syscall(SYS_openat, AT_FDCWD, path("secret").c_str(), O_ACCMODE | O_TRUNC, 0); });
+    gives(ENOSYS, [&] {
+        struct open_how how {};
+        how.flags = O_ACCMODE | O_TRUNC;
+        return ::syscall(SYS_openat2, AT_FDCWD, path("secret").c_str(), &how, sizeof how);
+    });
+    struct stat secret {};
+    ASSERT_EQ(::stat(path("secret").c_str(), &secret), 0);
+    EXPECT_GT(secret.st_size, 0);
+}
+
+TEST_F(ShimLockDeathTest, NoDescriptorOfAClientsProcess) {
+    auto pair = os::make_socketpair(SOCK_STREAM).value();
+    constexpr int kPeerPidfd = 77;  // SO_PEERPIDFD
+    int number = -1;
+    socklen_t size = sizeof number;
+    gives(ENOSYS, [&] { return ::getsockopt(pair.first.get(), SOL_SOCKET, kPeerPidfd, &number, &size); });
+    struct ucred peer {};
+    socklen_t peer_size = sizeof peer;
+    gives(0, [&] { return ::getsockopt(pair.first.get(), SOL_SOCKET, SO_PEERCRED, &peer, &peer_size); });
+}
+
+TEST_F(ShimLockDeathTest, NoFileThatFillsTheDisk) {
+    gives(EFBIG, [&] {
+        os::Fd file(open(box("new"), O_RDWR | O_CREAT));
+        return ::ftruncate(file.get(), static_cast<off_t>(limits::kMostSupervisorFileBytes) + 1);
+    });
+}
 
 TEST_F(ShimLockDeathTest, NoOtherProgramOrProcess) {
     dies([] { ::execl("/bin/true", "true", nullptr); });

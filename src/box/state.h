@@ -69,6 +69,7 @@ struct BoxState {
     os::Fd order_read, order_write;  // Order after Order
     std::vector<Stage> stages;
     bool ended = false;
+    bool goes_on = false;    // the box was left: it is nobody's here any more
 
     ~BoxState();
     // The supervisor is dead without having said how the box ended: removes or records what is left.

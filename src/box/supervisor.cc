@@ -368,11 +368,24 @@ void Supervisor::sync_guest(milliseconds grace) {
 void Supervisor::kill_vmm() {
     if (phase_ == Phase::kGone) return;
     phase_ = Phase::kGone;
-    loop_.after(kVmmExitGrace, [this] { finish(); });
+    loop_.after(kVmmExitGrace, [this] { end_by_force(); });
     // There may be none: the machine could not be started, or it is not time yet. Then this is answered at once.
     if (!standing_.launcher || !standing_.launcher->ask(LauncherVerb::kEnd)) kill_vmm_without_launcher();
     remove_what_the_vmm_does_not_need();
     check_gone();
+}
+
+// The launcher is slow, or stopped. A box is not over while its machine may write to its disk: if that does not die even
+// so, record and lock stay as they are, for the next process that opens the home.
+void Supervisor::end_by_force() {
+    if (finished_ || vm_.gone) return finish();
+    if (forced_ || !vm_.init) {
+        lost_ = true;
+        return loop_.stop();
+    }
+    forced_ = true;
+    loop_.after(kVmmExitGrace, [this] { end_by_force(); });
+    kill_vmm_without_launcher();
 }
 
 // With its launcher it has lost what would end it, should it not die by itself.

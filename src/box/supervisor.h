@@ -96,6 +96,7 @@ class Supervisor {
     void sync_guest(std::chrono::milliseconds grace);
     void kill_vmm();
     void kill_vmm_without_launcher();
+    void end_by_force();
     Result<> remove_directory();
     void remove_what_the_vmm_does_not_need();
     void check_gone();
@@ -232,6 +233,7 @@ class Supervisor {
     bool disk_full_ = false;
     bool paused_ = false;
     bool agent_closed_ = false;
+    bool forced_ = false;  // it was killed without the launcher
     bool lost_ = false;  // the launcher died before it said what there is to kill
     bool finished_ = false;
     bool restart_ = false;

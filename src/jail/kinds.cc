@@ -93,11 +93,11 @@ std::optional<Filter> unpacker_filter() {
     return allow_list("unpacker", std::move(allowed));
 }
 
-// The unpacker's, and the network: name resolution by the C library (with netlink, to see which families there are, and
-// a local socket to ask a resolver), TCP to registries, and files in its download directory.
+// The unpacker's, and the network: name resolution by the C library (with netlink, to see which families there are; no
+// local sockets, whose abstract ones it shares with the host), TCP to registries, and files in its download directory.
 std::optional<Filter> fetch_filter() {
     Rules allowed = running() + files() + harmless_ioctls() + naming_threads() + open_sockets();
-    for (std::uint64_t family : {AF_INET, AF_INET6, AF_UNIX})
+    for (std::uint64_t family : {AF_INET, AF_INET6})
         for (std::uint64_t type : {SOCK_STREAM, SOCK_DGRAM}) {
             constexpr std::uint64_t kTypeWithoutFlags = 0xf;
             allowed.push_back({"socket", {{0, kInt, family}, {1, kTypeWithoutFlags, type}}});

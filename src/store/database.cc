@@ -10,6 +10,7 @@
 #include <chrono>
 #include <thread>
 
+#include "base/id.h"
 #include "base/text.h"
 #include "os/file.h"
 
@@ -213,15 +214,22 @@ class Statement {
     int bound_ = 0;
 };
 
+// Ids become parts of paths. A supervisor that was taken over can write anything into the database (see security.md).
+Result<> check_id(const std::string& id) {
+    if (base::is_ulid(id)) return {};
+    return failure(Errc::kCorrupt, "the database holds '" + base::printable(id, 100) + "', which is no id");
+}
+
 Result<BoxRecord> read_record(const Statement& row) {
     BoxRecord record;
     record.id = row.text(0);
+    CAISSON_TRY(check_id(record.id));
     record.name = row.text(1);
     record.image = row.text(2);
     record.image_digest = row.text(3);
     record.command = row.text(4);
     auto state = state_from(row.text(5));
-    if (!state) return failure(Errc::kCorrupt, "the database holds the unknown box state '" + row.text(5) + "'");
+    if (!state) return failure(Errc::kCorrupt, "the database holds the unknown box state '" + base::printable(row.text(5), 100) + "'");
     record.state = *state;
     record.auto_remove = row.number(6) != 0;
     record.created_ms = row.number(7);
@@ -240,10 +248,11 @@ Result<BoxRecord> read_record(const Statement& row) {
     return record;
 }
 
-ExecutionRecord read_execution(const Statement& row) {
+Result<ExecutionRecord> read_execution(const Statement& row) {
     ExecutionRecord record;
     record.id = row.text(0);
     record.box_id = row.text(1);
+    CAISSON_TRY(check_id(record.id));
     record.command = row.text(2);
     record.running = row.number(3) != 0;
     record.started_ms = row.number(4);
@@ -256,7 +265,10 @@ ExecutionRecord read_execution(const Statement& row) {
 
 Result<std::vector<BoxRecord>> read_all(Statement statement) {
     std::vector<BoxRecord> records;
-    while (CAISSON_TRY(statement.step("reading the boxes"))) records.push_back(CAISSON_TRY(read_record(statement)));
+    while (CAISSON_TRY(statement.step("reading the boxes"))) {
+        // One that makes no sense must not keep anybody from the others.
+        if (auto record = read_record(statement)) records.push_back(std::move(*record));
+    }
     return records;
 }
 
@@ -517,6 +529,13 @@ Result<std::vector<BoxRecord>> Database::boxes() const {
         connection_->handle, std::string("SELECT ") + kColumns + " FROM boxes ORDER BY created_ms, id")));
 }
 
+Result<std::vector<std::string>> Database::box_ids() const {
+    auto statement = CAISSON_TRY(Statement::prepare(connection_->handle, "SELECT id FROM boxes"));
+    std::vector<std::string> ids;
+    while (CAISSON_TRY(statement.step("reading the boxes"))) ids.push_back(statement.text(0));
+    return ids;
+}
+
 Result<std::vector<BoxRecord>> Database::live_boxes() const {
     return read_all(CAISSON_TRY(Statement::prepare(
         connection_->handle, std::string("SELECT ") + kColumns + " FROM boxes WHERE state IN " + kLiveStates + " ORDER BY id")));
@@ -543,7 +562,7 @@ Result<ExecutionRecord> Database::find_execution(const std::string& box_id, cons
     statement.bind(reference);
     if (!CAISSON_TRY(statement.step("looking for an execution")))
         return failure(Errc::kNotFound, "there is no execution '" + shown + "' in this box", "see: caisson inspect BOX");
-    auto found = read_execution(statement);
+    auto found = CAISSON_TRY(read_execution(statement));
     if (found.id != reference && CAISSON_TRY(statement.step("looking for an execution")))
         return failure(Errc::kUsage, "'" + shown + "' fits several executions", "write more of the id");
     return found;
@@ -554,7 +573,9 @@ Result<std::vector<ExecutionRecord>> Database::executions(const std::string& box
         connection_->handle, std::string("SELECT ") + kExecutionColumns + " FROM executions WHERE box_id=? ORDER BY id"));
     statement.bind(box_id);
     std::vector<ExecutionRecord> records;
-    while (CAISSON_TRY(statement.step("reading the executions"))) records.push_back(read_execution(statement));
+    while (CAISSON_TRY(statement.step("reading the executions"))) {
+        if (auto record = read_execution(statement)) records.push_back(std::move(*record));
+    }
     return records;
 }
 

@@ -109,7 +109,10 @@ class Database {
     Result<> remove_box(const std::string& id);  // removing what is gone is fine
     // By name, id, or unique prefix of an id. kNotFound; kUsage if a prefix fits several.
     Result<BoxRecord> find_box(const std::string& reference) const;
+    // Records that make no sense are left out.
     Result<std::vector<BoxRecord>> boxes() const;
+    // Also of those.
+    Result<std::vector<std::string>> box_ids() const;
     // Boxes whose state names a process.
     Result<std::vector<BoxRecord>> live_boxes() const;
 

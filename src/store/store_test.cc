@@ -39,7 +39,7 @@ class StoreTest : public testing::Test {
     void make_old(int version) {
         {
             auto database = Database::open(path("db")).value();
-            ASSERT_TRUE(database.insert_box(record("01abc", "one")).has_value());
+            ASSERT_TRUE(database.insert_box(record("01abc000000000000000000000", "one")).has_value());
         }
         execute("DROP TABLE executions");
         for (const char* column : {"spec", "engine", "started_ms", "outcome", "restarts", "health", "stop_requested"})
@@ -61,12 +61,12 @@ class StoreTest : public testing::Test {
 
 TEST_F(StoreTest, ABoxIsFoundByNameIdAndUniquePrefix) {
     auto database = Database::open(path("db")).value();
-    ASSERT_TRUE(database.insert_box(record("01abc", "one")).has_value());
-    ASSERT_TRUE(database.insert_box(record("01abd", "two")).has_value());
-    EXPECT_EQ(database.find_box("one")->id, "01abc");
-    EXPECT_EQ(database.find_box("01abd")->name, "two");
-    EXPECT_EQ(database.find_box("01abc")->owner.start_time, 4242);
-    EXPECT_EQ(database.find_box("01abc")->base_disk, "/home/disks/d.ext4");
+    ASSERT_TRUE(database.insert_box(record("01abc000000000000000000000", "one")).has_value());
+    ASSERT_TRUE(database.insert_box(record("01abd000000000000000000000", "two")).has_value());
+    EXPECT_EQ(database.find_box("one")->id, "01abc000000000000000000000");
+    EXPECT_EQ(database.find_box("01abd000000000000000000000")->name, "two");
+    EXPECT_EQ(database.find_box("01abc000000000000000000000")->owner.start_time, 4242);
+    EXPECT_EQ(database.find_box("01abc000000000000000000000")->base_disk, "/home/disks/d.ext4");
     EXPECT_EQ(database.find_box("01ab").error().code, Errc::kUsage);
     EXPECT_EQ(database.find_box("three").error().code, Errc::kNotFound);
     EXPECT_EQ(database.find_box("").error().code, Errc::kNotFound);
@@ -75,41 +75,62 @@ TEST_F(StoreTest, ABoxIsFoundByNameIdAndUniquePrefix) {
 
 TEST_F(StoreTest, ATakenNameNamesItsHolder) {
     auto database = Database::open(path("db")).value();
-    ASSERT_TRUE(database.insert_box(record("01abc", "one")).has_value());
-    auto second = database.insert_box(record("01abd", "one"));
+    ASSERT_TRUE(database.insert_box(record("01abc000000000000000000000", "one")).has_value());
+    auto second = database.insert_box(record("01abd000000000000000000000", "one"));
     ASSERT_FALSE(second.has_value());
     EXPECT_EQ(second.error().code, Errc::kAlreadyExists);
-    EXPECT_NE(second.error().message.find("01abc"), std::string::npos);
+    EXPECT_NE(second.error().message.find("01abc000000000000000000000"), std::string::npos);
+}
+
+// Whoever takes a supervisor over can write into the database; ids become parts of paths.
+TEST_F(StoreTest, RecordsThatMakeNoSenseAreLeftOut) {
+    auto database = Database::open(path("db")).value();
+    const std::string good = "01abc000000000000000000000", other = "01bcd000000000000000000000", third = "01cde000000000000000000000";
+    ASSERT_TRUE(database.insert_box(record(good, "one")).has_value());
+    ASSERT_TRUE(database.insert_box(record(other, "two")).has_value());
+    ASSERT_TRUE(database.insert_box(record(third, "three")).has_value());
+    execute("UPDATE boxes SET id='../../precious',state='running' WHERE name='two'");
+    execute("UPDATE boxes SET state='dancing' WHERE name='three'");
+    ASSERT_EQ(database.boxes()->size(), 1u);
+    EXPECT_EQ(database.boxes()->at(0).id, good);
+    const auto live = database.live_boxes().value();
+    for (const auto& box : live) EXPECT_EQ(box.id, good);
+    EXPECT_EQ(database.find_box("two").error().code, Errc::kCorrupt);
+    EXPECT_EQ(database.find_box("three").error().code, Errc::kCorrupt);
+    // Their directories are not taken for those of boxes that are no more.
+    EXPECT_EQ(database.box_ids()->size(), 3u);
+    execute("INSERT INTO executions(id,box_id,command,running,started_ms) VALUES('../x','" + good + "','[]',0,1)");
+    EXPECT_TRUE(database.executions(good)->empty());
 }
 
 TEST_F(StoreTest, StatesAreKeptAcrossConnections) {
     auto first = Database::open(path("db")).value();
     auto second = Database::open(path("db")).value();
-    ASSERT_TRUE(first.insert_box(record("01abc", "one")).has_value());
+    ASSERT_TRUE(first.insert_box(record("01abc000000000000000000000", "one")).has_value());
     EXPECT_EQ(first.live_boxes()->size(), 1u);  // who makes it may die
-    ASSERT_TRUE(first.set_box_created("01abc").has_value());
+    ASSERT_TRUE(first.set_box_created("01abc000000000000000000000").has_value());
     EXPECT_EQ(second.live_boxes()->size(), 0u);
-    ASSERT_TRUE(second.begin_start("01abc", {7, 77, "b"}).has_value());
-    EXPECT_EQ(first.begin_start("01abc", {8, 88, "b"}).error().code, Errc::kInUse);
-    ASSERT_TRUE(second.set_box_owner("01abc", {9, 99, "b"}, "tcg").has_value());
-    ASSERT_TRUE(second.set_box_running("01abc", 5, "starting").has_value());
+    ASSERT_TRUE(second.begin_start("01abc000000000000000000000", {7, 77, "b"}).has_value());
+    EXPECT_EQ(first.begin_start("01abc000000000000000000000", {8, 88, "b"}).error().code, Errc::kInUse);
+    ASSERT_TRUE(second.set_box_owner("01abc000000000000000000000", {9, 99, "b"}, "tcg").has_value());
+    ASSERT_TRUE(second.set_box_running("01abc000000000000000000000", 5, "starting").has_value());
     EXPECT_EQ(first.live_boxes()->at(0).owner.pid, 9);
-    ASSERT_TRUE(first.finish_box("01abc", BoxState::kStopped, {"exited", 3, "it was asked to", 99}).has_value());
+    ASSERT_TRUE(first.finish_box("01abc000000000000000000000", BoxState::kStopped, {"exited", 3, "it was asked to", 99}).has_value());
     EXPECT_EQ(second.live_boxes()->size(), 0u);
     auto box = second.find_box("one").value();
     EXPECT_EQ(box.exit_code, 3);
     EXPECT_EQ(box.outcome, "exited");
     EXPECT_EQ(box.state, BoxState::kStopped);
     EXPECT_EQ(box.engine, "tcg");
-    ASSERT_TRUE(first.begin_start("01abc", {8, 88, "b"}).has_value());
+    ASSERT_TRUE(first.begin_start("01abc000000000000000000000", {8, 88, "b"}).has_value());
     EXPECT_FALSE(second.find_box("one")->exit_code.has_value());
-    ASSERT_TRUE(second.remove_box("01abc").has_value());
+    ASSERT_TRUE(second.remove_box("01abc000000000000000000000").has_value());
     EXPECT_TRUE(first.boxes()->empty());
 }
 
 TEST_F(StoreTest, ASpecificationComesBackByteForByte) {
     auto database = Database::open(path("db")).value();
-    auto box = record("01abc", "one");
+    auto box = record("01abc000000000000000000000", "one");
     box.spec = std::string("\0\xff\n", 3);
     ASSERT_TRUE(database.insert_box(box).has_value());
     EXPECT_EQ(database.find_box("one")->spec, box.spec);
@@ -117,44 +138,44 @@ TEST_F(StoreTest, ASpecificationComesBackByteForByte) {
 
 TEST_F(StoreTest, ExecutionsGoWithTheirBox) {
     auto database = Database::open(path("db")).value();
-    ASSERT_TRUE(database.insert_box(record("01abc", "one")).has_value());
-    for (const char* id : {"0aa1", "0aa2", "0b"})
-        ASSERT_TRUE(database.insert_execution({id, "01abc", "[]", true, 1, {}}).has_value());
+    ASSERT_TRUE(database.insert_box(record("01abc000000000000000000000", "one")).has_value());
+    for (const char* id : {"0aa10000000000000000000000", "0aa20000000000000000000000", "0b000000000000000000000000"})
+        ASSERT_TRUE(database.insert_execution({id, "01abc000000000000000000000", "[]", true, 1, {}}).has_value());
     EXPECT_FALSE(database.insert_execution({"0c", "nobody", "[]", true, 1, {}}).has_value());
-    EXPECT_EQ(database.find_execution("01abc", "0b")->id, "0b");
-    EXPECT_EQ(database.find_execution("01abc", "0aa1")->id, "0aa1");
-    EXPECT_EQ(database.find_execution("01abc", "0aa").error().code, Errc::kUsage);
-    EXPECT_EQ(database.find_execution("01abc", "").error().code, Errc::kNotFound);
+    EXPECT_EQ(database.find_execution("01abc000000000000000000000", "0b")->id, "0b000000000000000000000000");
+    EXPECT_EQ(database.find_execution("01abc000000000000000000000", "0aa1")->id, "0aa10000000000000000000000");
+    EXPECT_EQ(database.find_execution("01abc000000000000000000000", "0aa").error().code, Errc::kUsage);
+    EXPECT_EQ(database.find_execution("01abc000000000000000000000", "").error().code, Errc::kNotFound);
     EXPECT_EQ(database.find_execution("other", "0b").error().code, Errc::kNotFound);
-    ASSERT_TRUE(database.finish_execution("0b", {"exited", 4, "", 9}).has_value());
-    ASSERT_TRUE(database.finish_box("01abc", BoxState::kStopped, {"exited", 0, "", 10}).has_value());
-    EXPECT_EQ(database.find_execution("01abc", "0b")->end.exit_code, 4);
-    auto cut_short = database.find_execution("01abc", "0aa1").value();
+    ASSERT_TRUE(database.finish_execution("0b000000000000000000000000", {"exited", 4, "", 9}).has_value());
+    ASSERT_TRUE(database.finish_box("01abc000000000000000000000", BoxState::kStopped, {"exited", 0, "", 10}).has_value());
+    EXPECT_EQ(database.find_execution("01abc000000000000000000000", "0b")->end.exit_code, 4);
+    auto cut_short = database.find_execution("01abc000000000000000000000", "0aa1").value();
     EXPECT_FALSE(cut_short.running);
     EXPECT_EQ(cut_short.end.outcome, "failed");
-    ASSERT_TRUE(database.remove_box("01abc").has_value());
-    EXPECT_TRUE(database.executions("01abc")->empty());
+    ASSERT_TRUE(database.remove_box("01abc000000000000000000000").has_value());
+    EXPECT_TRUE(database.executions("01abc000000000000000000000")->empty());
 }
 
 TEST_F(StoreTest, ABoxThatItsPolicyStartsAgainKeepsItsLastEnd) {
     auto database = Database::open(path("db")).value();
-    ASSERT_TRUE(database.insert_box(record("01abc", "one")).has_value());
-    ASSERT_TRUE(database.insert_execution({"0aa1", "01abc", "[]", true, 1, {}}).has_value());
-    ASSERT_TRUE(database.restart_box("01abc", {"exited", 3, "it ended", 9}).has_value());
+    ASSERT_TRUE(database.insert_box(record("01abc000000000000000000000", "one")).has_value());
+    ASSERT_TRUE(database.insert_execution({"0aa10000000000000000000000", "01abc000000000000000000000", "[]", true, 1, {}}).has_value());
+    ASSERT_TRUE(database.restart_box("01abc000000000000000000000", {"exited", 3, "it ended", 9}).has_value());
     auto box = database.find_box("one").value();
     EXPECT_EQ(box.state, BoxState::kStarting);
     EXPECT_EQ(box.restarts, 1);
     EXPECT_EQ(box.exit_code, 3);
-    EXPECT_FALSE(database.find_execution("01abc", "0aa1")->running);
+    EXPECT_FALSE(database.find_execution("01abc000000000000000000000", "0aa1")->running);
 }
 
 TEST_F(StoreTest, ANameIsTakenForNewNamesToo) {
     auto database = Database::open(path("db")).value();
-    ASSERT_TRUE(database.insert_box(record("01abc", "one")).has_value());
-    ASSERT_TRUE(database.insert_box(record("01abd", "two")).has_value());
-    EXPECT_EQ(database.rename_box("01abd", "one").error().code, Errc::kAlreadyExists);
-    ASSERT_TRUE(database.rename_box("01abd", "three").has_value());
-    EXPECT_EQ(database.find_box("three")->id, "01abd");
+    ASSERT_TRUE(database.insert_box(record("01abc000000000000000000000", "one")).has_value());
+    ASSERT_TRUE(database.insert_box(record("01abd000000000000000000000", "two")).has_value());
+    EXPECT_EQ(database.rename_box("01abd000000000000000000000", "one").error().code, Errc::kAlreadyExists);
+    ASSERT_TRUE(database.rename_box("01abd000000000000000000000", "three").has_value());
+    EXPECT_EQ(database.find_box("three")->id, "01abd000000000000000000000");
 }
 
 // Seen as "database is locked" when two commands were the first of a home.
@@ -166,7 +187,7 @@ TEST_F(StoreTest, ManyProcessesMayBeTheFirst) {
             children.push_back(in_child([&] {
                 auto opened = Database::open(database);
                 if (!opened) std::fprintf(stderr, "%s\n", opened.error().to_string().c_str());
-                return opened.has_value() && opened->insert_box(record("0" + std::to_string(i), "box" + std::to_string(i))).has_value();
+                return opened.has_value() && opened->insert_box(record("0" + std::to_string(i) + std::string(24, '0'), "box" + std::to_string(i))).has_value();
             }));
         for (auto child : children) EXPECT_TRUE(went_well(child));
         EXPECT_EQ(Database::open(database)->boxes()->size(), 8u);
@@ -228,7 +249,7 @@ TEST_F(StoreTest, HomesOfEarlierVersionsKeepTheirBoxes) {
         EXPECT_EQ(box->owner.start_time, 4242);
         EXPECT_EQ(box->base_disk, version < 2 ? "" : "/home/disks/d.ext4");
         EXPECT_EQ(box->spec, "");
-        EXPECT_TRUE(Database::open(path("db")).value().insert_box(record("01abd", "two")).has_value());
+        EXPECT_TRUE(Database::open(path("db")).value().insert_box(record("01abd000000000000000000000", "two")).has_value());
         ASSERT_TRUE(os::remove_tree(path("db")).has_value());
         ASSERT_TRUE(os::remove_tree(path("db-wal")).has_value());
         ASSERT_TRUE(os::remove_tree(path("db-shm")).has_value());

@@ -196,6 +196,12 @@ rule("shim_landlock", "a supervisor reaches its box's directory only", ["shim_te
      "tests/shim_test --gtest_filter=ShimLockDeathTest.*", r"FAILED.*OtherFilesAreNot")
 rule("shim_links", "a supervisor makes no links where its launcher looks", ["shim_test"],
      "tests/shim_test --gtest_filter=ShimLockDeathTest.*", r"FAILED.*NoLinkStandsWhereTheLauncherLooks")
+rule("shim_modes", "a supervisor changes no file's mode by its name", ["shim_test"],
+     "tests/shim_test --gtest_filter=ShimLockDeathTest.*", r"FAILED.*WhatLandlockLeavesOpenTheFilterDoesNot")
+rule("shim_peers", "a supervisor gets no hold of its clients' processes", ["shim_test"],
+     "tests/shim_test --gtest_filter=ShimLockDeathTest.*", r"FAILED.*NoDescriptorOfAClientsProcess")
+rule("record_ids", "an id of the database is an id and no path", ["store_test"],
+     "tests/store_test --gtest_filter=StoreTest.*", r"FAILED.*RecordsThatMakeNoSenseAreLeftOut")
 rule("shim_filter", "a supervisor starts, signals and connects to nothing", ["shim_test"],
      "tests/shim_test --gtest_filter=ShimLockDeathTest.*", r"FAILED.*NoOtherProgramOrProcess")
 rule("shim_locked", "a supervisor locks itself before its guest says anything", PROGRAM,
