@@ -193,8 +193,8 @@ class AttemptTable : public testing::Test {
     }
 
     static void compare(Kind kind, const Results& results, Layers layers) {
-        const std::string where = std::string("in place of the ") + kKindNames[kind] +
-                                  (layers == Layers::kWhole ? "" : layers == Layers::kNoLandlock ? ", without Landlock" : ", without Landlock and filter");
+        constexpr const char* kWithout[] = {"", ", without Landlock", ", without Landlock and filter"};
+        const auto where = std::string("in place of the ") + kKindNames[kind] + kWithout[static_cast<int>(layers)];
         const bool forbids = jail::can_forbid_user_namespaces(jail::find_bwrap().value());
         std::string measured, wrong;
         for (const auto& row : attempt_table()) {

@@ -41,6 +41,7 @@
 #include <unistd.h>
 
 #include <initializer_list>
+#include <string>
 #include <string_view>
 
 namespace caisson::attack {
@@ -122,9 +123,10 @@ long other_box() { return open_below(target.home, "boxes/other/disk.qcow2"); }
 long other_socket() { return open_below(target.home, "boxes/other/socket"); }
 long secret() { return open_below(target.home, "secret"); }
 long climb() {
-    char path[256] = "";
-    for (int i = 0; i < 40; ++i) strcat(path, "../");
-    return open(strcat(path, "etc/shadow"), O_RDONLY);
+    std::string path;
+    for (int i = 0; i < 40; ++i) path += "../";
+    path += "etc/shadow";
+    return open(path.c_str(), O_RDONLY);
 }
 long leave_root_directory() {
     // The classic way out of a chroot(2): a new root below, while a descriptor of the old one is held.

@@ -138,7 +138,8 @@ class LockedTable : public testing::Test {
             const std::string wanted = row.expected[kind];
             if (wanted.empty()) continue;
             const auto got = result_of(kind, row.id);
-            if (got != wanted) wrong += "attempt " + std::string(row.id) + " (" + what_is(row.id) + "): " + got + " instead of " + wanted + "\n";
+            if (got == wanted) continue;
+            wrong += "attempt " + std::string(row.id) + " (" + what_is(row.id) + "): " + got + " instead of " + wanted + "\n";
         }
         EXPECT_EQ(wrong, "") << "in place of the " << kLockedNames[kind];
     }
