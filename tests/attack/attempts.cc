@@ -1,9 +1,6 @@
-// A hostile program in place of any jailed process. It makes the attempts of attempt_table.h one after the other, each
-// in a child of its own, and writes a line "ID RESULT" for each: "ok" (the attempt succeeded), the name of an errno, or
-// the signal that ended it. attempt_table_test.cc knows what must come out.
-//
-// Arguments (after whatever the process kind itself has): NAME=VALUE, see Target. With only=ID one attempt is made, and
-// not in a child: for jails in which no process may be made.
+// What a taken-over process may try; see attempts.h.
+#include "attempts.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -44,7 +41,10 @@
 #include <unistd.h>
 
 #include <initializer_list>
+#include <string>
 #include <string_view>
+
+namespace caisson::attack {
 
 namespace {
 
@@ -73,14 +73,30 @@ int refused(int number) {
 // The one answer of several attempts: 0 if any succeeded. EXFULL: they were refused in different ways.
 class Together {
   public:
-    void add(long result) {
-        if (result >= 0) succeeded_ = true;
-        else if (error_ != 0 && error_ != errno) mixed_ = true;
-        else error_ = errno;
+    void add(long result) { note(result >= 0 ? 0 : errno); }
+    // In a child of its own, for a filter may kill at it; the others are to be tried as well.
+    template <typename Call>
+    void apart(Call call) {
+        if (target.only != nullptr) return add(call());
+        pid_t child = fork();
+        if (child == 0) _exit(call() >= 0 ? 0 : errno);
+        int status = 0;
+        if (child < 0 || waitpid(child, &status, 0) < 0) return note(errno);
+        note(WIFSIGNALED(status) ? kSignal + WTERMSIG(status) : WEXITSTATUS(status));
     }
-    long answer() const { return succeeded_ ? 0 : refused(mixed_ ? EXFULL : error_); }
+    long answer() const {
+        if (succeeded_) return 0;
+        if (!mixed_ && error_ > kSignal) raise(error_ - kSignal);
+        return refused(mixed_ ? EXFULL : error_);
+    }
 
   private:
+    static constexpr int kSignal = 1000;
+    void note(int result) {
+        if (result == 0) succeeded_ = true;
+        else if (error_ != 0 && error_ != result) mixed_ = true;
+        else error_ = result;
+    }
     bool succeeded_ = false;
     bool mixed_ = false;
     int error_ = 0;
@@ -97,6 +113,8 @@ long open_below(const char* parent, const char* name) {
 // ---- files
 
 long host_file() { return open(target.file, O_RDONLY); }
+long host_write() { return open(target.file, O_WRONLY); }
+long host_remove() { return unlinkat(AT_FDCWD, target.file, 0); }
 long shadow() { return open("/etc/shadow", O_RDONLY); }
 long passwd() { return open("/etc/passwd", O_RDONLY); }
 long home() { return open(target.home, O_RDONLY | O_DIRECTORY); }
@@ -105,9 +123,10 @@ long other_box() { return open_below(target.home, "boxes/other/disk.qcow2"); }
 long other_socket() { return open_below(target.home, "boxes/other/socket"); }
 long secret() { return open_below(target.home, "secret"); }
 long climb() {
-    for (int i = 0; i < 40; ++i)
-        if (chdir("..") != 0) return -1;
-    return open("etc/shadow", O_RDONLY);
+    std::string path;
+    for (int i = 0; i < 40; ++i) path += "../";
+    path += "etc/shadow";
+    return open(path.c_str(), O_RDONLY);
 }
 long leave_root_directory() {
     // The classic way out of a chroot(2): a new root below, while a descriptor of the old one is held.
@@ -164,11 +183,13 @@ long directory_descriptor() {
     return refused(ENOTDIR);
 }
 long by_handle() {
-    alignas(file_handle) char room[sizeof(file_handle) + MAX_HANDLE_SZ] = {};
+    // A file system's root often has the number 2, and handles of many file systems begin with the number.
+    constexpr unsigned kBytes = 8;
+    alignas(file_handle) char room[sizeof(file_handle) + kBytes] = {};
     auto* handle = reinterpret_cast<file_handle*>(room);
-    handle->handle_bytes = MAX_HANDLE_SZ;
-    int mount = 0;
-    if (name_to_handle_at(AT_FDCWD, "/", handle, &mount, 0) != 0 && errno != EOPNOTSUPP) return -1;
+    handle->handle_bytes = kBytes;
+    handle->handle_type = 1;
+    room[sizeof *handle] = 2;
     return open_by_handle_at(open("/", O_RDONLY | O_DIRECTORY), handle, O_RDONLY);
 }
 
@@ -242,7 +263,8 @@ long message_queue() { return mq_open(target.queue, O_RDONLY); }
 long push_input() {
     Together all;
     char byte = 'x';
-    for (int fd = 0; fd < 3; ++fd) all.add(ioctl(fd, TIOCSTI, &byte));
+    for (int fd = 0; fd < 3; ++fd)
+        all.apart([&] { return ioctl(fd, TIOCSTI, &byte); });
     return all.answer();
 }
 
@@ -261,7 +283,7 @@ long clone3_with(unsigned long flags) {
 long unshare_user() { return unshare(CLONE_NEWUSER); }
 long unshare_others() {
     Together all;
-    for (auto flag : kNamespaces) all.add(unshare(static_cast<int>(flag)));
+    for (auto flag : kNamespaces) all.apart([flag] { return unshare(static_cast<int>(flag)); });
     return all.answer();
 }
 long clone3_user() { return clone3_with(CLONE_NEWUSER); }
@@ -276,8 +298,17 @@ long clone_user() {
     return pid;
 }
 long enter_namespace() {
-    int self = static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0));
-    return self < 0 ? -1 : setns(self, CLONE_NEWNET | CLONE_NEWNS);
+    // pidfd_open(2) is an attempt of its own; clone(2) gives one as well. The child lives until its pipe ends.
+    int ends[2];
+    if (pipe(ends) != 0) return -1;
+    int child = -1;
+    long pid = syscall(SYS_clone, CLONE_PIDFD | SIGCHLD, nullptr, &child, nullptr, nullptr);
+    if (pid == 0) {
+        close(ends[1]);
+        char byte = 0;
+        _exit(read(ends[0], &byte, 1) < 0 ? 1 : 0);
+    }
+    return pid < 0 ? -1 : setns(child, CLONE_NEWNET | CLONE_NEWNS);
 }
 long mount_tmpfs() { return mount("tmpfs", "/", "tmpfs", 0, nullptr); }
 long mount_again() { return mount(nullptr, "/", nullptr, MS_REMOUNT | MS_BIND, nullptr); }
@@ -285,8 +316,8 @@ long unmount_root() { return umount2("/", MNT_DETACH); }
 long pivot_root() { return syscall(SYS_pivot_root, "/", "/"); }
 long new_mount_calls() {
     Together all;
-    all.add(syscall(428 /* open_tree */, AT_FDCWD, "/", 1 /* OPEN_TREE_CLONE */));
-    all.add(syscall(430 /* fsopen */, "tmpfs", 0));
+    all.apart([] { return syscall(428 /* open_tree */, AT_FDCWD, "/", 1 /* OPEN_TREE_CLONE */); });
+    all.apart([] { return syscall(430 /* fsopen */, "tmpfs", 0); });
     return all.answer();
 }
 
@@ -303,8 +334,7 @@ long load_bpf(unsigned type) {
 }
 long bpf() {
     Together all;
-    all.add(load_bpf(BPF_PROG_TYPE_KPROBE));
-    all.add(load_bpf(BPF_PROG_TYPE_CGROUP_DEVICE));
+    for (unsigned type : {BPF_PROG_TYPE_KPROBE, BPF_PROG_TYPE_CGROUP_DEVICE}) all.apart([type] { return load_bpf(type); });
     return all.answer();
 }
 long perf() {
@@ -323,9 +353,9 @@ long session_keys() { return syscall(SYS_keyctl, KEYCTL_SEARCH, KEY_SPEC_SESSION
 long kexec() { return syscall(SYS_kexec_load, 0, 0, nullptr, 0); }
 long modules() {
     Together all;
-    all.add(syscall(SYS_init_module, "", 0, ""));
-    all.add(syscall(SYS_finit_module, 0, "", 0));
-    all.add(syscall(SYS_delete_module, "none", 0));
+    all.apart([] { return syscall(SYS_init_module, "", 0, ""); });
+    all.apart([] { return syscall(SYS_finit_module, 0, "", 0); });
+    all.apart([] { return syscall(SYS_delete_module, "none", 0); });
     return all.answer();
 }
 long reboot_host() { return reboot(RB_AUTOBOOT); }
@@ -416,32 +446,34 @@ long large_file() {
 }
 long many_processes() {
     constexpr int kMany = 600;
+    // A filter may forbid kill(2), so they wait for the end of a pipe whose only writer is this process.
+    // Without a pipe they end at once, and are counted all the same.
+    int ends[2] = {-1, -1};
+    static_cast<void>(!pipe(ends));
     pid_t children[kMany];
     int made = 0;
     int why = 0;
     for (; made < kMany; ++made) {
         pid_t pid = fork();
-        if (pid == 0)
-            for (;;) pause();
+        if (pid == 0) {
+            close(ends[1]);
+            char byte = 0;
+            _exit(read(ends[0], &byte, 1) < 0 ? 1 : 0);
+        }
         if (pid < 0) {
             why = errno;
             break;
         }
         children[made] = pid;
     }
-    for (int i = 0; i < made; ++i) kill(children[i], SIGKILL);
+    close(ends[1]);
     for (int i = 0; i < made; ++i) waitpid(children[i], nullptr, 0);
     return made == kMany ? 0 : refused(why);
 }
 
-struct Attempt {
-    const char* id;
-    long (*make)();
-};
-
 constexpr Attempt kAttempts[] = {
 #define ATTEMPT(name) {#name, name}
-    ATTEMPT(host_file), ATTEMPT(shadow), ATTEMPT(passwd), ATTEMPT(home), ATTEMPT(database), ATTEMPT(other_box),
+    ATTEMPT(host_file), ATTEMPT(host_write), ATTEMPT(host_remove), ATTEMPT(shadow), ATTEMPT(passwd), ATTEMPT(home), ATTEMPT(database), ATTEMPT(other_box),
     ATTEMPT(other_socket), ATTEMPT(secret), ATTEMPT(climb), ATTEMPT(leave_root_directory), ATTEMPT(create_file),
     ATTEMPT(make_device), ATTEMPT(devices), ATTEMPT(proc), ATTEMPT(sys),
     ATTEMPT(inherited_descriptor), ATTEMPT(reopen_descriptor), ATTEMPT(directory_descriptor), ATTEMPT(by_handle),
@@ -463,32 +495,9 @@ constexpr Attempt kAttempts[] = {
 #undef ATTEMPT
 };
 
-void tell(const char* id, const char* result) {
-    char line[128];
-    int length = snprintf(line, sizeof line, "%s %s\n", id, result);
-    if (write(1, line, static_cast<size_t>(length)) < 0) _exit(9);
-}
+}  // namespace
 
-const char* name_of(int error) { return error == 0 ? "ok" : strerrorname_np(error); }
-
-int try_once(const Attempt& attempt) { return attempt.make() >= 0 ? 0 : errno; }
-
-void try_in_child(const Attempt& attempt) {
-    pid_t child = fork();
-    if (child < 0) return tell(attempt.id, "nochild");
-    if (child == 0) {
-        alarm(20);  // whatever waits for ever is an answer, too
-        _exit(try_once(attempt));
-    }
-    int status = 0;
-    waitpid(child, &status, 0);
-    if (!WIFSIGNALED(status)) return tell(attempt.id, name_of(WEXITSTATUS(status)));
-    char signal_name[32];
-    snprintf(signal_name, sizeof signal_name, "SIG%s", sigabbrev_np(WTERMSIG(status)));
-    tell(attempt.id, signal_name);
-}
-
-void take(const char* argument) {
+void aim(const char* argument) {
     const struct {
         std::string_view name;
         const char** value;
@@ -500,17 +509,12 @@ void take(const char* argument) {
         if (std::string_view(argument).starts_with(each.name)) *each.value = argument + each.name.size();
 }
 
-}  // namespace
+bool only(const char* id) { return target.only == nullptr || strcmp(target.only, id) == 0; }
 
-int main(int count, char** arguments) {
-    for (int i = 1; i < count; ++i) take(arguments[i]);
-    for (const auto& attempt : kAttempts) {
-        if (target.only != nullptr) {
-            if (strcmp(attempt.id, target.only) == 0) tell(attempt.id, name_of(try_once(attempt)));
-        } else {
-            try_in_child(attempt);
-        }
-    }
-    tell("end", "reached");
-    return 0;
-}
+bool one_alone() { return target.only != nullptr; }
+
+std::span<const Attempt> attempts() { return kAttempts; }
+
+int try_once(const Attempt& attempt) { return attempt.make() >= 0 ? 0 : errno; }
+
+}  // namespace caisson::attack
