@@ -70,7 +70,7 @@ inline std::vector<Row> attempt_table() {
     const char* group = "Files";
     DENIED(group, "host_file", "a file of the host that everybody may read", "mount namespace", "ENOENT");
     DENIED(group, "host_write", "writing to a file of the same user", "mount namespace", "ENOENT");
-    DENIED(group, "host_remove", "removing it", "mount namespace", "ENOENT").filtered("ENOSYS").filtered(kFetch, "ENOENT");
+    DENIED(group, "host_remove", "removing it", "mount namespace", "ENOENT").filtered("ENOSYS");
     DENIED(group, "shadow", "/etc/shadow", "mount namespace", "ENOENT");
     DENIED(group, "passwd", "/etc/passwd", "mount namespace", "ENOENT");
     DENIED(group, "home", "the home", "mount namespace", "ENOENT");
@@ -95,9 +95,9 @@ inline std::vector<Row> attempt_table() {
     group = "Sockets";
     DENIED(group, "loopback", "a TCP service on the host's loopback", "network namespace", "ECONNREFUSED").alone(kFetch, "ok").filtered("ENOSYS").filtered(kFetch, "ok");
     DENIED(group, "outside", "an address outside", "network namespace", "ENETUNREACH").alone(kFetch, "ok or ENETUNREACH").filtered("ENOSYS").filtered(kFetch, "ok or ENETUNREACH");
-    DENIED(group, "abstract_socket", "an abstract socket of the host", "network namespace; Landlock", "ECONNREFUSED").alone(kFetch, "ok")
-        .filtered("ENOSYS").filtered(kFetch, "ok").landlocked(6, kFetch, "EPERM");
-    DENIED(group, "path_socket", "a socket in the host's file system", "mount namespace", "ENOENT").filtered("ENOSYS").filtered(kFetch, "ENOENT");
+    DENIED(group, "abstract_socket", "an abstract socket of the host", "network namespace; system call filter", "ECONNREFUSED").alone(kFetch, "ok")
+        .filtered("ENOSYS");
+    DENIED(group, "path_socket", "a socket in the host's file system", "mount namespace", "ENOENT").filtered("ENOSYS");
     DENIED(group, "netlink_change", "taking an interface down by netlink", "capabilities", "EPERM").filtered("ENOSYS").filtered(kFetch, "EPERM");
     DENIED(group, "raw_socket", "a raw IP socket", "capabilities", "EPERM").filtered("ENOSYS");
     DENIED(group, "packet_socket", "a packet socket", "capabilities", "EPERM").filtered("ENOSYS");
