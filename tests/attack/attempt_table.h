@@ -70,7 +70,7 @@ inline std::vector<Row> attempt_table() {
     const char* group = "Files";
     DENIED(group, "host_file", "a file of the host that everybody may read", "mount namespace", "ENOENT");
     DENIED(group, "host_write", "writing to a file of the same user", "mount namespace", "ENOENT");
-    DENIED(group, "host_remove", "removing it", "mount namespace", "ENOENT").filtered("ENOSYS");
+    DENIED(group, "host_remove", "removing it", "mount namespace", "ENOENT").filtered("ENOSYS").filtered(kFetch, "ENOENT");
     DENIED(group, "shadow", "/etc/shadow", "mount namespace", "ENOENT");
     DENIED(group, "passwd", "/etc/passwd", "mount namespace", "ENOENT");
     DENIED(group, "home", "the home", "mount namespace", "ENOENT");
