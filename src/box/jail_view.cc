@@ -80,6 +80,11 @@ JailedProcess view(const std::string& kind, std::int64_t pid, const Status& stat
     return seen;
 }
 
+bool is_vmm_without_jail(const std::string& pid, const std::string& box_directory) {
+    auto command = os::read_file("/proc/" + pid + "/cmdline", 1 << 20);
+    return command && runs_unjailed(*command, box_directory);
+}
+
 }  // namespace
 
 std::vector<JailedProcess> jail_of(const std::string& box_directory, std::int64_t supervisor) {
@@ -93,13 +98,14 @@ std::vector<JailedProcess> jail_of(const std::string& box_directory, std::int64_
         auto pid = base::parse_u64(name);
         if (!pid) continue;
         auto mounts = os::read_file("/proc/" + name + "/mountinfo", 1 << 20);
-        if (!mounts || !shows_overlay(*mounts, box_directory)) continue;
+        const bool jailed = mounts && shows_overlay(*mounts, box_directory);
+        if (!jailed && !is_vmm_without_jail(name, box_directory)) continue;
         auto status = read_status("/proc/" + name);
         if (status.empty() || status["Name"] == "bwrap") continue;
         auto seen = view("vmm", static_cast<std::int64_t>(*pid), status);
         // The kernel does not tell of Landlock; the VMM's way in applies what there is or does not start it.
         const int version = os::landlock_version();
-        seen.landlock = version > 0 ? "version " + std::to_string(version) : "impossible: this kernel has none";
+        if (jailed) seen.landlock = version > 0 ? "version " + std::to_string(version) : "impossible: this kernel has none";
         found.push_back(std::move(seen));
     }
     return found;

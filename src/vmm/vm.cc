@@ -16,14 +16,14 @@ Result<Vm> start_vm(const MachinePlan& plan, const Assets& assets) {
     auto console = CAISSON_TRY(os::make_socketpair(SOCK_STREAM));
     CAISSON_TRY(os::write_all(qmp.first.get(), initial_qmp(plan)));
 
-    auto description = vmm_jail(plan, assets);
+    auto description = vmm_description(plan, assets);
     description.descriptors = {{console.second.get(), 1},
                                {console.second.get(), 2},
                                {qmp.second.get(), plan.qmp_fd},
                                {agent.second.get(), plan.agent_fd},
                                {console.second.get(), plan.console_fd}};
     if (plan.accelerator == Accelerator::kKvm) description.descriptors.push_back({plan.kvm_source_fd, plan.kvm_fd});
-    auto jailed = CAISSON_TRY_CTX(jail::start(description), "starting the virtual machine");
+    auto jailed = CAISSON_TRY_CTX(jail::start(description, *plan.sandbox), "starting the virtual machine");
     Vm vm;
     vm.process = std::move(jailed.process);
     vm.init = std::move(jailed.init);
