@@ -260,6 +260,7 @@ struct JailedProcess {
     std::string capabilities;              // permitted, hexadecimal
     bool no_new_privileges = false;
     unsigned call_filters = 0;  // system call filters; QEMU has one of its own on top
+    std::string filter;         // which list of calls caisson put on it: "vmm", "shim"; empty: none
     std::string landlock;       // "version N", "impossible: ..."; empty: not used or not known
 };
 

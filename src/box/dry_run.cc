@@ -4,7 +4,11 @@
 #include "box/decision.h"
 #include "box/host_limits.h"
 #include "box/plan.h"
+#include "box/shim_lock.h"
 #include "box/state.h"
+#include "image/protocol.h"
+#include "image/registry/client.h"
+#include "image/unpacker.h"
 #include "jail/jail.h"
 #include "vmm/machine.h"
 
@@ -39,6 +43,17 @@ std::string host_limits_line(const internal::RuntimeState& state, const box::Dec
     if (place.has("cpu")) parts.push_back("cpus " + std::to_string(figures.cpu_millis) + "/1000");
     if (place.has("pids")) parts.push_back("processes " + std::to_string(figures.pids));
     return base::join(parts, ", ");
+}
+// The other processes on the host: those that this box has, and those that make its image.
+std::string other_processes(const internal::RuntimeState& state, const std::string& box_directory) {
+    std::string text = box::describe_lock(box_directory);
+    text += "launcher\n  not locked   it starts the VMM; it reads nothing that a guest or a VMM says\n";
+    const auto options = state.image_options();
+    auto unpacker = image::unpacker_jail(options, "disk", image::kDefaultMaxUnpackedBytes);
+    unpacker.descriptors = {{0, 0}, {0, image::kStatusFd}};
+    auto client = image::registry::client_jail(options, options.images_directory + "/downloads");
+    client.descriptors = unpacker.descriptors;
+    return text + jail::describe(unpacker) + jail::describe(client);
 }
 }  // namespace
 
@@ -92,7 +107,7 @@ Result<std::string> Runtime::plan(const BoxOptions& options) {
     for (const auto& word : CAISSON_TRY(jail::command(jail_plan, *machine.sandbox)).arguments) words.push_back(shown(word));
     text += std::string("command line of the ") + (machine.sandbox->has_init() ? "jailed VMM" : "VMM without a jail") + "\n  " +
             base::join(words, " ") + "\n";
-    return text;
+    return text + other_processes(*state_, box_directory);
 }
 
 }  // namespace caisson

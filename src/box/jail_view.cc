@@ -80,6 +80,12 @@ JailedProcess view(const std::string& kind, std::int64_t pid, const Status& stat
     return seen;
 }
 
+// The kernel tells how many filters there are, and not which; what a process of this kind loads is known.
+JailedProcess named(JailedProcess process, const char* filter) {
+    if (process.call_filters > 0) process.filter = filter;
+    return process;
+}
+
 bool is_vmm_without_jail(const std::string& pid, const std::string& box_directory) {
     auto command = os::read_file("/proc/" + pid + "/cmdline", 1 << 20);
     return command && runs_unjailed(*command, box_directory);
@@ -91,7 +97,7 @@ std::vector<JailedProcess> jail_of(const std::string& box_directory, std::int64_
     std::vector<JailedProcess> found;
     if (supervisor > 0)
         if (auto status = read_status("/proc/" + std::to_string(supervisor)); !status.empty())
-            found.push_back(view("supervisor", supervisor, status));
+            found.push_back(named(view("supervisor", supervisor, status), "shim"));
     auto names = os::list_directory("/proc");
     if (!names) return found;
     for (const auto& name : *names) {
@@ -105,6 +111,7 @@ std::vector<JailedProcess> jail_of(const std::string& box_directory, std::int64_
         auto seen = view("vmm", static_cast<std::int64_t>(*pid), status);
         // The kernel does not tell of Landlock; the VMM's way in applies what there is or does not start it.
         const int version = os::landlock_version();
+        if (jailed) seen = named(std::move(seen), "vmm");
         if (jailed) seen.landlock = version > 0 ? "version " + std::to_string(version) : "impossible: this kernel has none";
         found.push_back(std::move(seen));
     }

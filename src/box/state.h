@@ -41,6 +41,7 @@ struct RuntimeState {
         return [this](const image::Progress& said) { progress(said.step, said.done_bytes, said.total_bytes); };
     }
     Result<vmm::Assets> assets() const;
+    image::Store::Options image_options() const;
 };
 
 // What another thread asks of the one that waits. Written to a pipe whole, since it is far below PIPE_BUF.

@@ -60,6 +60,7 @@ json to_json(const JailedProcess& process) {
     return {{"kind", process.kind}, {"pid", process.pid}, {"user", process.user}, {"namespaces", process.namespaces},
             {"mounts", process.mounts}, {"descriptors", process.descriptors}, {"capabilities", process.capabilities},
             {"no_new_privileges", process.no_new_privileges}, {"call_filters", process.call_filters},
+            {"filter", optional_text(process.filter)},
             {"landlock", optional_text(process.landlock)}};
 }
 
@@ -162,7 +163,8 @@ std::string shown_jail(const JailedProcess& process) {
            (process.namespaces.empty() ? "no namespaces of its own" : "namespaces " + base::join(process.namespaces, " ")) +
            (process.capabilities.find_first_not_of('0') == std::string::npos ? ", no capabilities" : ", capabilities " + process.capabilities) +
            (process.no_new_privileges ? ", no new privileges" : "") +
-           (process.call_filters > 0 ? ", system calls filtered" : ", system calls not filtered") +
+           (process.call_filters > 0 ? ", system calls filtered" + (process.filter.empty() ? std::string() : " (list '" + process.filter + "')")
+                                     : std::string(", system calls not filtered")) +
            (process.landlock.empty() ? "" : ", Landlock " + process.landlock);
 }
 
