@@ -408,6 +408,10 @@ TEST(ConsoleTail, KeepsTheEndAndNamesTheCause) {
     EXPECT_NE(tail.likely_cause(true).find("panicked"), std::string::npos);
     EXPECT_EQ(tail.excerpt().find('\x1b'), std::string::npos);
     EXPECT_FALSE(ConsoleTail().likely_cause(false).empty());
+    ConsoleTail crashed;
+    crashed.append(base::as_bytes("qemu-system-x86_64: something that cannot be\n"));
+    EXPECT_EQ(crashed.likely_cause(true), "the VMM refused to start");
+    EXPECT_EQ(crashed.likely_cause(true, true).find("refused"), std::string::npos);
 }
 
 TEST(ConsoleTail, OneThatNeverStopsIsReadInPieces) {
