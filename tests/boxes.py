@@ -250,6 +250,9 @@ class Process:
         program = os.path.basename(self.arguments[0])
         self.role = {b"qemu-system-x86_64": "vmm", b"bwrap": "bwrap", b"caisson-shim": "shim", b"caisson-launcher": "launcher", b"caisson-listener": "listener", b"caisson": "cli",
                      b"caisson-unpack": "unpack", b"caisson-fetch": "fetch", b"caisson-enter": "enter"}.get(program, program.decode(errors="replace"))
+        # Without a jail the VMM is started by its own dynamic loader.
+        if self.role.startswith("ld-linux") and any(word.endswith(b"/qemu-system-x86_64") for word in self.arguments):
+            self.role = "vmm"
 
     def mentions(self, marker):
         marker = os.fsencode(str(marker))

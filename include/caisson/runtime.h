@@ -120,6 +120,9 @@ struct BoxOptions {
     std::optional<HealthCheck> health;              // replaces the image's
     bool no_health_check = false;                   // not even the image's
     bool require_limits = false;                    // kHostMissing where the host cannot limit memory, CPUs and processes
+    // "none" runs the box's VMM without its jail: as the same user with the same limits, but with a view of the whole host
+    // and no filter but QEMU's own. For hosts that refuse jails and for whoever debugs them; recorded and shown.
+    std::string security = "jailed";
     bool replace = false;                           // removes, by force, a box that has the name
 };
 
@@ -224,6 +227,7 @@ struct BoxInfo {
     std::string health;            // "", "starting", "healthy", "unhealthy"
     std::int64_t restarts = 0;
     std::map<std::string, std::string> labels;
+    std::string security;          // "jailed" or "none", see BoxOptions
 };
 
 struct ExecutionInfo {
@@ -256,6 +260,7 @@ struct JailedProcess {
     std::string capabilities;              // permitted, hexadecimal
     bool no_new_privileges = false;
     unsigned call_filters = 0;  // system call filters; QEMU has one of its own on top
+    std::string filter;         // which list of calls caisson put on it: "vmm", "shim"; empty: none
     std::string landlock;       // "version N", "impossible: ..."; empty: not used or not known
 };
 

@@ -4,7 +4,11 @@
 #include "box/decision.h"
 #include "box/host_limits.h"
 #include "box/plan.h"
+#include "box/shim_lock.h"
 #include "box/state.h"
+#include "image/protocol.h"
+#include "image/registry/client.h"
+#include "image/unpacker.h"
 #include "jail/jail.h"
 #include "vmm/machine.h"
 
@@ -40,6 +44,17 @@ std::string host_limits_line(const internal::RuntimeState& state, const box::Dec
     if (place.has("pids")) parts.push_back("processes " + std::to_string(figures.pids));
     return base::join(parts, ", ");
 }
+// The other processes on the host: those that this box has, and those that make its image.
+std::string other_processes(const internal::RuntimeState& state, const std::string& box_directory) {
+    std::string text = box::describe_lock(box_directory);
+    text += "launcher\n  not locked   it starts the VMM; it reads nothing that a guest or a VMM says\n";
+    const auto options = state.image_options();
+    auto unpacker = image::unpacker_jail(options, "disk", image::kDefaultMaxUnpackedBytes);
+    unpacker.descriptors = {{0, 0}, {0, image::kStatusFd}};
+    auto client = image::registry::client_jail(options, options.images_directory + "/downloads");
+    client.descriptors = unpacker.descriptors;
+    return text + jail::describe(unpacker) + jail::describe(client);
+}
 }  // namespace
 
 Result<std::string> Runtime::plan(const BoxOptions& options) {
@@ -60,7 +75,9 @@ Result<std::string> Runtime::plan(const BoxOptions& options) {
                              base_disk.value_or("(root disk of " + decision.image.name + ", not made yet)"),
                              options.disk_bytes};
     box::add_hostname(decision.exec, options.hostname.empty() ? "(the end of ID)" : options.hostname);
-    auto jail_plan = vmm::vmm_jail(machine, decision.engine.assets);
+    if (CAISSON_TRY(jail::sandbox_named(options.security)) == &jail::no_jail())
+        machine = CAISSON_TRY(vmm::without_jail(std::move(machine), decision.engine.assets));
+    auto jail_plan = vmm::vmm_description(machine, decision.engine.assets);
     jail_plan.descriptors = {{0, 1}, {0, 2}, {0, machine.qmp_fd}, {0, machine.agent_fd}, {0, machine.console_fd}};
 
     // Much of it comes from the image, and this is what one looks at before one trusts it.
@@ -84,13 +101,13 @@ Result<std::string> Runtime::plan(const BoxOptions& options) {
     text += privileges_line(decision.exec.privileges());
     text += "on the host " + host_limits_line(*state_, decision, options) + "\n";
     text += "network    none\n";
-    text += jail::describe(jail_plan);
+    text += "security   " + std::string(machine.sandbox->name()) + "\n";
+    text += machine.sandbox->describe(jail_plan);
     words.clear();
-    const auto bwrap = CAISSON_TRY(jail::find_bwrap());
-    for (const auto& word : jail::bwrap_arguments(jail_plan, bwrap, jail::can_forbid_user_namespaces(bwrap)))
-        words.push_back(shown(word));
-    text += "command line of the jailed VMM\n  " + base::join(words, " ") + "\n";
-    return text;
+    for (const auto& word : CAISSON_TRY(jail::command(jail_plan, *machine.sandbox)).arguments) words.push_back(shown(word));
+    text += std::string("command line of the ") + (machine.sandbox->has_init() ? "jailed VMM" : "VMM without a jail") + "\n  " +
+            base::join(words, " ") + "\n";
+    return text + other_processes(*state_, box_directory);
 }
 
 }  // namespace caisson

@@ -4,6 +4,8 @@
 #include "box/pump.h"
 #include "box/state.h"
 #include "box/host_limits.h"
+#include "box/lifecycle.h"
+#include "box/owner.h"
 #include "box/strays.h"
 #include "caisson/runtime.h"
 #include "os/host.h"
@@ -65,6 +67,20 @@ BoxState::~BoxState() {
     // Nor can it remove the last of the box if its launcher was killed.
     const bool left = auto_remove && os::exists(runtime->home.box(id));
     if (owner && (!ended || left)) clean_after_shim("the box's owner let it go");
+}
+
+Outcome BoxState::end_without_a_word() {
+    const auto record = find_record(*runtime, id);
+    // An owner is waited for; its box without a record was tidied away after a supervisor that died.
+    const bool removed = !owner && !record && record.error().code == Errc::kNotFound;
+    if (removed || (record && !store::is_live(record->state) && record->reason != box::kSupervisorDied)) {
+        if (!removed && number == box::kMainExecution)
+            return outcome_of({record->outcome, record->exit_code, record->reason, record->finished_ms});
+        return {Outcome::Kind::kFailed, 0, 0, removed ? "the box ended and was removed" : "the box ended"};
+    }
+    Outcome died{Outcome::Kind::kFailed, 0, 0, "the box's supervisor died; the box is gone with it"};
+    if (owner) clean_after_shim(died.reason);
+    return died;
 }
 
 Result<> BoxState::make_order_pipe() {

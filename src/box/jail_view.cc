@@ -87,23 +87,37 @@ JailedProcess with_landlock(JailedProcess process) {
     return process;
 }
 
+// The kernel tells how many filters there are, and not which; what a process of this kind loads is known.
+JailedProcess named(JailedProcess process, const char* filter) {
+    if (process.call_filters > 0) process.filter = filter;
+    return process;
+}
+
+bool is_vmm_without_jail(const std::string& pid, const std::string& box_directory) {
+    auto command = os::read_file("/proc/" + pid + "/cmdline", 1 << 20);
+    return command && runs_unjailed(*command, box_directory);
+}
+
 }  // namespace
 
 std::vector<JailedProcess> jail_of(const std::string& box_directory, std::int64_t supervisor) {
     std::vector<JailedProcess> found;
     if (supervisor > 0)
         if (auto status = read_status("/proc/" + std::to_string(supervisor)); !status.empty())
-            found.push_back(with_landlock(view("supervisor", supervisor, status)));
+            found.push_back(named(with_landlock(view("supervisor", supervisor, status)), "shim"));
     auto names = os::list_directory("/proc");
     if (!names) return found;
     for (const auto& name : *names) {
         auto pid = base::parse_u64(name);
         if (!pid) continue;
         auto mounts = os::read_file("/proc/" + name + "/mountinfo", 1 << 20);
-        if (!mounts || !shows_overlay(*mounts, box_directory)) continue;
+        const bool jailed = mounts && shows_overlay(*mounts, box_directory);
+        if (!jailed && !is_vmm_without_jail(name, box_directory)) continue;
         auto status = read_status("/proc/" + name);
         if (status.empty() || status["Name"] == "bwrap") continue;
-        found.push_back(with_landlock(view("vmm", static_cast<std::int64_t>(*pid), status)));
+        auto seen = view("vmm", static_cast<std::int64_t>(*pid), status);
+        if (jailed) seen = named(with_landlock(std::move(seen)), "vmm");
+        found.push_back(std::move(seen));
     }
     return found;
 }

@@ -15,6 +15,7 @@
 #include "box/plan.h"
 #include "box/state.h"
 #include "jail/host.h"
+#include "jail/sandbox.h"
 #include "os/host.h"
 #include "os/random.h"
 #include "vmm/qcow2.h"
@@ -134,6 +135,15 @@ Result<wire::HostLimits> decide_limits(const RuntimeState& runtime, bool require
     return limits;
 }
 
+// What stands between this box and the host: a jail that can be made, or the caller's word that there is to be none.
+Result<> check_security(const RuntimeState& runtime, const std::string& word, bool silent = false) {
+    if (CAISSON_TRY(jail::sandbox_named(word)) != &jail::no_jail()) return jail::ready();
+    if (!silent)
+        runtime.notice("this box's VMM runs without a jail (--security none): whoever breaks out of the guest has all that its "
+                       "user has on this host");
+    return {};
+}
+
 // Whatever it is: a link that leads nowhere is a disk that was tampered with, and not a box without one.
 bool has_disk(const std::string& directory) {
     struct stat info {};
@@ -234,7 +244,7 @@ Result<std::string> bare_template(const RuntimeState& runtime, box::Engine& engi
 // Makes a box from its options and starts it at once.
 Result<std::shared_ptr<BoxState>> launch_new(std::shared_ptr<RuntimeState> runtime, const BoxOptions& options, bool detached) {
     CAISSON_TRY(box::validate(options));
-    CAISSON_TRY(jail::ready());
+    CAISSON_TRY(check_security(*runtime, options.security));
     if (!detached && options.restart != RestartPolicy::kNo)
         return failure(Errc::kUsage, "a box that ends with its caller cannot be started again by a policy",
                        "run it detached (-d), or leave out --restart");
@@ -280,9 +290,10 @@ Result<std::shared_ptr<BoxState>> launch_new(std::shared_ptr<RuntimeState> runti
 }
 
 // What a start of a recorded box needs of the host as it is now.
-Result<Start> decide_start(const RuntimeState& runtime, const store::BoxRecord& record, const wire::BoxSpec& spec, bool fresh) {
+Result<Start> decide_start(const RuntimeState& runtime, const store::BoxRecord& record, const wire::BoxSpec& spec, bool fresh,
+                           bool silent) {
     Start start;
-    CAISSON_TRY(jail::ready());
+    CAISSON_TRY(check_security(runtime, spec.security(), silent));
     // Also of one whose files only are wanted; it starts without a word about what the host cannot do.
     start.limits = CAISSON_TRY(box::decide_limits(runtime, spec.require_limits()));
     // The record is what a supervisor wrote last, and that may have been taken over: no other file becomes a disk.
@@ -330,7 +341,7 @@ Result<std::shared_ptr<BoxState>> start_recorded(std::shared_ptr<RuntimeState> r
     const bool files_only = mode == StartMode::kFilesOnly;
     for (int attempt = 0;; ++attempt) {
         const bool fresh = !has_disk(directory);
-        auto start = CAISSON_TRY(decide_start(*runtime, record, spec, fresh));
+        auto start = CAISSON_TRY(decide_start(*runtime, record, spec, fresh, files_only || attempt > 0));
         const auto keeper = box::hasten_entry(start.limits, runtime->options.cgroup_fd);
         if (!files_only && attempt == 0 && !start.limits.reason().empty()) CAISSON_TRY(decide_limits(*runtime, false));
         if (!files_only) {
@@ -382,7 +393,7 @@ Result<BoxInfo> Runtime::run_detached(const BoxOptions& options) {
 
 Result<BoxInfo> Runtime::create(const BoxOptions& options) {
     CAISSON_TRY(box::validate(options));
-    CAISSON_TRY(jail::ready());
+    CAISSON_TRY(check_security(*state_, options.security));
     CAISSON_TRY(decide_limits(*state_, options.require_limits));
     CAISSON_TRY(internal::ensure_image(*state_, options));
     auto decision = CAISSON_TRY(box::decide(*state_, options));

@@ -124,6 +124,7 @@ Result<> Server::start_machine() {
     plan.template_directory = from;
     plan.disk = vmm::Disk{launch_.overlay_path(), launch_.base_disk_path(), launch_.spec().disk_bytes()};
     CAISSON_TRY(check_own_file(launch_.overlay_path()));
+    const auto* sandbox = CAISSON_TRY(jail::sandbox_named(launch_.spec().security()));
     auto assets = from_message(launch_.assets());
     if (plan.start == vmm::MachinePlan::Start::kCold) {
         plan.template_directory = launch_.box_directory() + "/boot";
@@ -135,6 +136,7 @@ Result<> Server::start_machine() {
         group_ = CAISSON_TRY_CTX(os::Cgroup::create(groups_from(launch_.limits())), "limiting the box on the host");
         plan.groups = group_.entry();
     }
+    if (sandbox == &jail::no_jail()) plan = CAISSON_TRY(vmm::without_jail(std::move(plan), assets));
     vm_ = CAISSON_TRY(vmm::start_vm(plan, assets));
     return {};
 }

@@ -18,6 +18,7 @@
 #include "box/limits.h"
 #include "box/owner.h"
 #include "box/plan.h"
+#include "jail/sandbox.h"
 #include "os/host.h"
 #include "os/random.h"
 
@@ -172,8 +173,10 @@ BoxInfo info_of(const store::BoxRecord& record) {
     info.health = record.health;
     info.restarts = record.restarts;
     wire::BoxSpec spec;
-    if (spec.ParseFromString(record.spec))
-        for (const auto& label : spec.labels()) info.labels[label.key()] = label.value();
+    info.security = jail::kJailedWord;
+    if (!spec.ParseFromString(record.spec)) return info;
+    if (!spec.security().empty()) info.security = spec.security();
+    for (const auto& label : spec.labels()) info.labels[label.key()] = label.value();
     return info;
 }
 

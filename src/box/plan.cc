@@ -5,6 +5,7 @@
 #include "base/capabilities.h"
 #include "base/text.h"
 #include "box/limits.h"
+#include "jail/sandbox.h"
 #include "vmm/qcow2.h"
 #include "vmm/shape.h"
 
@@ -160,6 +161,8 @@ Result<> validate(const BoxOptions& options) {
     if (options.pids_limit > kMaxPids)
         return failure(Errc::kUsage, "--pids-limit " + std::to_string(options.pids_limit) + " is too many",
                        "give at most " + std::to_string(kMaxPids) + ", or 0 for no limit");
+    if (options.security.empty()) return failure(Errc::kUsage, "--security has no word", "leave it out, or use jailed or none");
+    CAISSON_TRY(jail::sandbox_named(options.security));
     CAISSON_TRY(base::capability_names("--cap-add", options.cap_add));
     CAISSON_TRY(base::capability_names("--cap-drop", options.cap_drop));
     return validate_life(options);
@@ -246,6 +249,7 @@ wire::BoxSpec plan_spec(const BoxOptions& options, const image::Config& config, 
     }
     spec.set_restart_limit(options.restart_limit);
     spec.set_require_limits(options.require_limits);
+    spec.set_security(options.security);
     for (const auto& [key, value] : options.labels) {
         auto* label = spec.add_labels();
         label->set_key(key);

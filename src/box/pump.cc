@@ -233,9 +233,7 @@ class Pump {
             loop_.unwatch(box_.shim->fd());
             shim_closed_ = true;
             if (!ended_) {
-                outcome_.kind = Outcome::Kind::kFailed;
-                outcome_.reason = "the box's supervisor died; the box is gone with it";
-                if (box_.owner) box_.clean_after_shim(outcome_.reason);
+                outcome_ = box_.end_without_a_word();
                 ended_ = true;
             }
         } else if (!done_) {

@@ -52,6 +52,17 @@ Runtime::Runtime(Runtime&&) noexcept = default;
 Runtime& Runtime::operator=(Runtime&&) noexcept = default;
 Runtime::~Runtime() = default;
 
+image::Store::Options internal::RuntimeState::image_options() const {
+    image::Store::Options images;
+    images.images_directory = home.images();
+    images.disks_directory = home.disks();
+    images.unpack_program = libexec + "/caisson-unpack";
+    images.enter_program = libexec + "/caisson-enter";
+    images.fetch_program = libexec + "/caisson-fetch";
+    images.registries_file = home.root + "/registries.json";
+    return images;
+}
+
 Result<Runtime> Runtime::open(RuntimeOptions options) {
     if (::geteuid() == 0)
         return failure(Errc::kPermission, "caisson does not work as root",
@@ -71,14 +82,7 @@ Result<Runtime> Runtime::open(RuntimeOptions options) {
                        "install caisson again, or in its source tree: make build");
     state->database = CAISSON_TRY(store::Database::open(state->home.database()));
     CAISSON_TRY_CTX(internal::reconcile(state->home, *state->database), "tidying up after earlier processes");
-    image::Store::Options images;
-    images.images_directory = state->home.images();
-    images.disks_directory = state->home.disks();
-    images.unpack_program = state->libexec + "/caisson-unpack";
-    images.enter_program = state->libexec + "/caisson-enter";
-    images.fetch_program = state->libexec + "/caisson-fetch";
-    images.registries_file = state->home.root + "/registries.json";
-    state->images = CAISSON_TRY(image::Store::open(std::move(images)));
+    state->images = CAISSON_TRY(image::Store::open(state->image_options()));
     return Runtime(std::move(state));
 }
 

@@ -95,6 +95,20 @@ jail::Filter shim_calls() {
     return filter;
 }
 
+std::string describe_lock(const std::string& box_directory) {
+    const auto files = shim_files(box_directory);
+    std::string text = "lock of supervisor\n  namespaces   none of its own\n";
+    for (const auto& rule : files.rules) text += "  files        " + rule.path + " (no links, sockets or devices are made there)\n";
+#ifdef CAISSON_SHIM_FILTER
+    text += "  calls        those of the list '" + shim_calls().name + "'\n";
+#else
+    text += "  calls        not filtered\n";
+#endif
+    return text + "  landlock     where the kernel has it: these files, no TCP, nobody else's abstract sockets\n"
+                  "  capabilities none, no_new_privs, no core dumps, at most " +
+           std::to_string(limits::kMostSupervisorDescriptors) + " descriptors\n";
+}
+
 Result<> lock_shim(const std::string& box_directory) {
     if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || ::prctl(PR_SET_DUMPABLE, 0) != 0)
         return failure_errno("cannot give up privileges");

@@ -20,6 +20,9 @@ os::Landlock shim_files(const std::string& box_directory);
 // processes, signals to others (but SIGKILL through a pidfd that it was given), new sockets, executable memory.
 jail::Filter shim_calls();
 
+// For people: one line per rule.
+std::string describe_lock(const std::string& box_directory);
+
 // Applies them to this process, with limits of descriptors (enough for all clients) and no core files. On a kernel
 // without Landlock the rest has to do. Errors: kHostMissing, a kernel that refuses.
 Result<> lock_shim(const std::string& box_directory);

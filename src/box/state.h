@@ -41,6 +41,7 @@ struct RuntimeState {
         return [this](const image::Progress& said) { progress(said.step, said.done_bytes, said.total_bytes); };
     }
     Result<vmm::Assets> assets() const;
+    image::Store::Options image_options() const;
 };
 
 // What another thread asks of the one that waits. Written to a pipe whole, since it is far below PIPE_BUF.
@@ -74,6 +75,9 @@ struct BoxState {
     ~BoxState();
     // The supervisor is dead without having said how the box ended: removes or records what is left.
     void clean_after_shim(const std::string& reason);
+    // How it ended, if its supervisor is gone and did not tell us: it leaves without a client that does not listen for
+    // seconds, and has recorded the end then. Else it died; of the owner's box nothing stays.
+    Outcome end_without_a_word();
     Result<> make_order_pipe();
 };
 

@@ -32,6 +32,12 @@ bool is_unfinished_jail(const std::string& process, const std::string& below) {
     return command && command->find(below) != std::string::npos;
 }
 
+// Told by how it was started; its dynamic loader is the program, and only the box's own VMM writes to this disk.
+bool is_unjailed_vmm(const std::string& process, const std::string& box_directory) {
+    auto command = os::read_file(process + "/cmdline", 1 << 20);
+    return command && runs_unjailed(*command, box_directory);
+}
+
 // Told by its arguments; nobody else has a reason to be called like that.
 bool is_launcher(const std::string& process, const std::string& box_directory) {
     auto command = os::read_file(process + "/cmdline", 1 << 14);
@@ -53,6 +59,12 @@ bool shows_overlay(std::string_view mountinfo, const std::string& box_directory)
     return false;
 }
 
+bool runs_unjailed(std::string_view command, const std::string& box_directory) {
+    const auto program = command.substr(0, command.find('\0'));
+    return program.ends_with("/ld-linux-x86-64.so.2") &&
+           command.find("\"filename\":\"" + box_directory + "/disk.qcow2\"") != std::string_view::npos;
+}
+
 int kill_strays(const std::string& box_directory) {
     int found = 0;
     auto names = os::list_directory("/proc");
@@ -66,7 +78,7 @@ int kill_strays(const std::string& box_directory) {
         auto mounts = os::read_file(process + "/mountinfo", 1 << 20);
         // "<dir>/" so that one box's name cannot be the beginning of another's.
         if (!(mounts && shows_overlay(*mounts, box_directory)) && !is_unfinished_jail(process, box_directory + "/") &&
-            !is_launcher(process, box_directory))
+            !is_unjailed_vmm(process, box_directory) && !is_launcher(process, box_directory))
             continue;
         ::syscall(SYS_pidfd_send_signal, pidfd.get(), SIGKILL, nullptr, 0);
         ++found;

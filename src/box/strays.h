@@ -7,10 +7,13 @@
 namespace caisson::box {
 
 // SIGKILL to every process of this user that has the box's overlay among its mounts, to every bubblewrap that was cut
-// short while it made the box's jail, and to the box's launcher; not to the caller. Returns how many were found. Source: proc(5).
+// short while it made the box's jail, to a VMM of the box that has no jail, and to the box's launcher; not to the caller. Returns how many were found. Source: proc(5).
 int kill_strays(const std::string& box_directory);
 
 // Is the overlay of the box in `box_directory` in this /proc/PID/mountinfo, also after it was deleted?
 bool shows_overlay(std::string_view mountinfo, const std::string& box_directory);
+
+// Is this /proc/PID/cmdline that of the VMM of the box in `box_directory`, started without a jail?
+bool runs_unjailed(std::string_view command, const std::string& box_directory);
 
 }  // namespace caisson::box

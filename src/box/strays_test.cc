@@ -41,6 +41,28 @@ TEST(Strays, AProgramThatMentionsBubblewrapAndTheBoxIsLeftAlone) {
     EXPECT_FALSE(process->wait(std::chrono::milliseconds(50)).has_value());
 }
 
+TEST(Strays, AVmmWithoutAJailIsToldByItsCommandLine) {
+    const std::string box = "/home/u/.caisson/boxes/01J";
+    const std::string disk = "-blockdev" + std::string(1, '\0') + R"({"file":{"filename":")" + box + R"(/disk.qcow2","locking":"off"}})";
+    const std::string zero(1, '\0');
+    EXPECT_TRUE(runs_unjailed("/a/usr/lib64/ld-linux-x86-64.so.2" + zero + disk, box));
+    EXPECT_FALSE(runs_unjailed("/a/usr/lib64/ld-linux-x86-64.so.2" + zero + disk, box + "X"));
+    EXPECT_FALSE(runs_unjailed("/usr/bin/grep" + zero + disk, box));
+    EXPECT_FALSE(runs_unjailed("/a/usr/lib64/ld-linux-x86-64.so.2" + zero + box + "/disk.qcow2", box));
+    EXPECT_FALSE(runs_unjailed("", box));
+}
+
+TEST(Strays, AVmmWithoutAJailThatLostItsLauncherIsEnded) {
+    const std::string box = "/home/u/.caisson/boxes/01J";
+    os::Command command;
+    command.arguments = {"/lib64/ld-linux-x86-64.so.2", "/bin/sh", "-c", "sleep 100; :", R"({"filename":")" + box + R"(/disk.qcow2"})"};
+    auto process = os::spawn(command);
+    ASSERT_TRUE(process.has_value());
+    EXPECT_EQ(kill_strays(box + "X"), 0);
+    EXPECT_EQ(kill_strays(box), 1);
+    EXPECT_TRUE(process->wait(std::chrono::milliseconds(5000)).has_value());
+}
+
 TEST(Strays, ALauncherThatLostItsSupervisorIsEnded) {
     auto place = os::TemporaryDirectory::create("/var/tmp", "caisson-strays-test-");
     ASSERT_TRUE(place.has_value());

@@ -281,7 +281,7 @@ void Supervisor::on_agent_closed() {
 
 Error Supervisor::explain(Error error, bool ended) {
     on_console();
-    return console_.explain(std::move(error), ended);
+    return console_.explain(std::move(error), ended, phase_ >= Phase::kRunning);
 }
 
 // The box cannot go on. Before its command runs this is the launch's error, later the box's outcome.

@@ -235,7 +235,8 @@ Result<BoxOptions> box_options(const BoxArguments& arguments) {
     options.cap_add = arguments.cap_add;
     options.cap_drop = arguments.cap_drop;
     options.privileged = arguments.privileged;
-    for (const auto& text : arguments.security) CAISSON_TRY(parse_security(options, text));
+    options.security = arguments.security;
+    for (const auto& text : arguments.security_options) CAISSON_TRY(parse_security(options, text));
     options.open_stdin = arguments.interactive;
     options.auto_remove = arguments.remove;
     options.cold = arguments.cold;
@@ -280,7 +281,9 @@ void add_box_options(CLI::App& command, const std::shared_ptr<BoxArguments>& arg
     command.add_option("--cap-drop", arguments->cap_drop, "Take this capability away; ALL: every one that is not added")
         ->type_name("CAPABILITY")->allow_extra_args(false)->take_all();
     command.add_flag("--privileged", arguments->privileged, "All capabilities and devices of the box's machine, nothing hidden");
-    command.add_option("--security-opt", arguments->security, "no-new-privileges: set-user-id programs gain nothing")
+    command.add_option("--security", arguments->security, "How the box's VMM is kept in: jailed; none: no jail at all (dangerous)")
+        ->type_name("WORD")->capture_default_str();
+    command.add_option("--security-opt", arguments->security_options, "no-new-privileges: set-user-id programs gain nothing")
         ->type_name("OPTION")->allow_extra_args(false)->take_all();
     command.add_option("--net", arguments->network, "Network; this version has only none")->type_name("MODE")->capture_default_str();
     command.add_option("--pull", arguments->pull, "Ask a registry for the image: always, missing or never")->type_name("WHEN")->capture_default_str();

@@ -25,7 +25,8 @@ struct BoxArguments {
     std::uint32_t health_retries = 3;
     bool no_health_check = false;
     bool plain_http = false, has_entrypoint = false, replace = false, require_limits = false;
-    std::vector<std::string> cap_add, cap_drop, security;
+    std::vector<std::string> cap_add, cap_drop, security_options;
+    std::string security = "jailed";
     bool privileged = false;
     bool remove = false, interactive = false, terminal = false, read_only = false, cold = false;
     std::vector<std::string> image_and_command;

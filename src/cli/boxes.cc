@@ -28,7 +28,7 @@ json to_json(const BoxInfo& box) {
     return {{"id", box.id}, {"name", box.name}, {"image", box.image},
             {"command", json::parse(box.command, nullptr, false)}, {"state", box.state}, {"reason", box.reason},
             {"outcome", optional_text(box.outcome)}, {"exit_code", box.exit_code ? json(*box.exit_code) : json(nullptr)},
-            {"health", optional_text(box.health)}, {"restarts", box.restarts}, {"labels", json(box.labels)},
+            {"health", optional_text(box.health)}, {"security", box.security}, {"restarts", box.restarts}, {"labels", json(box.labels)},
             {"created_ms", box.created_ms}, {"started_ms", box.started_ms}, {"finished_ms", box.finished_ms}};
 }
 
@@ -60,6 +60,7 @@ json to_json(const JailedProcess& process) {
     return {{"kind", process.kind}, {"pid", process.pid}, {"user", process.user}, {"namespaces", process.namespaces},
             {"mounts", process.mounts}, {"descriptors", process.descriptors}, {"capabilities", process.capabilities},
             {"no_new_privileges", process.no_new_privileges}, {"call_filters", process.call_filters},
+            {"filter", optional_text(process.filter)},
             {"landlock", optional_text(process.landlock)}};
 }
 
@@ -108,6 +109,14 @@ bool has_labels(const BoxInfo& box, const std::map<std::string, std::string>& wa
     });
 }
 
+// A box without a jail is to be seen at a glance.
+std::string shown_state(const BoxInfo& box) {
+    std::vector<std::string> marks;
+    if (!box.health.empty()) marks.push_back(box.health);
+    if (box.security == "none") marks.push_back("no jail");
+    return box.state + (marks.empty() ? "" : " (" + base::join(marks, ", ") + ")");
+}
+
 struct ListArguments {
     bool all = false, quiet = false;
     std::vector<std::string> labels;
@@ -133,7 +142,7 @@ Result<int> list_boxes(Context& context, const ListArguments& arguments) {
     std::vector<std::vector<std::string>> rows{{"ID", "NAME", "IMAGE", "COMMAND", "STATE", "EXIT", "CREATED"}};
     for (const auto& box : boxes)
         rows.push_back({box.id, box.name, base::printable(box.image, 60), shown_command(box.command),
-                        box.state + (box.health.empty() ? "" : " (" + box.health + ")"),
+                        shown_state(box),
                         box.exit_code ? std::to_string(*box.exit_code) : "-", format_age(box.created_ms / 1000)});
     std::fputs(format_table(rows).c_str(), stdout);
     return 0;
@@ -154,7 +163,8 @@ std::string shown_jail(const JailedProcess& process) {
            (process.namespaces.empty() ? "no namespaces of its own" : "namespaces " + base::join(process.namespaces, " ")) +
            (process.capabilities.find_first_not_of('0') == std::string::npos ? ", no capabilities" : ", capabilities " + process.capabilities) +
            (process.no_new_privileges ? ", no new privileges" : "") +
-           (process.call_filters > 0 ? ", system calls filtered" : ", system calls not filtered") +
+           (process.call_filters > 0 ? ", system calls filtered" + (process.filter.empty() ? std::string() : " (list '" + process.filter + "')")
+                                     : std::string(", system calls not filtered")) +
            (process.landlock.empty() ? "" : ", Landlock " + process.landlock);
 }
 
@@ -177,6 +187,7 @@ void print_text(const BoxDetails& box) {
     line("size", "cpus " + std::to_string(box.cpu_millis) + "/1000, memory " + base::format_size(box.memory_bytes) +
                        (box.pids_limit > 0 ? ", processes " + std::to_string(box.pids_limit) : ""));
     line("privileges", privileges_text(box));
+    line("security", info.security == "none" ? "none: its VMM has no jail" : info.security);
     line("limits", shown_limits(box.host_limits));
     line("disk", base::format_size(box.disk_bytes) + ", " + base::format_size(box.disk_used_bytes) + " used");
     line("network", box.network);

@@ -2,9 +2,17 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 
+#include <set>
+
+#include "image/protocol.h"
+#include "image/registry/client.h"
 #include "image/store.h"
+#include "image/unpacker.h"
 #include "os/file.h"
 #include "tar/tar_builder.h"
+#ifdef CAISSON_GOLDEN
+#include "jail/golden_test.h"
+#endif
 
 namespace caisson::image {
 namespace {
@@ -30,6 +38,43 @@ TEST(UnpackerJail, ImportsAndBuildsADisk) {
     EXPECT_EQ(refused.error().code, Errc::kCorrupt);
     EXPECT_NE(refused.error().to_string().find("../escape"), std::string::npos);
 }
+
+#ifdef CAISSON_GOLDEN  // sanitized programs need more of the host
+
+std::string rendered(const jail::Description& description) {
+    std::string text = jail::describe(description);
+    for (const auto& word : jail::bwrap_arguments(description, "/usr/bin/bwrap", true)) text += word + "\n";
+    for (const auto& limit : description.resource_limits)
+        text += "limit " + std::to_string(limit.resource) + " " + std::to_string(limit.value) + "\n";
+    return text;
+}
+
+Store::Options reviewed_options() {
+    return {.images_directory = "/home/images", .disks_directory = "/home/disks", .unpack_program = "/libexec/caisson-unpack",
+            .fetch_program = "/libexec/caisson-fetch", .enter_program = "/libexec/caisson-enter"};
+}
+
+TEST(UnpackerJail, IsTheOneThatWasReviewed) {
+    auto description = unpacker_jail(reviewed_options(), "disk", 1ULL << 30);
+    description.descriptors = {{0, 0}, {0, kStatusFd}};
+    jail::expect_golden("unpacker.jail", rendered(description));
+}
+
+TEST(ClientJail, IsTheOneThatWasReviewed) {
+    auto description = registry::client_jail(reviewed_options(), "/home/images/downloads");
+    description.descriptors = {{0, 0}, {0, kStatusFd}};
+    // What of these a host has differs; all of it is read-only and nobody's own.
+    const std::set<std::string> of_hosts{"/usr/lib", "/usr/lib64", "/lib", "/lib64", "/usr/share/ca-certificates",
+                                         "/usr/local/share/ca-certificates", "/etc/ssl/certs", "/etc/ssl/openssl.cnf", "/etc/ld.so.cache",
+                                         "/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/host.conf", "/etc/gai.conf"};
+    const auto shown = std::erase_if(description.mounts, [&](const jail::Mount& mount) {
+        return of_hosts.contains(mount.source) && mount.source == mount.target && mount.kind == jail::Mount::Kind::kReadOnly;
+    });
+    EXPECT_GT(shown, 0u);
+    jail::expect_golden("fetch.jail", rendered(description));
+}
+
+#endif
 
 }  // namespace
 }  // namespace caisson::image

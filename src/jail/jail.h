@@ -86,6 +86,8 @@ class Init {
     Init() = default;
     // `bwrap` is the outer process, `info` the pipe's reading end.
     Init(pid_t bwrap, os::Fd info) : bwrap_(bwrap), info_(std::move(info)) {}
+    // One process that is known already, and that has nothing below it: without a jail.
+    explicit Init(os::Fd pidfd) : pidfd_(std::move(pidfd)) {}
     Init(Init&& other) noexcept;
     Init& operator=(Init&& other) noexcept;
     ~Init();

@@ -3,9 +3,12 @@
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/text.h"
+#include "jail/sandbox.h"
 #include "os/file.h"
 
 namespace caisson::jail {
@@ -62,6 +65,54 @@ TEST(Jail, WithoutARootTheJailIsEmptyAndReadOnly) {
     auto line = base::join(bwrap_arguments(description, "bwrap", false), " ");
     EXPECT_NE(line.find("--tmpfs / "), std::string::npos);
     EXPECT_NE(line.find("--remount-ro / --chdir"), std::string::npos);
+}
+
+TEST(NoJail, IsChosenByItsWordAlone) {
+    EXPECT_EQ(sandbox_named("").value(), &bubblewrap());
+    EXPECT_EQ(sandbox_named("jailed").value(), &bubblewrap());
+    EXPECT_EQ(sandbox_named("none").value(), &no_jail());
+    for (const char* word : {"None", "off", "no", "0", "jailed ", "none,jailed"}) EXPECT_EQ(sandbox_named(word).error().code, Errc::kUsage) << word;
+}
+
+TEST(NoJail, RefusesWhatOnlyAJailCanDo) {
+    Description plain;
+    plain.arguments = {"/bin/true"};
+    EXPECT_TRUE(command(plain, no_jail()));
+    auto refuses = [&](auto change) {
+        auto description = plain;
+        change(description);
+        return !command(description, no_jail());
+    };
+    EXPECT_TRUE(refuses([](Description& it) { it.filter = Filter(); }));
+    EXPECT_TRUE(refuses([](Description& it) { it.root = "/x"; }));
+    EXPECT_TRUE(refuses([](Description& it) { it.mounts = {{Mount::Kind::kReadOnly, "/a", "/b"}}; }));
+    EXPECT_TRUE(refuses([](Description& it) { it.enter = "/run/caisson-enter"; }));
+}
+
+TEST(NoJail, KeepsEnvironmentLimitsAndUserAndEndsByItsDescriptor) {
+    auto pipe = os::make_pipe().value();
+    Description description;
+    description.name = "test";
+    description.environment = {"A=b"};
+    description.arguments = {"/bin/sh", "-c", "tr '\\0' '\\n' < /proc/self/environ; id -u; ulimit -n; echo; sleep 100"};
+    description.descriptors = {{pipe.second.get(), 1}};
+    description.resource_limits = {{RLIMIT_NOFILE, 64}};
+    auto alone = start(description, no_jail());
+    ASSERT_TRUE(alone) << alone.error().to_string();
+    pipe.second.reset();
+    std::string said;
+    for (char c; said.find("\n\n") == std::string::npos && ::read(pipe.first.get(), &c, 1) == 1;) said += c;
+    EXPECT_NE(said.find("A=b\n"), std::string::npos) << said;
+    EXPECT_EQ(said.find("HOME="), std::string::npos) << said;
+    EXPECT_NE(said.find("\n64\n"), std::string::npos) << said;
+    EXPECT_EQ(said.find("\n0\n"), std::string::npos) << said;
+    EXPECT_TRUE(alone->init.known());
+    EXPECT_FALSE(alone->init.gone());
+    alone->init.kill();
+    auto ended = alone->process.wait(std::chrono::milliseconds(5000));
+    ASSERT_TRUE(ended);
+    EXPECT_TRUE(ended->signalled && ended->code == SIGKILL);
+    EXPECT_TRUE(alone->init.gone());
 }
 
 // The rest needs user namespaces: ring `userns`.

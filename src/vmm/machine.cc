@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/text.h"
 #include "jail/kinds.h"
 #include "vmm/qcow2.h"
 
@@ -20,14 +21,16 @@ std::string block_node(const MachinePlan& plan) {
     if (!plan.disk)
         return R"({"driver":"null-co","node-name":"d0","read-zeroes":true,"size":)" + number(kDefaultDiskBytes) + "}";
     return R"({"driver":"qcow2","node-name":"d0","discard":"unmap","file":{"driver":"file","filename":")" +
-           std::string(kOverlayInJail) + R"(","discard":"unmap","locking":"off"},)" +
+           plan.paths.overlay + R"(","discard":"unmap","locking":"off"},)" +
            R"("backing":{"driver":"raw","read-only":true,"file":{"driver":"file","read-only":true,"filename":")" +
-           kBaseDiskInJail + R"(","locking":"off"}}})";
+           plan.paths.base_disk + R"(","locking":"off"}}})";
 }
 
 // QEMU's default size of the buffer.
 constexpr std::uint64_t kTranslatedCodeBytes = 1ull << 30;
 constexpr std::uint64_t kVmmOwnBytes = 1ull << 30;
+
+constexpr const char* kLoaderPath = "/usr/lib64/ld-linux-x86-64.so.2";
 
 }  // namespace
 
@@ -44,8 +47,9 @@ std::string kernel_command_line(const MachinePlan& plan) {
 std::vector<std::string> qemu_arguments(const MachinePlan& plan) {
     const bool restoring = plan.start == MachinePlan::Start::kRestore;
     const std::string memory = number(plan.shape.memory_mib) + "M";
-    std::vector<std::string> arguments{kQemuPath, "-M", "microvm,isa-serial=on,memory-backend=mem"};
+    auto arguments = plan.paths.program;
     auto add = [&](std::initializer_list<std::string> words) { arguments.insert(arguments.end(), words); };
+    add({"-M", "microvm,isa-serial=on,memory-backend=mem"});
     // The device comes as a descriptor: whoever may start a box need not be able to open it, and the jail needs no /dev.
     if (plan.accelerator == Accelerator::kKvm)
         add({"-add-fd", "fd=" + number(static_cast<std::uint64_t>(plan.kvm_fd)) + ",set=1", "-accel",
@@ -56,7 +60,7 @@ std::vector<std::string> qemu_arguments(const MachinePlan& plan) {
     add({"-m", memory, "-smp", number(plan.shape.cpus), "-nodefaults", "-no-user-config", "-display", "none",
          "-no-reboot", "-global", "virtio-mmio.force-legacy=false"});
     add({"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"});
-    std::string backend = "memory-backend-file,id=mem,size=" + memory + ",mem-path=" + kTemplateInJail + "/mem,share=";
+    std::string backend = "memory-backend-file,id=mem,size=" + memory + ",mem-path=" + plan.paths.template_directory + "/mem,share=";
     switch (plan.start) {
         case MachinePlan::Start::kTemplate: add({"-object", backend + "on"}); break;
         // Private pages over a file that cannot be opened for writing: nothing a guest does reaches its siblings.
@@ -64,7 +68,7 @@ std::vector<std::string> qemu_arguments(const MachinePlan& plan) {
         case MachinePlan::Start::kCold: add({"-object", "memory-backend-ram,id=mem,size=" + memory}); break;
     }
     if (!restoring)
-        add({"-kernel", kKernelInJail, "-initrd", std::string(kTemplateInJail) + "/initramfs", "-append",
+        add({"-kernel", plan.paths.kernel, "-initrd", plan.paths.template_directory + "/initramfs", "-append",
              kernel_command_line(plan)});
     // The order and the ids of devices are part of a template: change them only together with the key.
     add({"-blockdev", block_node(plan), "-device", "virtio-blk-device,drive=d0,id=disk0"});
@@ -81,6 +85,36 @@ std::vector<std::string> qemu_arguments(const MachinePlan& plan) {
          "chardev=qmp,mode=control"});
     if (restoring) add({"-incoming", "defer"});
     return arguments;
+}
+
+Result<MachinePlan> without_jail(MachinePlan plan, const Assets& assets) {
+    const auto& root = assets.vmm_root;
+    // Its own C library throughout: nothing of the host's is loaded, whatever the host's cache of libraries says.
+    plan.paths.program = {root + kLoaderPath, "--inhibit-cache", "--library-path",
+                          root + "/usr/lib/x86_64-linux-gnu:" + root + "/lib/x86_64-linux-gnu", root + kQemuPath,
+                          "-L", root + "/usr/share/qemu", "-L", root + "/usr/share/seabios"};
+    plan.paths.template_directory = plan.template_directory;
+    if (plan.disk) plan.paths.overlay = plan.disk->overlay_path;
+    if (plan.disk) plan.paths.base_disk = plan.disk->base_path;
+    plan.paths.kernel = assets.kernel;
+    // Separators of QEMU's options, of JSON and of the loader's path.
+    for (const auto& path : {root, plan.paths.template_directory, plan.paths.overlay, plan.paths.base_disk, plan.paths.kernel})
+        if (path.find_first_of(",:;$\"\\") != std::string::npos ||
+            std::any_of(path.begin(), path.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }))
+            return base::failure(Errc::kUnsupported, "a VMM without a jail cannot be given the path " + base::printable(path, 200),
+                                 "use a home and assets whose paths have no comma, colon, semicolon, dollar, quote or backslash");
+    plan.sandbox = &jail::no_jail();
+    return plan;
+}
+
+jail::Description vmm_description(const MachinePlan& plan, const Assets& assets) {
+    auto description = vmm_jail(plan, assets);
+    if (plan.sandbox != &jail::no_jail()) return description;
+    description.root.clear();
+    description.mounts.clear();
+    description.enter.clear();
+    description.filter.reset();
+    return description;
 }
 
 std::string template_command_line(Shape shape, Accelerator accelerator, std::uint64_t tsc_khz) {
@@ -103,7 +137,7 @@ std::string initial_qmp(const MachinePlan& plan) {
     text += R"({"execute":"migrate-set-capabilities","arguments":{"capabilities":)"
             R"([{"capability":"x-ignore-shared","state":true}]}})";
     if (plan.start == MachinePlan::Start::kRestore)
-        text += std::string(R"({"execute":"migrate-incoming","arguments":{"uri":"file:)") + kTemplateInJail + "/state\"}}";
+        text += R"({"execute":"migrate-incoming","arguments":{"uri":"file:)" + plan.paths.template_directory + "/state\"}}";
     return text;
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "jail/jail.h"
+#include "jail/sandbox.h"
 #include "vmm/accelerator.h"
 #include "vmm/assets.h"
 #include "vmm/shape.h"
@@ -51,7 +52,22 @@ struct MachinePlan {
     int kvm_source_fd = -1;
     // Control groups that the jail enters.
     os::GroupEntry groups;
+    // How QEMU is called and where it finds its files: in its jail, unless without_jail() says otherwise.
+    struct Paths {
+        std::vector<std::string> program{kQemuPath};
+        std::string template_directory = kTemplateInJail;
+        std::string overlay = kOverlayInJail;
+        std::string base_disk = kBaseDiskInJail;
+        std::string kernel = kKernelInJail;
+    };
+    Paths paths;
+    const jail::Sandbox* sandbox = &jail::bubblewrap();
 };
+
+// The same machine for --security none: QEMU by its host path, with its own dynamic loader and libraries. A template made
+// in the jail fits it, for the devices are the same. kUnsupported: a path has characters that QEMU would read as something
+// else.
+Result<MachinePlan> without_jail(MachinePlan plan, const Assets& assets);
 
 std::string kernel_command_line(const MachinePlan& plan);
 std::vector<std::string> qemu_arguments(const MachinePlan& plan);
@@ -60,5 +76,7 @@ std::string template_command_line(Shape shape, Accelerator accelerator, std::uin
 // Written into the control socket before QEMU starts, so that a restore needs no round trip.
 std::string initial_qmp(const MachinePlan& plan);
 jail::Description vmm_jail(const MachinePlan& plan, const Assets& assets);
+// What plan.sandbox is given: vmm_jail(), or the same without anything that needs a jail.
+jail::Description vmm_description(const MachinePlan& plan, const Assets& assets);
 
 }  // namespace caisson::vmm

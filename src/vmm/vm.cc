@@ -16,14 +16,14 @@ Result<Vm> start_vm(const MachinePlan& plan, const Assets& assets) {
     auto console = CAISSON_TRY(os::make_socketpair(SOCK_STREAM));
     CAISSON_TRY(os::write_all(qmp.first.get(), initial_qmp(plan)));
 
-    auto description = vmm_jail(plan, assets);
+    auto description = vmm_description(plan, assets);
     description.descriptors = {{console.second.get(), 1},
                                {console.second.get(), 2},
                                {qmp.second.get(), plan.qmp_fd},
                                {agent.second.get(), plan.agent_fd},
                                {console.second.get(), plan.console_fd}};
     if (plan.accelerator == Accelerator::kKvm) description.descriptors.push_back({plan.kvm_source_fd, plan.kvm_fd});
-    auto jailed = CAISSON_TRY_CTX(jail::start(description), "starting the virtual machine");
+    auto jailed = CAISSON_TRY_CTX(jail::start(description, *plan.sandbox), "starting the virtual machine");
     Vm vm;
     vm.process = std::move(jailed.process);
     vm.init = std::move(jailed.init);
@@ -65,9 +65,9 @@ bool ConsoleTail::read_from(int fd, const std::function<void(base::ByteView)>& a
     return true;
 }
 
-Error ConsoleTail::explain(Error error, bool process_ended) const {
+Error ConsoleTail::explain(Error error, bool process_ended, bool guest_ran) const {
     auto lines = excerpt();
-    error.hint = "likely cause: " + (error.hint.empty() ? likely_cause(process_ended) : error.hint) +
+    error.hint = "likely cause: " + (error.hint.empty() ? likely_cause(process_ended, guest_ran) : error.hint) +
                  (lines.empty() ? std::string() : "\nthe guest's console ended with:\n" + lines);
     return error;
 }
@@ -88,7 +88,7 @@ std::string ConsoleTail::excerpt(std::size_t lines) const {
     return base::join(kept, "\n");
 }
 
-std::string ConsoleTail::likely_cause(bool process_ended) const {
+std::string ConsoleTail::likely_cause(bool process_ended, bool guest_ran) const {
     struct Known {
         const char* pattern;
         const char* cause;
@@ -103,10 +103,11 @@ std::string ConsoleTail::likely_cause(bool process_ended) const {
         {"Permission denied", "the jailed VMM may not open one of its files (is a directory above it closed to others?)"},
         {"bwrap:", "the jail could not be made"},
         {"caisson-enter:", "the jail could not be made"},
-        {"qemu-system", "the VMM refused to start"},
     };
     for (const auto& known : kKnown)
         if (text_.find(known.pattern) != std::string::npos) return known.cause;
+    if (text_.find("qemu-system") != std::string::npos)
+        return guest_ran ? "the VMM met an error of its own and gave up" : "the VMM refused to start";
     if (process_ended) return "the VMM ended without a message (killed from outside, or by its system call filter)";
     return "the guest hangs or the host is overloaded: it printed nothing";
 }

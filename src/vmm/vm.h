@@ -42,14 +42,14 @@ class ConsoleTail {
     static constexpr int kReadsAtOnce = 64;  // at least what a socket holds, for the last words of a machine
     // The error of a guest that went wrong, with the likely cause (its own hint, if it has one) and the console's end as its
     // hint.
-    Error explain(Error error, bool process_ended) const;
+    Error explain(Error error, bool process_ended, bool guest_ran = false) const;
     // At least the last kMaxBytes, at most twice as much.
     const std::string& text() const { return text_; }
     static constexpr std::size_t kMaxBytes = 64 * 1024;
     // Last lines fit for a terminal, indented; empty if the guest printed nothing.
     std::string excerpt(std::size_t lines = 12) const;
-    // The likely cause in one sentence, from what is known to go wrong; never empty.
-    std::string likely_cause(bool process_ended) const;
+    // The likely cause in one sentence, from what is known to go wrong; never empty. `guest_ran`: it had answered before.
+    std::string likely_cause(bool process_ended, bool guest_ran = false) const;
 
   private:
     std::string text_;

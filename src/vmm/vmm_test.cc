@@ -153,6 +153,51 @@ TEST(Machine, ItsJailsAreThoseThatWereReviewed) {
     }
 }
 
+TEST(Machine, WithoutAJailItIsTheSameMachineByItsPathsOnTheHost) {
+    Assets assets;
+    assets.vmm_root = "/assets/vmm";
+    assets.kernel = "/assets/kernel/vmlinux";
+    assets.agent = "/libexec/caisson-agent";
+    auto jailed = restore_plan();
+    auto plan = without_jail(jailed, assets).value();
+    auto description = vmm_description(plan, assets);
+    EXPECT_TRUE(description.mounts.empty() && description.root.empty() && description.enter.empty() && !description.filter);
+    EXPECT_TRUE(description.die_with_parent && description.environment.empty());
+    EXPECT_EQ(description.resource_limits.size(), vmm_description(jailed, assets).resource_limits.size());
+    auto line = base::join(description.arguments, " ");
+    EXPECT_EQ(line.find("/assets/vmm/usr/lib64/ld-linux-x86-64.so.2 --inhibit-cache --library-path "), 0u) << line;
+    for (const char* part : {"mem-path=/home/templates/k/mem,share=off,readonly=on", "\"filename\":\"/home/boxes/b/disk.qcow2\"",
+                             "\"filename\":\"/home/disks/d\"", "-sandbox on,", "spawn=deny"})
+        EXPECT_NE(line.find(part), std::string::npos) << part;
+    EXPECT_NE(initial_qmp(plan).find("file:/home/templates/k/state\""), std::string::npos);
+    // Devices and their order are those of the template that was made in the jail.
+    for (auto [from, to] : {std::pair{"/home/templates/k", "/template"}, std::pair{"/home/boxes/b/disk.qcow2", "/box/disk.qcow2"},
+                            std::pair{"/home/disks/d", "/disk/base.ext4"}})
+        line.replace(line.find(from), std::string(from).size(), to);
+    auto in_jail = base::join(qemu_arguments(jailed), " ");
+    EXPECT_EQ(line.substr(line.find(" -M ")), in_jail.substr(in_jail.find(" -M ")));
+    plan = jailed;
+    plan.start = MachinePlan::Start::kCold;
+    line = base::join(qemu_arguments(without_jail(plan, assets).value()), " ");
+    EXPECT_NE(line.find("-kernel /assets/kernel/vmlinux -initrd /home/templates/k/initramfs"), std::string::npos) << line;
+}
+
+TEST(Machine, WithoutAJailNoPathIsReadAsSomethingElse) {
+    Assets assets;
+    assets.vmm_root = "/assets/vmm";
+    assets.kernel = "/assets/kernel/vmlinux";
+    for (const char* bad : {"/h,share=on", "/h\"x", "/h\\x", "/h:/evil", "/h\nx", "/$ORIGIN"}) {
+        auto plan = restore_plan();
+        plan.disk->overlay_path = bad;
+        auto refused = without_jail(plan, assets);
+        ASSERT_FALSE(refused) << bad;
+        EXPECT_EQ(refused.error().code, Errc::kUnsupported);
+        auto elsewhere = assets;
+        elsewhere.vmm_root = bad;
+        EXPECT_FALSE(without_jail(restore_plan(), elsewhere)) << bad;
+    }
+}
+
 TEST(Machine, TheTemplatesKeyDependsOnShapeEngineAndClock) {
     auto line = template_command_line({1, 512}, Accelerator::kTcg, 1);
     EXPECT_NE(line, template_command_line({2, 512}, Accelerator::kTcg, 1));
@@ -363,6 +408,10 @@ TEST(ConsoleTail, KeepsTheEndAndNamesTheCause) {
     EXPECT_NE(tail.likely_cause(true).find("panicked"), std::string::npos);
     EXPECT_EQ(tail.excerpt().find('\x1b'), std::string::npos);
     EXPECT_FALSE(ConsoleTail().likely_cause(false).empty());
+    ConsoleTail crashed;
+    crashed.append(base::as_bytes("qemu-system-x86_64: something that cannot be\n"));
+    EXPECT_EQ(crashed.likely_cause(true), "the VMM refused to start");
+    EXPECT_EQ(crashed.likely_cause(true, true).find("refused"), std::string::npos);
 }
 
 TEST(ConsoleTail, OneThatNeverStopsIsReadInPieces) {

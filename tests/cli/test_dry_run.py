@@ -15,6 +15,13 @@ def test_it_shows_machine_jail_and_command_and_starts_nothing():
     assert "--ro-bind / /" not in plan.text, "nothing of the host's file system but what is listed"
 
 
+def test_it_shows_every_kind_of_process_that_a_box_has():
+    plan = run("--dry-run", BASE, "true").ok().text
+    for part in ("lock of supervisor", "list 'shim'", "/boxes/ID", "launcher\n", "jail of unpacker", "list 'unpacker'",
+                 "/caisson-unpack", "jail of registry client", "list 'fetch'", "the host's net", "read-write   /downloads"):
+        assert part in plan, part
+
+
 def test_it_refuses_what_a_run_refuses():
     assert run("--dry-run", "no/such", "true").code == 125
     assert run("--dry-run", "--net", "host", BASE, "true").code in (2, 125)

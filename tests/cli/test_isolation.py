@@ -165,6 +165,9 @@ def test_inspect_shows_what_the_vmm_runs_under(box):
     assert shown["pid"] == box.vmm.pid and shown["user"] == str(service_uid())
     assert sorted(shown["namespaces"]) == sorted(NAMESPACES)
     assert int(shown["capabilities"], 16) == 0 and shown["no_new_privileges"] and shown["call_filters"] == 2
+    assert shown["filter"] == "vmm"
+    supervisor = next(process for process in inspect(box.id)["jail"] if process["kind"] == "supervisor")
+    assert supervisor["filter"] == ("shim" if supervisor["call_filters"] else None)
     assert shown["landlock"].startswith(("version ", "impossible"))
     writable = [mount for mount in shown["mounts"] if mount.endswith(" rw")]
     assert writable == ["/box/disk.qcow2 rw"], shown["mounts"]

@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from boxes import BASE, BIN, MEMORY_FACTOR, Started, environment, of_role, one_box, pipeline, run
+from boxes import BASE, BIN, MEMORY_FACTOR, Started, caisson, environment, of_role, one_box, pipeline, run, start, until
 
 
 def test_output_arrives_as_it_is_produced():
@@ -176,3 +176,26 @@ def test_the_supervisor_sleeps_while_nobody_reads():
             taken = box.process.stdout.read(min(left, 65536))
             assert taken, "the output ended"
             left -= len(taken)
+
+
+@pytest.mark.parametrize("how", ["attach", "exec"])
+@pytest.mark.parametrize("end", ["stop", "rm"])
+def test_a_client_that_slept_through_the_end_is_not_told_that_the_supervisor_died(how, end):
+    """It is stopped until the supervisor has given up waiting for it, and left in order; its reader has left, too."""
+    box = start("--name", "slept", BASE, "sh", "-c", "yes & sleep 1000")
+    try:
+        with Started(*(("attach", box) if how == "attach" else ("exec", box, "yes"))) as client:
+            client.line()
+            client.send(signal.SIGSTOP)
+            time.sleep(1)
+            client.process.stdout.close()
+            client.process.stdout = None
+            caisson(*(("stop", "-t", "0") if end == "stop" else ("rm", "-f")), box).ok()
+            until(lambda: not of_role("shim", box), 20)
+            client.send(signal.SIGCONT)
+            said = client.process.stderr.read().decode()
+            code = client.process.wait(10)
+        assert "died" not in said, (code, said)
+        assert code == (143 if how == "attach" and end == "stop" else 125) or (how, end, code) == ("attach", "rm", 143), (code, said)
+    finally:
+        caisson("rm", "-f", box)

@@ -36,6 +36,12 @@ rule("limits_swept", "what a killed supervisor leaves in a control group is remo
      "vm cli/test_limits.py -k supervisor_was_killed", r"test_a_box_whose_supervisor_was_killed", root=True)
 rule("limits_required", "a box that requires limits does not start without", ["box_test"],
      "tests/box_test --gtest_filter=GroupPlace.*", r"FAILED.*RequiredLimitsAreAllOrAnError")
+rule("strays_unjailed", "a machine without a jail that lost its owner is found", ["box_test"],
+     "tests/box_test --gtest_filter=Strays.*", r"FAILED.*AVmmWithoutAJailThatLostItsLauncherIsEnded")
+rule("nojail_refuses", "a description that asks for a jail is not started without one", ["jail_test"],
+     "tests/jail_test --gtest_filter=NoJail.*", r"FAILED.*RefusesWhatOnlyAJailCanDo")
+rule("nojail_word", "only its own word goes without a jail", ["jail_test"],
+     "tests/jail_test --gtest_filter=NoJail.*", r"FAILED.*IsChosenByItsWordAlone")
 rule("strays_deleted", "a machine that lost its owner is found after its disk was deleted", ["box_test"],
      "tests/box_test --gtest_filter=Strays.*", r"FAILED.*AfterTheirOverlayWasDeleted")
 rule("spawn_environment", "a process starts with the listed environment only", ["os_test"],
