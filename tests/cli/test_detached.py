@@ -1,6 +1,7 @@
 """Boxes that outlive whoever started them: found again, entered, attached to, and what is left when they are killed."""
 import os
 import pty
+import re
 import signal
 import subprocess
 import threading
@@ -57,13 +58,13 @@ def test_a_box_outlives_its_launcher_and_its_terminal():
         os.execve("/bin/sh", ["sh", "-c", f'"$0" run -d --name a {BASE} sh -c "echo hello; exec sleep 600"; sleep 600', BIN],
                   environment())
     said = b""
-    while b"\n" not in said:
+    while not (printed := re.search(rb"^[0-9a-z]{26}(?=\r?\n)", said, re.M)):
         said += os.read(master, 4096)
     os.killpg(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     os.close(master)
     box = listed()["a"]
-    assert said.decode().strip() == box["id"] and box["state"] == "running"
+    assert printed.group().decode() == box["id"] and box["state"] == "running"
     assert caisson("exec", "a", "sh", "-c", "exit 42").code == 42
     assert caisson("logs", "a").ok().text == "hello\n"
     assert listed()["a"]["state"] == "running"
