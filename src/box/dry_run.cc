@@ -44,6 +44,7 @@ std::string host_limits_line(const internal::RuntimeState& state, const box::Dec
     if (place.has("pids")) parts.push_back("processes " + std::to_string(figures.pids));
     return base::join(parts, ", ");
 }
+
 // The other processes on the host: those that this box has, and those that make its image.
 std::string other_processes(const internal::RuntimeState& state, const std::string& box_directory) {
     std::string text = box::describe_lock(box_directory);

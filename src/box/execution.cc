@@ -1,11 +1,11 @@
 #include <signal.h>
 #include <unistd.h>
 
-#include "box/pump.h"
-#include "box/state.h"
 #include "box/host_limits.h"
 #include "box/lifecycle.h"
 #include "box/owner.h"
+#include "box/pump.h"
+#include "box/state.h"
 #include "box/strays.h"
 #include "caisson/runtime.h"
 #include "os/host.h"
@@ -30,8 +30,9 @@ Result<Outcome> Execution::wait(const StreamOptions& streams) {
     if (outcome && outcome->kind == Outcome::Kind::kDetached) {
         state_->shim->leave();
         state_->goes_on = true;
+    } else {
+        state_->shim->close();
     }
-    else state_->shim->close();
     return outcome;
 }
 

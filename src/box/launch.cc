@@ -126,13 +126,11 @@ Result<> set_limits(const BoxState& box, const wire::BoxSpec& spec, const Start&
     return os::write_all(file.get(), text);
 }
 
-// The decision for a box that is made or started now; the caller hears of a host that cannot limit it.
-Result<wire::HostLimits> decide_limits(const RuntimeState& runtime, bool required) {
-    auto limits = CAISSON_TRY(box::decide_limits(runtime, required));
+// The caller hears of a host that cannot limit the box that is made or started now.
+void tell_limits(const RuntimeState& runtime, const wire::HostLimits& limits) {
     if (!limits.reason().empty())
         runtime.notice((limits.applied() ? "the host does not limit all of this box: " : "the host does not limit this box: ") + limits.reason() +
                        "; " + limits.fix());
-    return limits;
 }
 
 // What stands between this box and the host: a jail that can be made, or the caller's word that there is to be none.
@@ -249,7 +247,8 @@ Result<std::shared_ptr<BoxState>> launch_new(std::shared_ptr<RuntimeState> runti
         return failure(Errc::kUsage, "a box that ends with its caller cannot be started again by a policy",
                        "run it detached (-d), or leave out --restart");
     Start start;
-    start.limits = CAISSON_TRY(decide_limits(*runtime, options.require_limits));
+    start.limits = CAISSON_TRY(box::decide_limits(*runtime, options.require_limits));
+    tell_limits(*runtime, start.limits);
     const auto keeper = box::hasten_entry(start.limits, runtime->options.cgroup_fd);
     CAISSON_TRY(internal::ensure_image(*runtime, options));
     auto decision = CAISSON_TRY(box::decide(*runtime, options));
@@ -343,7 +342,7 @@ Result<std::shared_ptr<BoxState>> start_recorded(std::shared_ptr<RuntimeState> r
         const bool fresh = !has_disk(directory);
         auto start = CAISSON_TRY(decide_start(*runtime, record, spec, fresh, files_only || attempt > 0));
         const auto keeper = box::hasten_entry(start.limits, runtime->options.cgroup_fd);
-        if (!files_only && attempt == 0 && !start.limits.reason().empty()) CAISSON_TRY(decide_limits(*runtime, false));
+        if (!files_only && attempt == 0) tell_limits(*runtime, start.limits);
         if (!files_only) {
             std::scoped_lock guard(runtime->database_mutex);
             CAISSON_TRY(runtime->database->begin_start(record.id, CAISSON_TRY(box::this_process())));
@@ -394,7 +393,7 @@ Result<BoxInfo> Runtime::run_detached(const BoxOptions& options) {
 Result<BoxInfo> Runtime::create(const BoxOptions& options) {
     CAISSON_TRY(box::validate(options));
     CAISSON_TRY(check_security(*state_, options.security));
-    CAISSON_TRY(decide_limits(*state_, options.require_limits));
+    tell_limits(*state_, CAISSON_TRY(box::decide_limits(*state_, options.require_limits)));
     CAISSON_TRY(internal::ensure_image(*state_, options));
     auto decision = CAISSON_TRY(box::decide(*state_, options));
     if (options.replace) CAISSON_TRY(internal::remove_replaced(*state_, options.name));

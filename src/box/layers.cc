@@ -95,8 +95,7 @@ LayerFacts collect_layer_facts(const std::string& home, int cgroup_fd) {
     facts.filters = ::syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &kill) == 0;
     facts.landlock_version = ::syscall(SYS_landlock_create_ruleset, nullptr, 0, LANDLOCK_CREATE_RULESET_VERSION);
     if (facts.landlock_version < 0) facts.landlock_version = errno == EOPNOTSUPP ? -1 : 0;
-    auto cpu = os::read_file("/proc/cpuinfo", 1 << 20);
-    facts.cpu_virtualises = cpu && (cpu->find(" vmx") != std::string::npos || cpu->find(" svm") != std::string::npos);
+    facts.cpu_virtualises = vmm::cpu_virtualises();
     facts.kvm_exists = os::exists("/dev/kvm");
     facts.kvm_opens = static_cast<bool>(os::Fd(::open("/dev/kvm", O_RDWR | O_CLOEXEC)));
     return facts;

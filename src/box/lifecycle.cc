@@ -1,5 +1,4 @@
 // Boxes that exist: found, entered, stopped, removed.
-#include "box/jail_view.h"
 #include "box/lifecycle.h"
 
 #include <poll.h>
@@ -15,6 +14,7 @@
 #include "box/convert.h"
 #include "box/engine.h"
 #include "box/host_limits.h"
+#include "box/jail_view.h"
 #include "box/limits.h"
 #include "box/owner.h"
 #include "box/plan.h"

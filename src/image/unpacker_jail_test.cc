@@ -41,14 +41,6 @@ TEST(UnpackerJail, ImportsAndBuildsADisk) {
 
 #ifdef CAISSON_GOLDEN  // sanitized programs need more of the host
 
-std::string rendered(const jail::Description& description) {
-    std::string text = jail::describe(description);
-    for (const auto& word : jail::bwrap_arguments(description, "/usr/bin/bwrap", true)) text += word + "\n";
-    for (const auto& limit : description.resource_limits)
-        text += "limit " + std::to_string(limit.resource) + " " + std::to_string(limit.value) + "\n";
-    return text;
-}
-
 Store::Options reviewed_options() {
     return {.images_directory = "/home/images", .disks_directory = "/home/disks", .unpack_program = "/libexec/caisson-unpack",
             .fetch_program = "/libexec/caisson-fetch", .enter_program = "/libexec/caisson-enter"};
@@ -57,7 +49,7 @@ Store::Options reviewed_options() {
 TEST(UnpackerJail, IsTheOneThatWasReviewed) {
     auto description = unpacker_jail(reviewed_options(), "disk", 1ULL << 30);
     description.descriptors = {{0, 0}, {0, kStatusFd}};
-    jail::expect_golden("unpacker.jail", rendered(description));
+    jail::expect_golden("unpacker.jail", jail::rendered(description));
 }
 
 TEST(ClientJail, IsTheOneThatWasReviewed) {
@@ -71,7 +63,7 @@ TEST(ClientJail, IsTheOneThatWasReviewed) {
         return of_hosts.contains(mount.source) && mount.source == mount.target && mount.kind == jail::Mount::Kind::kReadOnly;
     });
     EXPECT_GT(shown, 0u);
-    jail::expect_golden("fetch.jail", rendered(description));
+    jail::expect_golden("fetch.jail", jail::rendered(description));
 }
 
 #endif

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <string>
 
+#include "jail/jail.h"
 #include "os/file.h"
 
 namespace caisson::jail {
@@ -21,6 +22,15 @@ inline void expect_golden(const std::string& name, const std::string& text) {
     auto reviewed = os::read_file(path);
     ASSERT_TRUE(reviewed) << reviewed.error().to_string();
     EXPECT_EQ(text, *reviewed) << "if that is meant: CAISSON_UPDATE_GOLDEN=1, and look at the difference of " << path;
+}
+
+// As whoever reviews it wants it: what is described, then each word of the command line that makes it.
+inline std::string rendered(const Description& description) {
+    std::string text = describe(description);
+    for (const auto& word : bwrap_arguments(description, "/usr/bin/bwrap", true)) text += word + "\n";
+    for (const auto& limit : description.resource_limits)
+        text += "limit " + std::to_string(limit.resource) + " " + std::to_string(limit.value) + "\n";
+    return text;
 }
 
 }  // namespace caisson::jail

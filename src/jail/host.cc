@@ -124,25 +124,33 @@ std::vector<std::string> missing_calls() {
     return names;
 }
 
-HostJailFacts collect_host_facts() {
+namespace {
+// What can be read off the host, at little cost, and decides alone.
+HostJailFacts plain_facts() {
     HostJailFacts facts;
+    facts.missing_calls = missing_calls();
+    facts.unprivileged_userns_clone = setting("/proc/sys/kernel/unprivileged_userns_clone");
+    facts.exhausted = exhausted_namespaces();
+    facts.container = container_name();
+    facts.filtered = is_filtered();
+    return facts;
+}
+}  // namespace
+
+HostJailFacts collect_host_facts() {
+    auto facts = plain_facts();
     if (auto bwrap = find_bwrap()) {
         struct stat info {};
         facts.bwrap = *bwrap;
         facts.bwrap_set_user_id = ::stat(bwrap->c_str(), &info) == 0 && (info.st_mode & S_ISUID) != 0;
         facts.can_forbid_user_namespaces = can_forbid_user_namespaces(*bwrap);
     }
-    facts.unprivileged_userns_clone = setting("/proc/sys/kernel/unprivileged_userns_clone");
     facts.apparmor_restriction = setting("/proc/sys/kernel/apparmor_restrict_unprivileged_userns");
     facts.apparmor_label = setting("/proc/self/attr/apparmor/current").value_or("");
     for (const char* path : kInstalledProfiles)
         if (facts.apparmor_profile.empty() && os::exists(path)) facts.apparmor_profile = path;
-    facts.exhausted = exhausted_namespaces();
-    facts.container = container_name();
-    facts.filtered = is_filtered();
     rlimit processes{};
     if (::getrlimit(RLIMIT_NPROC, &processes) == 0 && processes.rlim_cur != RLIM_INFINITY) facts.process_limit = processes.rlim_cur;
-    facts.missing_calls = missing_calls();
     utsname name{};
     if (::uname(&name) == 0) facts.kernel = name.release;
     facts.user_namespace_errno = os::try_user_namespace();
@@ -176,13 +184,8 @@ std::optional<Error> refusal(const HostJailFacts& facts, const std::string& said
 
 Result<> ready() {
     // What can be read off decides alone; whether AppArmor or a container's filter lets a jail be made shows only a jail.
-    HostJailFacts facts;
-    facts.missing_calls = missing_calls();
+    auto facts = plain_facts();
     facts.bwrap = CAISSON_TRY(find_bwrap());
-    facts.unprivileged_userns_clone = setting("/proc/sys/kernel/unprivileged_userns_clone");
-    facts.exhausted = exhausted_namespaces();
-    facts.filtered = is_filtered();
-    facts.container = container_name();
     if (auto refused = refusal(facts, "")) return base::failure(std::move(*refused));
     const bool doubtful = facts.filtered || !facts.container.empty() ||
                           setting("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1";

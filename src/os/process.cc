@@ -139,6 +139,37 @@ struct ChildPlan {
     child_fail(plan, 5);
 }
 
+struct Clone {
+    pid_t pid = -1;  // 0: this is the child
+    Fd pidfd;
+    int error_number = 0;
+};
+
+// As fork(2), with a descriptor of the child, which is born in the control group `cgroup` if that is a directory's. In the
+// child all signals stay blocked, so that no handler of ours runs there.
+Clone clone_child(int cgroup) {
+    sigset_t all;
+    sigset_t original;
+    ::sigfillset(&all);
+    ::pthread_sigmask(SIG_SETMASK, &all, &original);
+    int pidfd_number = -1;
+    struct clone_args arguments {};
+    arguments.flags = CLONE_PIDFD;
+    arguments.pidfd = reinterpret_cast<std::uint64_t>(&pidfd_number);
+    arguments.exit_signal = SIGCHLD;
+    if (cgroup >= 0) {
+        arguments.flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = static_cast<std::uint64_t>(cgroup);
+    }
+    Clone child;
+    child.pid = static_cast<pid_t>(::syscall(SYS_clone3, &arguments, sizeof arguments));
+    child.error_number = errno;
+    if (child.pid == 0) return child;
+    if (child.pid > 0) child.pidfd = Fd(pidfd_number);
+    ::pthread_sigmask(SIG_SETMASK, &original, nullptr);
+    return child;
+}
+
 }  // namespace
 
 Process::Process(Process&& other) noexcept
@@ -219,34 +250,17 @@ Result<Process> spawn(const Command& command) {
     auto report = CAISSON_TRY(make_pipe());
     auto null_fd = CAISSON_TRY(open_file("/dev/null", O_RDWR));
 
-    // Signals stay blocked across the clone, so that no handler of ours runs in the child.
-    sigset_t all;
-    sigset_t original;
-    ::sigfillset(&all);
-    ::pthread_sigmask(SIG_SETMASK, &all, &original);
     sigset_t empty;
     ::sigemptyset(&empty);
-
-    int pidfd_number = -1;
-    struct clone_args arguments {};
-    arguments.flags = CLONE_PIDFD;
-    arguments.pidfd = reinterpret_cast<std::uint64_t>(&pidfd_number);
-    arguments.exit_signal = SIGCHLD;
-    if (command.groups.directory >= 0) {
-        arguments.flags |= CLONE_INTO_CGROUP;
-        arguments.cgroup = static_cast<std::uint64_t>(command.groups.directory);
-    }
-    pid_t parent = ::getpid();
-    long pid = ::syscall(SYS_clone3, &arguments, sizeof arguments);
-    int clone_errno = errno;
-    if (pid == 0)
+    const pid_t parent = ::getpid();
+    auto child = clone_child(command.groups.directory);
+    if (child.pid == 0)
         run_child({&command, argv.data(), envp.data(), report.second.get(), null_fd.get(), parent, &empty});
-    ::pthread_sigmask(SIG_SETMASK, &original, nullptr);
-    if (pid < 0) return failure_errno("cannot start " + command.arguments[0], clone_errno);
+    if (child.pid < 0) return failure_errno("cannot start " + command.arguments[0], child.error_number);
 
     Process process;
-    process.pid_ = static_cast<pid_t>(pid);
-    process.pidfd_ = Fd(pidfd_number);
+    process.pid_ = child.pid;
+    process.pidfd_ = std::move(child.pidfd);
     report.second.reset();
     ChildFailure failed{};
     for (;;) {
@@ -263,19 +277,9 @@ Result<Process> spawn(const Command& command) {
 
 Result<Process> spawn_group_keeper(int procs, std::chrono::milliseconds longest) {
     constexpr long kPeriodMs = 1;
-    sigset_t all;
-    sigset_t original;
-    ::sigfillset(&all);
-    ::pthread_sigmask(SIG_SETMASK, &all, &original);
-    int pidfd_number = -1;
-    struct clone_args arguments {};
-    arguments.flags = CLONE_PIDFD;
-    arguments.pidfd = reinterpret_cast<std::uint64_t>(&pidfd_number);
-    arguments.exit_signal = SIGCHLD;
     const pid_t parent = ::getpid();
-    long pid = ::syscall(SYS_clone3, &arguments, sizeof arguments);
-    int clone_errno = errno;
-    if (pid == 0) {
+    auto child = clone_child(-1);
+    if (child.pid == 0) {
         // Only async-signal-safe calls; all signals but SIGKILL stay blocked. What the caller has open must not be
         // held open by this.
         if (procs > 0) ::syscall(SYS_close_range, 0, procs - 1, 0);
@@ -287,11 +291,10 @@ Result<Process> spawn_group_keeper(int procs, std::chrono::milliseconds longest)
         }
         ::_exit(0);
     }
-    ::pthread_sigmask(SIG_SETMASK, &original, nullptr);
-    if (pid < 0) return failure_errno("cannot start a process", clone_errno);
+    if (child.pid < 0) return failure_errno("cannot start a process", child.error_number);
     Process process;
-    process.pid_ = static_cast<pid_t>(pid);
-    process.pidfd_ = Fd(pidfd_number);
+    process.pid_ = child.pid;
+    process.pidfd_ = std::move(child.pidfd);
     return process;
 }
 

@@ -15,6 +15,17 @@ namespace caisson::vmm {
 
 using base::failure;
 
+bool cpu_virtualises() {
+    auto cpuinfo = os::read_file("/proc/cpuinfo", 4 << 20);
+    if (!cpuinfo) return false;
+    auto flags = cpuinfo->find("\nflags");
+    if (flags == std::string::npos) return false;
+    auto line = std::string_view(*cpuinfo).substr(flags + 1, cpuinfo->find('\n', flags + 1) - flags - 1);
+    auto words = base::split(line, ' ');
+    return std::find(words.begin(), words.end(), "vmx") != words.end() ||
+           std::find(words.begin(), words.end(), "svm") != words.end();
+}
+
 HostFacts gather_host_facts(const std::string& forced, bool kvm_failed_here, int kvm_fd) {
     HostFacts facts;
     facts.forced = forced;
@@ -22,14 +33,7 @@ HostFacts gather_host_facts(const std::string& forced, bool kvm_failed_here, int
     facts.kvm_exists = os::exists("/dev/kvm");
     if (!facts.kvm_exists) return facts;
     facts.kvm_opens = kvm_fd >= 0 || os::open_file("/dev/kvm", O_RDWR).has_value();
-    auto cpuinfo = os::read_file("/proc/cpuinfo", 4 << 20);
-    if (!cpuinfo) return facts;
-    auto flags = cpuinfo->find("\nflags");
-    if (flags == std::string::npos) return facts;
-    auto line = std::string_view(*cpuinfo).substr(flags + 1, cpuinfo->find('\n', flags + 1) - flags - 1);
-    auto words = base::split(line, ' ');
-    facts.cpu_flag = std::find(words.begin(), words.end(), "vmx") != words.end() ||
-                     std::find(words.begin(), words.end(), "svm") != words.end();
+    facts.cpu_flag = cpu_virtualises();
     return facts;
 }
 

@@ -24,6 +24,9 @@ struct HostFacts {
     std::string forced;          // CAISSON_ACCEL: "", "tcg" or "kvm"
 };
 
+// The CPU can run virtual machines itself, as far as this kernel shows it.
+bool cpu_virtualises();
+
 // `kvm_fd`: /dev/kvm if it is open already, else -1.
 HostFacts gather_host_facts(const std::string& forced, bool kvm_failed_here, int kvm_fd);
 // kUsage: `forced` is unknown. kHostMissing: KVM was asked for by name and cannot be had (never replaced silently).

@@ -128,15 +128,6 @@ TEST(Machine, JailShowsTheTemplateReadOnlyAndOnlyTheBoxesOwnDiskWritable) {
     EXPECT_TRUE(jail.environment.empty());
 }
 
-// As whoever reviews it wants it: what is described, then each word of the command line that makes it.
-std::string rendered(const jail::Description& description) {
-    std::string text = jail::describe(description);
-    for (const auto& word : jail::bwrap_arguments(description, "/usr/bin/bwrap", true)) text += word + "\n";
-    for (const auto& limit : description.resource_limits)
-        text += "limit " + std::to_string(limit.resource) + " " + std::to_string(limit.value) + "\n";
-    return text;
-}
-
 TEST(Machine, ItsJailsAreThoseThatWereReviewed) {
     Assets assets;
     assets.vmm_root = "/assets/vmm";
@@ -149,7 +140,7 @@ TEST(Machine, ItsJailsAreThoseThatWereReviewed) {
         plan.tsc_khz = 2600000;
         auto description = vmm_jail(plan, assets);
         description.descriptors = {{0, 1}, {0, 2}, {0, plan.qmp_fd}, {0, plan.agent_fd}, {0, plan.console_fd}};
-        jail::expect_golden(name, rendered(description));
+        jail::expect_golden(name, jail::rendered(description));
     }
 }
 

@@ -14,6 +14,8 @@
 #include <map>
 #include <set>
 
+#include "place.h"
+
 #include "base/text.h"
 #include "os/file.h"
 #include "os/user.h"
@@ -27,40 +29,7 @@ using testing::Eq;
 
 constexpr std::size_t kFileBytes = 4 << 20;
 
-// Everything lies in one directory below /var/tmp, owned by the user that the jail works as.
-class Place {
-  public:
-    Place() {
-        char name[] = "/var/tmp/caisson-attack-XXXXXX";
-        EXPECT_NE(::mkdtemp(name), nullptr);
-        path_ = name;
-        EXPECT_EQ(::chmod(name, 0711), 0);
-        give(path_);
-    }
-    ~Place() { EXPECT_TRUE(os::remove_tree(path_).has_value()); }
-    const std::string& path() const { return path_; }
-
-    std::string directory(const std::string& name) {
-        EXPECT_TRUE(os::make_directories(path_ + "/" + name, 0755).has_value());
-        give(path_ + "/" + name);
-        return path_ + "/" + name;
-    }
-    std::string file(const std::string& name, std::string_view content, mode_t mode) {
-        auto fd = os::open_file(path_ + "/" + name, O_WRONLY | O_CREAT | O_EXCL, 0600).value();
-        EXPECT_TRUE(os::write_all(fd.get(), content).has_value());
-        EXPECT_EQ(::fchmod(fd.get(), mode), 0);
-        give(path_ + "/" + name);
-        return path_ + "/" + name;
-    }
-
-  private:
-    static void give(const std::string& path) {
-        if (::geteuid() != 0) return;
-        auto identity = os::service_identity();
-        EXPECT_EQ(::chown(path.c_str(), identity.user, identity.group), 0);
-    }
-    std::string path_;
-};
+using attack::Place;
 
 // Of the host, and out of reach: a TCP listener, a listener with an abstract name, a shared memory segment.
 class HostThings {
