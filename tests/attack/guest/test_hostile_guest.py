@@ -7,7 +7,7 @@ import signal
 import time
 
 import pytest
-from boxes import ASSETS, BASE, MEMORY_FACTOR, WORK, Started, at_best, caisson, environment
+from boxes import BASE, MEMORY_FACTOR, WORK, Started, assets_but, at_best, caisson, environment
 
 HOSTILE = pathlib.Path(os.environ["CAISSON_HOSTILE_GUEST"])
 MOST_MEMORY_MIB = 48 * MEMORY_FACTOR
@@ -16,12 +16,7 @@ MOST_MEMORY_MIB = 48 * MEMORY_FACTOR
 @pytest.fixture(scope="module")
 def assets():
     """Assets in which QEMU is the hostile program."""
-    place = WORK / "hostile-assets"
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(mode=0o755)
-    for entry in pathlib.Path(ASSETS).iterdir():
-        if entry.name != "vmm":
-            (place / entry.name).symlink_to(entry)
+    place = assets_but("vmm", WORK / "hostile-assets")
     for directory in ("usr/bin", "usr/share/qemu", "usr/share/seabios", "usr/lib", "template", "box", "disk", "run", "dev", "proc", "tmp"):
         (place / "vmm" / directory).mkdir(parents=True, mode=0o755)
     shutil.copy(HOSTILE, place / "vmm/usr/bin/qemu-system-x86_64")

@@ -13,7 +13,7 @@ import struct
 import time
 
 import pytest
-from boxes import ASSETS, BASE, HOME, WORK, environment
+from boxes import ASSETS, BASE, HOME, WORK, assets_but, environment
 from watching import GUEST_MIB, Life, Sibling, fingerprint
 
 POKER = pathlib.Path(os.environ["CAISSON_POKE_DEVICES"])
@@ -24,12 +24,7 @@ SEED = int(os.environ.get("CAISSON_POKE_SEED", time.time_ns() & 0x7fffffff))
 @pytest.fixture
 def poked():
     """poked(SEED): the environment of a caisson whose guest kernel is the poking one."""
-    place = WORK / "poked-assets"
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(mode=0o755)
-    for entry in pathlib.Path(ASSETS).iterdir():
-        if entry.name != "kernel":
-            (place / entry.name).symlink_to(entry)
+    place = assets_but("kernel", WORK / "poked-assets")
     shutil.copytree(pathlib.Path(ASSETS) / "kernel", place / "kernel", copy_function=os.symlink)
     (place / "kernel").chmod(0o755)
 
