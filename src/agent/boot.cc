@@ -48,17 +48,20 @@ Result<> load_modules() {
     return {};
 }
 
-// The device of the virtio-serial port that the host named "agent".
-std::string find_port() {
+}  // namespace
+
+std::string find_port(std::string_view wanted) {
     const std::string ports = std::string(kSys) + "/class/virtio-ports";
     auto names = os::list_directory(ports);
     if (!names) return {};
     for (const auto& name : *names) {
         auto label = os::read_file(ports + "/" + name + "/name", 4096);
-        if (label && base::trim(*label) == "agent") return std::string(kDevices) + "/" + name;
+        if (label && base::trim(*label) == wanted) return std::string(kDevices) + "/" + name;
     }
     return {};
 }
+
+namespace {
 
 Result<> prepare_process() {
     ::umask(022);
@@ -110,7 +113,7 @@ Result<BootedGuest> boot() {
     CAISSON_TRY(bring_up_loopback());
     auto stage = CAISSON_TRY(Stage::create());
     std::string path;
-    CAISSON_TRY(wait_for_device([&path] { return !(path = find_port()).empty(); }, kPortDeadline, "the agent's port"));
+    CAISSON_TRY(wait_for_device([&path] { return !(path = find_port("agent")).empty(); }, kPortDeadline, "the agent's port"));
     // The name is announced before devtmpfs may have made the node.
     CAISSON_TRY(wait_for_device([&path] { return os::exists(path); }, kPortDeadline, "the agent's port"));
     auto port = CAISSON_TRY(os::open_file(path, O_RDWR | O_NONBLOCK | O_NOCTTY));

@@ -3,6 +3,9 @@
 // same in every box of the template.
 #pragma once
 
+#include <string>
+#include <string_view>
+
 #include "agent/stage.h"
 #include "base/result.h"
 #include "os/fd.h"
@@ -15,6 +18,9 @@ struct BootedGuest {
 };
 
 Result<BootedGuest> boot();
+
+// The device of the virtio-serial port that the host gave this name; empty: there is none.
+std::string find_port(std::string_view wanted);
 
 // Ends the guest at once, without another word. Never returns.
 [[noreturn]] void power_off();

@@ -19,6 +19,9 @@ struct Child {
 // may do anything. It must end in exec or _exit.
 Result<Child> fork_into(const os::Fd& cgroup, std::uint64_t namespaces);
 
+// A process of the guest's, not of the container's: in the agent's own pid namespace, in no cgroup but the agent's.
+Result<Child> fork_beside();
+
 // Kills and reaps a child whose end nobody wants to know. One that cannot die within kReapPatienceMilliseconds (it hangs in a file
 // system that the agent itself may have to serve) is left to its fate.
 void dispose(Child& child);

@@ -17,6 +17,7 @@
 #include <cerrno>
 #include <optional>
 
+#include "agent/accounts.h"
 #include "agent/command_path.h"
 #include "agent/init.h"
 #include "agent/mounts.h"
@@ -168,15 +169,25 @@ Result<os::Fd> make_target(std::string path) {
     return failure_errno("cannot make " + path, ELOOP);
 }
 
-// `path` itself if it exists, else a new empty file there.
-Result<os::Fd> open_target(const std::string& path) {
+}  // namespace
+
+Result<os::Fd> open_file_target(const std::string& path) {
     auto target = open_resolved(path, O_PATH, 0, RESOLVE_NO_MAGICLINKS);
     if (target || target.error().sys_errno != ENOENT) return target;
     return make_target(path);
 }
 
+Result<os::Fd> open_directory_target(const std::string& path) {
+    auto target = open_resolved(path, O_PATH, 0, RESOLVE_NO_MAGICLINKS);
+    if (target || target.error().sys_errno != ENOENT) return target;
+    CAISSON_TRY(os::make_directories(path, 0755));
+    return open_resolved(path, O_PATH | O_DIRECTORY, 0, RESOLVE_NO_MAGICLINKS);
+}
+
+namespace {
+
 Result<> bind_file(const BoundFile& file) {
-    auto target = open_target(file.path);
+    auto target = open_file_target(file.path);
     // A read-only disk that lacks the file goes without it.
     if (!target && target.error().sys_errno == EROFS) return {};
     if (!target) return failure(std::move(target).error());
@@ -248,6 +259,24 @@ Result<std::unique_ptr<Container>> Container::create(const wire::RootDisk& disk,
     return std::unique_ptr<Container>(new Container(std::move(init), stage, std::move(name)));
 }
 
+Result<std::vector<ShareTree>> Container::take_shares(const wire::Shares& wanted) {
+    std::vector<ShareTree> trees;
+    if (wanted.mounts_size() == 0) return trees;
+    if (wanted.mounts_size() > kMaxShares)
+        return failure(Errc::kLimit, "more than " + std::to_string(kMaxShares) + " volumes in one box");
+    UserIdentity user;
+    {
+        auto visit = CAISSON_TRY(Visit::to(stage_));
+        // Who is not in the image's files cannot run a command either, which is said when one is started.
+        if (auto found = find_user(wanted.user(), read_accounts())) user = *found;
+    }
+    shares_ = CAISSON_TRY(Shares::start(user.uid, user.gid));
+    for (const auto& mount : wanted.mounts()) trees.push_back(CAISSON_TRY(shares_.take(mount)));
+    // A mount below another one comes after it.
+    std::stable_sort(trees.begin(), trees.end(), [](const auto& a, const auto& b) { return a.target.size() < b.target.size(); });
+    return trees;
+}
+
 Result<> Container::configure(const wire::Configure& configure, wire::Configured& timings) {
     auto wanted = CAISSON_TRY(wanted_mounts(configure));
     CAISSON_TRY(stage_.cgroup.limit(configure));
@@ -289,9 +318,10 @@ Result<> Container::configure(const wire::Configure& configure, wire::Configured
         for (auto& step : uncovered_mounts()) opened.push_back(std::move(step));
     }
 
-    image_covered_ = !wanted.empty() || !more.empty();
+    auto shares = CAISSON_TRY(take_shares(configure.shares()));
+    image_covered_ = !wanted.empty() || !more.empty() || !shares.empty();
     bool read_only = configure.root().read_only();
-    if (grown == 0 && wanted.empty() && more.empty() && unwanted.empty() && opened.empty() && !read_only) return {};
+    if (grown == 0 && wanted.empty() && more.empty() && shares.empty() && unwanted.empty() && opened.empty() && !read_only) return {};
     // Nothing of the image's has been executed yet, so nobody can change a path under the agent's hands.
     auto visit = CAISSON_TRY(Visit::to(stage_));
     if (grown != 0) CAISSON_TRY(grow_disk(grown));
@@ -301,6 +331,7 @@ Result<> Container::configure(const wire::Configure& configure, wire::Configured
             return failure_errno(std::string("cannot uncover ") + path);
     CAISSON_TRY(apply(opened));
     CAISSON_TRY(apply(wanted));
+    for (const auto& share : shares) CAISSON_TRY(put_in_place(share));
     for (const auto& file : more) CAISSON_TRY(bind_file(file));
     if (read_only && ::mount(nullptr, "/", nullptr, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOATIME, nullptr) != 0)
         return failure_errno("cannot make the root directory read-only");
@@ -385,6 +416,7 @@ Result<> Container::unmount(std::chrono::milliseconds deadline) {
     stage_.terminals.reset();
     stage_.null.reset();
     stage_.container_mounts.reset();
+    shares_.stop();
     if (!os::open_file(std::string(kDevices) + "/" + disk_, O_RDONLY | O_EXCL)) {
         ::sync();
         return failure_errno("the root disk is still in use", EBUSY);

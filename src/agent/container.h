@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "agent/clone.h"
+#include "agent/shares.h"
 #include "agent/stage.h"
 #include "base/result.h"
 #include "os/fd.h"
@@ -56,16 +57,23 @@ class Container {
     Result<> unmount(std::chrono::milliseconds deadline);
 
   private:
+    Result<std::vector<ShareTree>> take_shares(const wire::Shares& wanted);
     Container(Child init, Stage& stage, std::string disk)
         : init_(std::move(init)), stage_(stage), disk_(std::move(disk)) {}
     Child init_;
     Stage& stage_;
+    Shares shares_;  // outlive the container's mounts of them
     std::string disk_;  // the kernel's name of the root device
     bool killed_ = false;
     bool image_covered_ = false;
 };
 
 inline constexpr std::size_t kMaxWarmBytes = 64 << 20;
+
+// `path` as a place to mount at, in the container's mount namespace, made if it is missing: a directory, or an empty
+// file. Links of the image are followed, and stay inside it.
+Result<os::Fd> open_directory_target(const std::string& path);
+Result<os::Fd> open_file_target(const std::string& path);
 
 // "vda" of "/dev/vda"; kUsage for anything that is not a plain device name.
 Result<std::string> disk_name(const std::string& device);

@@ -13,6 +13,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "agent/accounts.h"
 #include "agent/command_path.h"
 #include "agent/copy.h"
 #include "agent/credentials.h"
@@ -55,19 +56,6 @@ void put_le32(std::string& out, std::uint32_t value) {
 }
 
 [[noreturn]] void fail(StartFailed::Kind kind, const Error& error) { fail(kind, error.sys_errno, error.to_string()); }
-
-// One of the image's files, which may be anything: only a regular one is read, and nothing is waited for.
-Result<std::string> read_user_file(const char* path) {
-    auto fd = os::open_file(path, O_RDONLY | O_NONBLOCK | O_NOCTTY);
-    if (!fd) {
-        int error = fd.error().sys_errno;
-        if (error == ENOENT || error == ENOTDIR || error == ELOOP) return std::string();
-        return base::failure(std::move(fd).error());
-    }
-    struct stat info {};
-    if (::fstat(fd->get(), &info) != 0 || !S_ISREG(info.st_mode)) return std::string();
-    return os::read_fd(fd->get(), kMaxUserFileBytes, path);
-}
 
 Result<> join_container(const LaunchPlan& plan) {
     // The agent must never be chosen by the out-of-memory killer; its children may.
@@ -209,17 +197,9 @@ void report_pid(int report) {
     static_cast<void>(os::write_all(report, started));
 }
 
-// What the image says of users and groups.
-struct Accounts {
-    Result<std::string> passwd, group;
-};
-Accounts read_accounts() { return {read_user_file("/etc/passwd"), read_user_file("/etc/group")}; }
-
 // Everything behind joining the container. `has`: see become().
 [[noreturn]] void become_command(const wire::Exec& exec, const Accounts& accounts, std::uint64_t has) {
-    if (!accounts.passwd) fail(StartFailed::UNKNOWN_USER, accounts.passwd.error());
-    if (!accounts.group) fail(StartFailed::UNKNOWN_USER, accounts.group.error());
-    auto user = resolve_user(exec.user(), *accounts.passwd, *accounts.group);
+    auto user = find_user(exec.user(), accounts);
     if (!user) fail(StartFailed::UNKNOWN_USER, user.error());
 
     auto entered = enter_directory(exec.working_directory(), exec.create_working_directory());

@@ -14,6 +14,7 @@ inline constexpr char kCgroup[] = "/guest/cgroup";
 inline constexpr char kBoxCgroup[] = "/guest/cgroup/box";
 inline constexpr char kContainerCgroup[] = "/guest/cgroup/box/container";
 inline constexpr char kKernelLog[] = "/guest/dev/kmsg";
+inline constexpr char kShares[] = "/guest/shares";
 // The box's root disk.
 inline constexpr char kDisk[] = "/disk";
 // Parts of a container that are made before the template is saved: they are moved into it later.

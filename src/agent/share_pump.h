@@ -1,0 +1,14 @@
+// Carries FUSE messages between the guest's kernel and the share server of the host, through a virtio-serial port. It
+// looks at nothing but their lengths. A process of its own: whoever touches a share waits in the kernel for what this
+// process carries, and the agent touches shares, too.
+#pragma once
+
+#include "base/result.h"
+
+namespace caisson::agent {
+
+// Until one of the two ends: {} if the file system was unmounted, an error if the host hung up or sent nonsense. Both
+// descriptors are made non-blocking. Closing `fuse` afterwards fails whatever still waits (ENOTCONN).
+Result<> pump_share(int fuse, int port);
+
+}  // namespace caisson::agent

@@ -1,0 +1,101 @@
+#include "agent/shares.h"
+
+#include <fcntl.h>
+#include <linux/close_range.h>
+#include <linux/mount.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "agent/boot.h"
+#include "agent/container.h"
+#include "agent/log.h"
+#include "agent/mounts.h"
+#include "agent/paths.h"
+#include "agent/share_pump.h"
+#include "base/text.h"
+#include "os/file.h"
+#include "wire/share.h"
+
+namespace caisson::agent {
+
+using base::failure;
+using base::failure_errno;
+
+namespace {
+
+constexpr char kPortName[] = "share";
+
+// The first message on the port, framed as all that follow.
+Result<> introduce(const os::Fd& port, std::uint32_t user, std::uint32_t group) {
+    auto message = wire::share_identity(user, group);
+    return os::write_all(port.get(), base::ByteView(message));
+}
+
+[[noreturn]] void pump_main(os::Fd fuse, os::Fd port) {
+    // Nothing else of the agent's is this process's business: 3 and 4 stay.
+    if (::dup2(fuse.get(), 253) >= 0 && ::dup2(port.get(), 254) >= 0 && ::dup2(253, 3) >= 0 && ::dup2(254, 4) >= 0) {
+        ::close_range(5, ~0U, 0);
+        if (auto pumped = pump_share(3, 4); !pumped) log_failure("shares: " + pumped.error().to_string());
+    }
+    ::_exit(0);
+}
+
+}  // namespace
+
+Result<Shares> Shares::start(std::uint32_t user, std::uint32_t group) {
+    const auto path = find_port(kPortName);
+    if (path.empty()) return failure(Errc::kGuest, "this machine has no port for shares");
+    auto port = CAISSON_TRY(os::open_file(path, O_RDWR | O_NOCTTY));
+    CAISSON_TRY(introduce(port, user, group));
+    auto fuse = CAISSON_TRY(os::open_file(std::string(kDevices) + "/fuse", O_RDWR));
+    if (::mkdir(kShares, 0700) != 0 && errno != EEXIST) return failure_errno("cannot make a place for shares");
+    const std::string options = "fd=" + std::to_string(fuse.get()) +
+                                ",rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions";
+    if (::mount("caisson", kShares, "fuse.caisson", MS_NODEV, options.c_str()) != 0) return failure_errno("cannot mount shares");
+    Shares shares;
+    shares.pump_ = CAISSON_TRY(fork_beside());
+    if (shares.pump_.pid == 0) pump_main(std::move(fuse), std::move(port));
+    return shares;
+}
+
+Result<ShareTree> Shares::take(const wire::ShareMount& mount) const {
+    CAISSON_TRY(check_mount_path(mount.target()));
+    const std::string what = "the volume at " + base::printable(mount.target(), 256);
+    const std::string source = std::string(kShares) + "/" + mount.entry();
+    if (mount.entry().find('/') != std::string::npos) return failure(Errc::kUsage, what + " has no entry");
+    ShareTree share;
+    share.target = mount.target();
+    share.directory = mount.directory();
+    share.tree = os::Fd(static_cast<int>(::syscall(SYS_open_tree, AT_FDCWD, source.c_str(), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)));
+    if (!share.tree) return failure_errno("cannot reach " + what);
+    // On the mount that nobody can see yet: nothing can be written through it in between.
+    mount_attr attributes{};
+    attributes.attr_set = MOUNT_ATTR_NODEV | (mount.read_only() ? MOUNT_ATTR_RDONLY : 0u) | (mount.no_exec() ? MOUNT_ATTR_NOEXEC : 0u) |
+                          (mount.no_suid() ? MOUNT_ATTR_NOSUID : 0u);
+    if (::syscall(SYS_mount_setattr, share.tree.get(), "", AT_EMPTY_PATH, &attributes, sizeof attributes) != 0)
+        return failure_errno("cannot set how " + what + " is mounted");
+    return share;
+}
+
+void Shares::stop() {
+    if (!started()) return;
+    static_cast<void>(::umount2(kShares, MNT_DETACH));
+    // It ends by itself once the last use of the file system is gone, and that is when everything has been written.
+    dispose(pump_);
+}
+
+Result<> put_in_place(const ShareTree& share) {
+    auto target = CAISSON_TRY(share.directory ? open_directory_target(share.target) : open_file_target(share.target));
+    if (::syscall(SYS_move_mount, share.tree.get(), "", target.get(), "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) == 0) return {};
+    if (errno == ENOTDIR)
+        return failure(Errc::kUsage, base::printable(share.target, 256) + (share.directory ? " is a file in the image, and the volume is a directory"
+                                                                                         : " is a directory in the image, and the volume's part is a file"));
+    return failure_errno("cannot put the volume at " + base::printable(share.target, 256) + " in place");
+}
+
+}  // namespace caisson::agent

@@ -1,0 +1,46 @@
+// Volumes in the guest. The file system that holds all of a box's shares is mounted in the agent's own mount namespace
+// only; what a container gets is one entry of it at a time, as a mount of its own, and no way from there to the others.
+#pragma once
+
+#include <vector>
+
+#include "agent/clone.h"
+#include "base/result.h"
+#include "os/fd.h"
+#include "wire/agent.pb.h"
+
+namespace caisson::agent {
+
+inline constexpr int kMaxShares = 256;
+
+// A share on its way into the container.
+struct ShareTree {
+    os::Fd tree;  // of open_tree(2): a mount that is nowhere yet
+    std::string target;
+    bool directory = true;
+};
+
+class Shares {
+  public:
+    Shares() = default;
+    Shares(Shares&&) = default;
+    Shares& operator=(Shares&&) = default;
+    ~Shares() { stop(); }
+
+    // Mounts the file system, which the host serves through the port named "shares", as seen by a box whose command has
+    // these ids. In the guest's mount namespace.
+    static Result<Shares> start(std::uint32_t user, std::uint32_t group);
+    // One entry, with the flags that it is to be mounted with. In the guest's mount namespace.
+    Result<ShareTree> take(const wire::ShareMount& mount) const;
+    bool started() const { return static_cast<bool>(pump_.pidfd); }
+    // Writes back what maps of files still hold, if nothing of the container uses a share any more.
+    void stop();
+
+  private:
+    Child pump_;
+};
+
+// In the container's mount namespace: makes the target if it is missing, and puts the share there.
+Result<> put_in_place(const ShareTree& share);
+
+}  // namespace caisson::agent

@@ -1,0 +1,244 @@
+// Contents of files.
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "volume/share/server.h"
+
+namespace caisson::volume::share {
+
+namespace {
+
+constexpr std::int64_t kBlockBytes = 512;      // of st_blocks
+constexpr std::uint64_t kAllocationBytes = 4096;  // what the host gives files at a time
+constexpr mode_t kHostFile = 0600;
+constexpr std::uint32_t kLargestRead = kMaxDataBytes;
+
+bool fits(std::uint64_t offset, std::uint64_t length) { return offset <= INT64_MAX && length <= INT64_MAX - offset; }
+
+}  // namespace
+
+std::int64_t Server::allocated(const Node& node) {
+    struct stat status {};
+    if (!node.mount->space || ::fstatat(node.file.get(), "", &status, AT_EMPTY_PATH) != 0) return 0;
+    return status.st_blocks * kBlockBytes;
+}
+
+void Server::count(const Node& node, std::int64_t before) {
+    if (node.mount->space) node.mount->space->add(allocated(node) - before);
+}
+
+// How much of a write the volume has room for. What lies in the file already takes no more; whether it has holes there is
+// not looked at closely: then a little less than what would fit is written.
+std::uint64_t Server::room(const Node& node, std::uint64_t offset, std::uint64_t length) {
+    if (!node.mount->space) return length;
+    const auto left = node.mount->space->free_bytes();
+    if (left >= length + 2 * kAllocationBytes) return length;
+    struct stat status {};
+    if (::fstatat(node.file.get(), "", &status, AT_EMPTY_PATH) != 0) return 0;
+    const auto size = static_cast<std::uint64_t>(status.st_size);
+    const bool whole = static_cast<std::uint64_t>(status.st_blocks) * kBlockBytes >= size;
+    const std::uint64_t old = whole && size > offset ? size - offset : 0;
+    return std::min(length, old + left);
+}
+
+int Server::host_flags(std::uint32_t flags, bool read_only) {
+    constexpr std::uint32_t kKept = O_ACCMODE | O_APPEND | O_SYNC | O_DSYNC | O_TRUNC;
+    auto host = static_cast<int>(flags & kKept) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
+    // Shared writable maps and locks need to read as well.
+    if ((flags & O_ACCMODE) == O_WRONLY) host = (host & ~O_ACCMODE) | O_RDWR;
+    if (read_only) host = (host & ~(O_ACCMODE | O_TRUNC | O_APPEND)) | O_RDONLY;
+    return host;
+}
+
+int Server::give_handle(Node& node, os::Fd file, Reply& reply) {
+    Handle handle;
+    handle.file = std::move(file);
+    handle.node = node.number;
+    handle.mount = node.mount;
+    ++node.handles;
+    fuse_open_out out{};
+    out.fh = next_handle_++;
+    handles_.emplace(out.fh, std::move(handle));
+    reply.add(out);
+    return 0;
+}
+
+int Server::open(Request& request) {
+    auto in = request.arguments.take<fuse_open_in>();
+    if (!request.arguments.ok()) return EINVAL;
+    if (request.node == nullptr) return EISDIR;
+    Node& node = *request.node;
+    if (!node.is_regular()) return node.is_directory() ? EISDIR : ENXIO;
+    const bool writes = (in.flags & O_ACCMODE) != O_RDONLY || (in.flags & O_TRUNC) != 0;
+    if (writes && node.mount->read_only) return EROFS;
+    if ((in.open_flags & FUSE_OPEN_KILL_SUIDGID) != 0)
+        if (int error = drop_set_id(node)) return error;
+    const auto before = (in.flags & O_TRUNC) != 0 ? allocated(node) : 0;
+    os::Fd file(::open(node.path().c_str(), host_flags(in.flags, node.mount->read_only)));
+    if (!file) return errno;
+    if ((in.flags & O_TRUNC) != 0) count(node, before);
+    return give_handle(node, std::move(file), request.reply);
+}
+
+int Server::create(Request& request) {
+    auto in = request.arguments.take<fuse_create_in>();
+    const std::string name(request.arguments.name());
+    if (!request.arguments.ok()) return EINVAL;
+    Request made = request;
+    // Two things at once in the protocol, two here: a file that somebody else makes in between is opened as it is.
+    int error = make(made, name, (in.mode & ~static_cast<std::uint32_t>(S_IFMT)) | S_IFREG, 0);
+    const bool existed = error == EEXIST && (in.flags & O_EXCL) == 0 && request.node != nullptr;
+    if (existed) error = enter(*request.node, name, made.reply);
+    if (error != 0) return error;
+    fuse_entry_out entry{};
+    std::memcpy(&entry, made.reply.data.data(), sizeof entry);
+    Node* node = tree_.find(entry.nodeid);
+    os::Fd file(node->is_regular() ? ::open(node->path().c_str(), host_flags(in.flags, node->mount->read_only)) : -1);
+    if (!file) {
+        error = node->is_regular() ? errno : EEXIST;
+        tree_.forget(node->number, 1);
+        return error;
+    }
+    request.reply.add(entry);
+    return give_handle(*node, std::move(file), request.reply);
+}
+
+int Server::make_temporary(Request& request) {
+    auto in = request.arguments.take<fuse_create_in>();
+    if (!request.arguments.ok()) return EINVAL;
+    Node* parent = request.node;
+    if (parent == nullptr || parent->mount->read_only) return EROFS;
+    os::Fd file(::openat(parent->file.get(), ".", O_TMPFILE | O_RDWR | O_CLOEXEC | static_cast<int>(in.flags & O_APPEND), kHostFile));
+    if (!file) return errno;
+    os::Fd path(::open(("/proc/self/fd/" + std::to_string(file.get())).c_str(), O_PATH | O_CLOEXEC));
+    if (!path) return errno;
+    Node* node = nullptr;
+    if (int error = tree_.enter(parent->mount, std::move(path), node)) return error;
+    if (int error = own(*parent, *node, request.header, (in.mode & ~static_cast<std::uint32_t>(S_IFMT)) | S_IFREG, 0)) {
+        tree_.forget(node->number, 1);
+        return error;
+    }
+    if (int error = give_entry(*node, request.reply)) return error;
+    return give_handle(*node, std::move(file), request.reply);
+}
+
+int Server::read(Request& request) {
+    auto in = request.arguments.take<fuse_read_in>();
+    if (!request.arguments.ok() || !fits(in.offset, in.size)) return EINVAL;
+    Handle* handle = handle_of(in.fh, request.header.nodeid);
+    if (handle == nullptr || !handle->file) return EBADF;
+    auto& data = request.reply.data;
+    data.resize(std::min(in.size, kLargestRead));
+    std::size_t done = 0;
+    while (done < data.size()) {
+        const ssize_t got = ::pread(handle->file.get(), data.data() + done, data.size() - done, static_cast<off_t>(in.offset + done));
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0 && done == 0) return errno;
+        if (got <= 0) break;
+        done += static_cast<std::size_t>(got);
+    }
+    data.resize(done);
+    return 0;
+}
+
+int Server::write(Request& request) {
+    auto in = request.arguments.take<fuse_write_in>();
+    auto data = request.arguments.bytes(in.size);
+    if (!request.arguments.ok() || !fits(in.offset, in.size)) return EINVAL;
+    Handle* handle = handle_of(in.fh, request.header.nodeid);
+    if (handle == nullptr || !handle->file) return EBADF;
+    Node& node = *request.node;
+    if (node.mount->read_only) return EROFS;
+    if ((in.write_flags & FUSE_WRITE_KILL_SUIDGID) != 0)
+        if (int error = drop_set_id(node)) return error;
+    const auto wanted = static_cast<std::size_t>(room(node, in.offset, data.size()));
+    if (wanted == 0 && !data.empty()) return ENOSPC;
+    const auto before = allocated(node);
+    std::size_t done = 0;
+    int error = 0;
+    while (done < wanted && error == 0) {
+        const ssize_t put = ::pwrite(handle->file.get(), data.data() + done, wanted - done, static_cast<off_t>(in.offset + done));
+        if (put >= 0) done += static_cast<std::size_t>(put);
+        else if (errno != EINTR) error = errno;
+    }
+    count(node, before);
+    if (done == 0 && error != 0) return error;
+    request.reply.add(fuse_write_out{static_cast<std::uint32_t>(done), 0});
+    return 0;
+}
+
+int Server::flush_file(Request& request) {
+    auto in = request.arguments.take<fuse_flush_in>();
+    if (!request.arguments.ok()) return EINVAL;
+    // Whoever closes any file of an inode loses all of its POSIX locks there.
+    drop_locks(request.header.nodeid, in.lock_owner, false);
+    return 0;
+}
+
+int Server::release(Request& request) {
+    auto in = request.arguments.take<fuse_release_in>();
+    if (!request.arguments.ok() || handle_of(in.fh, request.header.nodeid) == nullptr) return EBADF;
+    if ((in.release_flags & FUSE_RELEASE_FLOCK_UNLOCK) != 0) drop_locks(request.header.nodeid, in.lock_owner, true);
+    close(in.fh);
+    return 0;
+}
+
+int Server::sync(Request& request) {
+    auto in = request.arguments.take<fuse_fsync_in>();
+    Handle* handle = request.arguments.ok() ? handle_of(in.fh, request.header.nodeid) : nullptr;
+    if (handle == nullptr || !handle->file) return EBADF;
+    const bool data_only = (in.fsync_flags & FUSE_FSYNC_FDATASYNC) != 0;
+    return (data_only ? ::fdatasync(handle->file.get()) : ::fsync(handle->file.get())) == 0 ? 0 : errno;
+}
+
+int Server::allocate(Request& request) {
+    auto in = request.arguments.take<fuse_fallocate_in>();
+    Handle* handle = request.arguments.ok() ? handle_of(in.fh, request.header.nodeid) : nullptr;
+    if (handle == nullptr || !handle->file) return EBADF;
+    if (request.node->mount->read_only) return EROFS;
+    if (!fits(in.offset, in.length)) return EFBIG;
+    const bool frees = (in.mode & FALLOC_FL_PUNCH_HOLE) != 0;
+    if (!frees && room(*request.node, in.offset, in.length) < in.length) return ENOSPC;
+    const auto before = allocated(*request.node);
+    const int error =
+        ::fallocate(handle->file.get(), static_cast<int>(in.mode), static_cast<off_t>(in.offset), static_cast<off_t>(in.length)) == 0 ? 0 : errno;
+    count(*request.node, before);
+    return error;
+}
+
+int Server::seek(Request& request) {
+    auto in = request.arguments.take<fuse_lseek_in>();
+    Handle* handle = request.arguments.ok() ? handle_of(in.fh, request.header.nodeid) : nullptr;
+    if (handle == nullptr || !handle->file) return EBADF;
+    if (in.whence != SEEK_DATA && in.whence != SEEK_HOLE) return EINVAL;
+    const off_t at = ::lseek(handle->file.get(), static_cast<off_t>(in.offset), static_cast<int>(in.whence));
+    if (at < 0) return errno;
+    request.reply.add(fuse_lseek_out{static_cast<std::uint64_t>(at)});
+    return 0;
+}
+
+int Server::copy_range(Request& request) {
+    auto in = request.arguments.take<fuse_copy_file_range_in>();
+    Handle* from = request.arguments.ok() ? handle_of(in.fh_in, request.header.nodeid) : nullptr;
+    Handle* to = handle_of(in.fh_out, in.nodeid_out);
+    Node* target = tree_.find(in.nodeid_out);
+    if (from == nullptr || to == nullptr || !from->file || !to->file || target == nullptr) return EBADF;
+    if (target->mount->read_only) return EROFS;
+    if (in.flags != 0 || !fits(in.off_in, in.len) || !fits(in.off_out, in.len)) return EINVAL;
+    const auto wanted = std::min<std::uint64_t>(room(*target, in.off_out, in.len), std::uint64_t{64} << 20);
+    if (wanted == 0 && in.len > 0) return ENOSPC;
+    const auto before = allocated(*target);
+    auto in_offset = static_cast<off_t>(in.off_in), out_offset = static_cast<off_t>(in.off_out);
+    const ssize_t done = ::copy_file_range(from->file.get(), &in_offset, to->file.get(), &out_offset, wanted, 0);
+    const int error = done < 0 ? errno : 0;
+    count(*target, before);
+    if (error != 0) return error;
+    request.reply.add(fuse_write_out{static_cast<std::uint32_t>(done), 0});
+    return 0;
+}
+
+}  // namespace caisson::volume::share

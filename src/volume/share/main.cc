@@ -1,0 +1,81 @@
+// caisson-share: the files of one box's volumes, for the box's kernel. It opens nothing but what lies below descriptors
+// that it was handed, and ends with whoever started it.
+//
+//   0  orders, see control.h
+//   3  FUSE messages, see server.h
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstdio>
+
+#include "volume/share/control.h"
+#include "volume/share/server.h"
+
+namespace caisson::volume::share {
+namespace {
+
+constexpr int kOrders = 0;
+constexpr int kPort = 3;
+
+// The count of a volume's used bytes is shared by all servers that have the volume mounted.
+Result<std::shared_ptr<Space>> open_space(const os::Fd& count, std::uint64_t limit_bytes) {
+    struct stat status {};
+    if (::fstat(count.get(), &status) != 0 || status.st_size < static_cast<off_t>(sizeof(std::atomic<std::int64_t>)))
+        return base::failure(Errc::kCorrupt, "the volume's count of used bytes is no count");
+    void* memory = ::mmap(nullptr, sizeof(std::atomic<std::int64_t>), PROT_READ | PROT_WRITE, MAP_SHARED, count.get(), 0);
+    if (memory == MAP_FAILED) return base::failure_errno("cannot map the volume's count of used bytes");
+    return std::make_shared<Space>(*static_cast<std::atomic<std::int64_t>*>(memory), limit_bytes);
+}
+
+Result<> carry_out(Server& server, Order& order) {
+    switch (order.kind) {
+        case Order::Kind::kEnd: server.write_back(); return {};
+        case Order::Kind::kUnmount:
+            if (server.remove_mount(order.number)) return {};
+            return base::failure(Errc::kNotFound, "there is no mount " + std::to_string(order.number));
+        case Order::Kind::kMount: break;
+    }
+    if (order.descriptors.size() != (order.limit_bytes > 0 ? 2u : 1u) || server.tree().mounts().count(order.number) > 0)
+        return base::failure(Errc::kProtocol, "mount " + std::to_string(order.number) + " cannot be made");
+    auto mount = std::make_shared<Mount>();
+    mount->number = order.number;
+    mount->root = std::move(order.descriptors[0]);
+    mount->read_only = order.read_only;
+    if (order.limit_bytes > 0) mount->space = CAISSON_TRY(open_space(order.descriptors[1], order.limit_bytes));
+    server.tree().add(std::move(mount));
+    return {};
+}
+
+Result<> serve() {
+    auto loop = CAISSON_TRY(os::Loop::create());
+    Server server(loop, os::Fd(kPort));
+    server.on_end = [&loop](const std::string& broken) {
+        if (!broken.empty()) std::fprintf(stderr, "caisson-share: %s\n", broken.c_str());
+        loop.stop();
+    };
+    Result<> ended;
+    CAISSON_TRY(server.start());
+    CAISSON_TRY(loop.watch(kOrders, EPOLLIN, [&](std::uint32_t) {
+        auto order = take_order(kOrders);
+        if (!order || !*order) {
+            if (!order) ended = base::failure(std::move(order).error());
+            return loop.stop();
+        }
+        answer_order(kOrders, carry_out(server, **order));
+    }));
+    CAISSON_TRY(loop.run());
+    server.write_back();
+    return ended;
+}
+
+}  // namespace
+}  // namespace caisson::volume::share
+
+int main() {
+    auto served = caisson::volume::share::serve();
+    if (served) return 0;
+    std::fprintf(stderr, "caisson-share: %s\n", served.error().to_string().c_str());
+    return 1;
+}

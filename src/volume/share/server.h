@@ -1,0 +1,174 @@
+// The share server: FUSE messages from one guest on a stream socket, answered from the volumes that were handed over as
+// descriptors. One thread, no path of the host but what lies below those descriptors.
+#pragma once
+
+#include <dirent.h>
+
+#include <deque>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "os/fd.h"
+#include "os/loop.h"
+#include "volume/share/tree.h"
+
+namespace caisson::volume::share {
+
+// What one request is answered with.
+struct Reply {
+    base::Bytes data;
+    template <typename T>
+    void add(const T& value) {
+        const auto* bytes = reinterpret_cast<const std::uint8_t*>(&value);
+        data.insert(data.end(), bytes, bytes + sizeof value);
+    }
+};
+
+struct Request {
+    fuse_in_header header{};
+    Node* node = nullptr;  // of header.nodeid; nullptr for the root directory
+    Arguments arguments{{}};
+    Reply reply;
+};
+
+class Server {
+  public:
+    // `port`: the guest's side, a stream. `loop` outlives the server.
+    Server(os::Loop& loop, os::Fd port);
+    ~Server();
+    Result<> start();
+    Tree& tree() { return tree_; }
+    // What was written is on the host's disk when this returns, as far as the host's disk can be trusted.
+    void write_back();
+    // Closes what the guest has open below that mount.
+    bool remove_mount(std::uint32_t number);
+    // The guest hung up, or broke the rules: `broken` says how, or is empty.
+    std::function<void(const std::string& broken)> on_end;
+
+  private:
+    // Answers of one kind; kNoAnswer: none is to be sent (now).
+    static constexpr int kNoAnswer = -1;
+    using Handler = int (Server::*)(Request&);
+
+    void readable();
+    void take_messages();
+    void flush();
+    void end(const std::string& broken);
+    void handle(const Message& message);
+    int dispatch(Request& request);
+    static Handler handler_of(std::uint32_t operation);
+    void answer(std::uint64_t unique, int error, base::ByteView data);
+
+    struct LockKey {
+        std::uint64_t node, owner;
+        bool flock;
+        auto operator<=>(const LockKey&) const = default;
+    };
+
+    // ---- the session
+    int initialise(Request& request);
+    int forget(Request& request);
+    int forget_many(Request& request);
+    int interrupt(Request& request);
+    int statfs(Request& request);
+    int sync_all(Request& request);
+
+    // ---- names (entries.cc)
+    int lookup(Request& request);
+    int make_node(Request& request);
+    int make_directory(Request& request);
+    int make_link(Request& request);
+    int link(Request& request);
+    int read_link(Request& request);
+    int remove_file(Request& request);
+    int remove_directory(Request& request);
+    int rename_old(Request& request);
+    int rename(Request& request);
+    std::uint64_t hold_for_space(Node& parent, const std::string& name);
+    int rename_to(Request& request, std::uint64_t directory, unsigned flags);
+    int lookup_in_root(std::string_view name, Reply& reply);
+    int enter(Node& parent, const std::string& name, Reply& reply, Node** entered = nullptr);
+    int give_entry(Node& node, Reply& reply);
+    // Mode, owner and kind of a file that was just made, as its maker wants them.
+    int own(Node& parent, Node& node, const fuse_in_header& maker, std::uint32_t mode, std::uint32_t device);
+    int make(Request& request, const std::string& name, std::uint32_t mode, std::uint32_t device);
+    int open_directory(Request& request);
+    int read_directory(Request& request);
+    int read_directory_plus(Request& request);
+    int list(Request& request, bool plus);
+    int release_directory(Request& request);
+    int sync_directory(Request& request);
+
+    // ---- attributes (attributes.cc)
+    int get_attributes(Request& request);
+    int set_attributes(Request& request);
+    int change_metadata(Node& node, const fuse_setattr_in& wanted);
+    int change_size(Request& request, const fuse_setattr_in& wanted);
+    int change_times(Node& node, const fuse_setattr_in& wanted);
+    int give_attributes(const Node* node, Reply& reply);
+    int get_attribute(Request& request);
+    int set_attribute(Request& request);
+    int list_attributes(Request& request);
+    int remove_attribute(Request& request);
+    int drop_set_id(Node& node);
+
+    // ---- contents (files.cc)
+    int open(Request& request);
+    int create(Request& request);
+    int make_temporary(Request& request);
+    int read(Request& request);
+    int write(Request& request);
+    int flush_file(Request& request);
+    int release(Request& request);
+    int sync(Request& request);
+    int allocate(Request& request);
+    int seek(Request& request);
+    int copy_range(Request& request);
+    int give_handle(Node& node, os::Fd file, Reply& reply);
+    static int host_flags(std::uint32_t flags, bool read_only);
+
+    // What a file takes on the host's disk, of a volume with a limit; and what it took more, or less, since.
+    static std::int64_t allocated(const Node& node);
+    static void count(const Node& node, std::int64_t before);
+    static std::uint64_t room(const Node& node, std::uint64_t offset, std::uint64_t length);
+
+    // ---- locks (locks.cc)
+    int get_lock(Request& request);
+    int set_lock(Request& request);
+    int wait_for_lock(Request& request);
+    int lock_file(Node& node, const LockKey& key, int& file);
+    int try_lock(Node& node, const fuse_lk_in& wanted);
+    void retry_locks();
+    void drop_locks(std::uint64_t node, std::uint64_t owner, bool flock);
+
+    struct Handle {
+        os::Fd file;
+        DIR* directory = nullptr;
+        std::uint64_t node = 0;
+        std::shared_ptr<Mount> mount;
+        std::vector<std::uint32_t> root_entries;  // of the root directory, which has no DIR
+    };
+    // nullptr: no such handle of this node.
+    Handle* handle_of(std::uint64_t number, std::uint64_t node);
+    void close(std::uint64_t handle);
+
+    struct Waiting {
+        std::uint64_t unique, node;
+        fuse_lk_in wanted;
+    };
+
+    os::Loop& loop_;
+    os::Fd port_;
+    Tree tree_;
+    bool ended_ = false, initialised_ = false, watching_out_ = false;
+    base::Bytes in_, out_;
+    std::size_t taken_ = 0, sent_ = 0;
+    std::unordered_map<std::uint64_t, Handle> handles_;
+    std::uint64_t next_handle_ = 1;
+    std::map<LockKey, os::Fd> locks_;
+    std::deque<Waiting> waiting_;
+    os::Loop::TimerId lock_timer_ = 0;
+};
+
+}  // namespace caisson::volume::share
