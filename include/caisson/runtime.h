@@ -27,6 +27,7 @@
 #include "caisson/outcome.h"
 #include "caisson/registry.h"
 #include "caisson/result.h"
+#include "caisson/volume.h"
 
 namespace caisson {
 
@@ -96,6 +97,8 @@ struct BoxOptions {
     std::uint64_t disk_bytes = 10ull << 30;
     std::uint32_t pids_limit = 0;      // processes and threads of the box; 0: only the guest kernel's own limit
     std::vector<TmpfsOption> tmpfs;
+    std::vector<MountOption> mounts;   // in any order; one below another one is mounted after it
+    std::vector<CopyOption> copies;
     bool read_only = false;
     // What root may do in the guest's kernel: Docker's 14 capabilities, without those dropped, with those added. Names
     // with or without CAP_, in any case; "ALL" is all of them.
@@ -276,6 +279,7 @@ struct BoxDetails {
     std::uint32_t cpu_millis = 0, pids_limit = 0;
     std::uint64_t memory_bytes = 0, disk_bytes = 0;
     std::vector<TmpfsOption> tmpfs;
+    std::vector<MountInfo> mounts;  // volumes and tmpfs, by target
     HostLimits host_limits;
     std::string network, restart;  // "no", "on-failure", "on-failure:3", "always"
     std::int64_t timeout_ms = 0, max_duration_ms = 0, idle_timeout_ms = 0, stop_timeout_ms = 0;  // 0: none

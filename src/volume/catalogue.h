@@ -1,0 +1,93 @@
+// All volumes of a home, and which box uses which. Everything is a file below <home>/volumes (0700), changed by rename(2)
+// only, under one lock, so that a process that dies at any point leaves either the old or the new, and what lies between
+// is removed by sweep():
+//
+//   named/NAME, anonymous/ID   the volumes themselves, see gate.h
+//   disks/NAME                 volumes that are disks
+//   info/NAME                  wire::VolumeRecord of a named one. Without it: a directory without a limit
+//   space/NAME, space/ID       count of used bytes of one with a limit, see share/space.h
+//   boxes/BOX                  wire::BoxMounts: what that box has. It is what its launcher goes by; the supervisor, which
+//                              talks to the guest, can neither read nor write it
+//   trash/                     what is being removed
+//   lock
+//
+// One object may be used by several threads. Errors name the volume and say what to do.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "os/file.h"
+#include "volume/gate.h"
+#include "wire/volume.pb.h"
+
+namespace caisson::volume {
+
+struct Volume {
+    Kind kind = Kind::kNamed;
+    std::string name;  // or id
+    bool disk = false;
+    std::uint64_t limit_bytes = 0;
+    std::int64_t created_ms = 0;
+    std::map<std::string, std::string> labels;
+    std::vector<std::string> boxes;  // ids of those that have it, sorted
+};
+
+// What a box is to have; validated (names, targets) by whoever asks.
+struct Request {
+    std::string name;       // empty: an anonymous one is made
+    std::string host_path;  // instead of a name: pin_path()'s
+    std::string subpath, target;
+    bool read_only = false, no_exec = false, no_suid = false;
+    std::uint64_t limit_bytes = 0;  // of an anonymous one
+};
+
+class Catalogue {
+  public:
+    // `volumes`: <home>/volumes. Makes what is missing.
+    static Result<Catalogue> open(const std::string& volumes);
+
+    Roots roots() const;
+    std::string directory_of(const Volume& volume) const;  // of a disk: its file
+
+    // kAlreadyExists; kUsage for a name that is none. A disk's file is made by the caller with `make_disk`, which gets its
+    // path, before anybody sees the volume.
+    Result<Volume> create(const std::string& name, bool disk, std::uint64_t limit_bytes, const std::map<std::string, std::string>& labels,
+                          const std::function<Result<>(const std::string& path)>& make_disk = {});
+    // kNotFound. By name, or by the id of an anonymous one.
+    Result<Volume> find(const std::string& name) const;
+    // Named ones first, each by name.
+    Result<std::vector<Volume>> list() const;
+    // kInUse names a box (by id) that has it; kNotFound.
+    Result<> remove(const std::string& name);
+    // Bytes that it takes on the host's disk.
+    Result<std::uint64_t> used_bytes(const Volume& volume) const;
+
+    // Gives a box that has none yet its mounts: makes anonymous volumes and missing named ones, checks that every part
+    // exists (gate.h), writes the box's file. All or nothing: after an error nothing that it made is left.
+    Result<wire::BoxMounts> give(const std::string& box, const std::vector<Request>& requests);
+    // One more, or one less (by its number), of a box that has its file or not. A named volume is made if it is missing.
+    Result<wire::BoxMount> attach(const std::string& box, const Request& request);
+    Result<> detach(const std::string& box, std::uint32_t number);
+    // Empty if it has none.
+    Result<wire::BoxMounts> mounts(const std::string& box) const;
+    // The box is gone: so are its file and its anonymous volumes. Not an error if there are none.
+    Result<> release(const std::string& box);
+    // Removes what dead processes left: of boxes that are not `known`, and what was being removed. Cheap if there is nothing.
+    // `known` is asked only if something is there, and under the lock, so that no box can be made meanwhile.
+    Result<> sweep(const std::function<Result<std::vector<std::string>>()>& known);
+
+    // The count of used bytes of a volume with a limit, as the share server wants it; counted anew if nobody else has it
+    // open. Held (shared flock) as long as the descriptor is open. Takes no lock of the catalogue.
+    Result<os::Fd> open_space(Kind kind, const std::string& name) const;
+
+  private:
+    explicit Catalogue(std::string root) : root_(std::move(root)) {}
+    std::string root_;
+};
+
+}  // namespace caisson::volume
