@@ -186,7 +186,10 @@ void Supervisor::hear(LauncherNews news) {
     switch (news.kind) {
         case Kind::kStarted: return on_machine_started(news);
         case Kind::kJailed: vm_.init = std::move(news.descriptors[0]); return;
+        case Kind::kShare: return hear_of_share(news.error.message);
+        case Kind::kAttached: return on_shares_served();
         case Kind::kFailed:
+            if (volume_change_ && vm_.running) return end_volume_change(news.error);
             vm_.asked = false;
             return fail(news.error, false);
         case Kind::kExited: return on_vmm_exit(news.signalled, news.number, news.error.message);

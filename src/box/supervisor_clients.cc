@@ -260,6 +260,7 @@ Result<> Supervisor::on_client_message(Client& client, wire::ToShim& message) {
         case wire::ToShim::kPause: pause(client); return {};
         case wire::ToShim::kResume: resume(&client); return {};
         case wire::ToShim::kStatus: status(client); return {};
+        case wire::ToShim::kChangeVolumes: change_volumes(client, message.change_volumes()); return {};
         default: return failure(Errc::kProtocol, "the client sent an unexpected message");
     }
 }

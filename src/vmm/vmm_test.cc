@@ -140,6 +140,7 @@ TEST(Machine, ItsJailsAreThoseThatWereReviewed) {
         plan.tsc_khz = 2600000;
         auto description = vmm_jail(plan, assets);
         description.descriptors = {{0, 1}, {0, 2}, {0, plan.qmp_fd}, {0, plan.agent_fd}, {0, plan.console_fd}};
+        if (plan.start != MachinePlan::Start::kTemplate) description.descriptors.push_back({0, plan.share_fd});
         jail::expect_golden(name, jail::rendered(description));
     }
 }
