@@ -87,7 +87,7 @@ TEST(Machine, RestoreCommandLineIsTheGoldenOne) {
               "\"file\":{\"driver\":\"file\",\"read-only\":true,\"filename\":\"/disk/base.ext4\",\"locking\":\"off\"}}} "
               "-device virtio-blk-device,drive=d0,id=disk0 "
               "-object rng-builtin,id=rng -device virtio-rng-device,rng=rng,id=rng0,max-bytes=4096,period=100 "
-              "-chardev socket,id=agent,fd=4 -chardev null,id=share -device virtio-serial-device,id=serial0,max_ports=3 "
+              "-chardev socket,id=agent,fd=4 -chardev socket,id=share,fd=7 -device virtio-serial-device,id=serial0,max_ports=3 "
               "-device virtserialport,chardev=agent,name=agent,nr=1,id=port-agent "
               "-device virtserialport,chardev=share,name=share,nr=2,id=port-share "
               "-chardev socket,id=console,fd=5 -serial chardev:console -chardev socket,id=qmp,fd=3 -mon "

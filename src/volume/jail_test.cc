@@ -1,6 +1,7 @@
 #include "volume/jail.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include "jail/golden_test.h"
 
