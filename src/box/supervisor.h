@@ -125,6 +125,10 @@ class Supervisor {
     void on_machine_stopped();
     void on_machine_resumed();
     Result<> send_qmp(const std::string& command);
+    // Room on the host's disk (supervisor_room.cc).
+    void on_disk_full();
+    void watch_room();
+    void check_room();
     void watch_host_clock();
     void arm_idle_timer();
     [[nodiscard]] bool checks_health() const;
@@ -251,6 +255,8 @@ class Supervisor {
     bool stop_asked_ = false;  // by a client, a signal, or the client's end: without a word to the command
     bool no_restart_ = false;
     bool disk_full_ = false;
+    bool short_of_room_ = false;
+    os::Fd room_;  // the box's directory, to see how much room its file system has
     bool paused_ = false;
     bool agent_closed_ = false;
     bool forced_ = false;  // it was killed without the launcher

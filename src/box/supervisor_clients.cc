@@ -271,6 +271,7 @@ Result<> Supervisor::start_execution(Client& client, wire::StartExecution& reque
             return because(Errc::kInUse, "the box is stopping");
         if (phase_ < Phase::kRunning) return because(Errc::kInUse, "the box is starting");
         if (paused_) return because(Errc::kInUse, "the box is paused");
+        if (short_of_room_) return because(Errc::kInUse, "the box is paused: the file system of the home is almost full");
         if (executions_.size() >= limits::kMostExecutions)
             return because(Errc::kLimit, "more than " + std::to_string(limits::kMostExecutions) + " commands at once in one box");
         if (request.detached() && (!base::is_ulid(request.id()) || !standing_.database))
@@ -384,7 +385,7 @@ void Supervisor::request_stop(Client& client, const wire::StopBox& request) {
 void Supervisor::pause(Client& client) {
     if (phase_ != Phase::kRunning || !stop_reason_.empty())
         return refuse(client, because(Errc::kInUse, "only a box that runs can be paused"));
-    if (paused_) return refuse(client, because(Errc::kInUse, "the box is paused already"));
+    if (paused_ || short_of_room_) return refuse(client, because(Errc::kInUse, "the box is paused already"));
     awaiting_pause_.push_back(&client);
     note(send_qmp("stop"));
     loop_.after(kPausePatience, [this, number = client.number] {

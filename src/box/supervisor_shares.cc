@@ -73,7 +73,10 @@ Result<> Supervisor::on_shares_changed(const wire::SharesChanged& changed) {
         return {};
     }
     // The catalogue still has what the guest did not take: whoever asked takes it back out, and then says so.
-    end_volume_change(because(changed.error_number() == EBUSY ? Errc::kInUse : Errc::kGuest, base::printable(changed.message(), 1000)));
+    const bool used = changed.error_number() == EBUSY;
+    auto error = because(used ? Errc::kInUse : Errc::kGuest, base::printable(changed.message(), 1000));
+    if (used) error.hint = "end that process, or take the volume away all the same with --force";
+    end_volume_change(error);
     return {};
 }
 
