@@ -87,6 +87,7 @@ Result<store::BoxRecord> insert_record(RuntimeState& runtime, const BoxOptions& 
 
 void undo_record(RuntimeState& runtime, const std::string& id) {
     static_cast<void>(os::remove_tree(runtime.home.box(id)));
+    static_cast<void>(internal::release_volumes(runtime.home, id));
     std::scoped_lock guard(runtime.database_mutex);
     static_cast<void>(runtime.database->remove_box(id));
 }

@@ -287,7 +287,9 @@ Result<> remove_record(RuntimeState& runtime, store::BoxRecord record, bool forc
     // Somebody who wants to start it may make the lock again as soon as that is gone: then there must be no record. What
     // is left if this process dies has none either, and goes when the home is opened next.
     CAISSON_TRY(runtime.database->remove_box(id));
-    return os::remove_tree(runtime.home.box(id));
+    auto released = release_volumes(runtime.home, id);
+    CAISSON_TRY(os::remove_tree(runtime.home.box(id)));
+    return released;
 }
 
 Result<> remove_replaced(RuntimeState& runtime, const std::string& name) {
