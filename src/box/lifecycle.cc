@@ -16,9 +16,11 @@
 #include "box/host_limits.h"
 #include "box/jail_view.h"
 #include "box/limits.h"
+#include "box/mounts.h"
 #include "box/owner.h"
 #include "box/plan.h"
 #include "jail/sandbox.h"
+#include "os/file.h"
 #include "os/host.h"
 #include "os/random.h"
 
@@ -70,7 +72,10 @@ Result<> kill_supervised(RuntimeState& runtime, store::BoxRecord record) {
         }
         std::this_thread::sleep_for(kPoll);
         auto now = internal::find_record(runtime, id);
-        if (!now && now.error().code == Errc::kNotFound) return {};
+        if (!now && now.error().code == Errc::kNotFound) {
+            release_mounts(runtime, id);
+            return {};
+        }
         record = CAISSON_TRY(std::move(now));
         if (!store::is_live(record.state)) return {};
     }
@@ -262,6 +267,11 @@ Result<std::unique_ptr<box::ShimClient>> reach(RuntimeState& runtime, const stor
     }
 }
 
+void release_mounts(RuntimeState& runtime, const std::string& id) {
+    if (!os::exists(runtime.home.volumes())) return;
+    if (auto catalogue = volume::Catalogue::open(runtime.home.volumes())) static_cast<void>(catalogue->release(id));
+}
+
 Result<> remove_record(RuntimeState& runtime, store::BoxRecord record, bool force) {
     const auto id = record.id;
     if (store::is_live(record.state) && force) {
@@ -287,6 +297,7 @@ Result<> remove_record(RuntimeState& runtime, store::BoxRecord record, bool forc
     // Somebody who wants to start it may make the lock again as soon as that is gone: then there must be no record. What
     // is left if this process dies has none either, and goes when the home is opened next.
     CAISSON_TRY(runtime.database->remove_box(id));
+    release_mounts(runtime, id);
     return os::remove_tree(runtime.home.box(id));
 }
 
@@ -585,6 +596,15 @@ Result<std::vector<BoxInfo>> Runtime::boxes() const {
     return infos;
 }
 
+namespace {
+Result<std::vector<MountInfo>> mounts_of(const RuntimeState& runtime, const std::string& id, const wire::Configure& configure) {
+    wire::BoxMounts volumes;
+    if (os::exists(runtime.home.volumes()))
+        volumes = CAISSON_TRY(CAISSON_TRY(volume::Catalogue::open(runtime.home.volumes())).mounts(id));
+    return box::mount_infos(volumes, configure);
+}
+}  // namespace
+
 Result<BoxDetails> Runtime::inspect(const std::string& reference) const {
     auto record = CAISSON_TRY(internal::find_record(*state_, reference));
     BoxDetails details;
@@ -619,6 +639,7 @@ Result<BoxDetails> Runtime::inspect(const std::string& reference) const {
         details.memory_bytes = spec->memory_bytes();
         details.disk_bytes = spec->disk_bytes();
         for (const auto& mount : configure.tmpfs()) details.tmpfs.push_back({mount.path(), mount.size_bytes(), mount.mode(), mount.executable()});
+        details.mounts = CAISSON_TRY(mounts_of(*state_, record.id, configure));
         details.restart = box::restart_text(*spec);
         details.timeout_ms = spec->timeout_ms();
         details.max_duration_ms = spec->max_duration_ms();

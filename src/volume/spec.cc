@@ -335,10 +335,6 @@ Result<> check_mount(const MountOption& mount) {
     if (!mount.subpath.empty() && anonymous)
         return failure(Errc::kUsage, "the part " + shown(mount.subpath) + " is of no volume", "name the volume that it is in");
     if (!mount.subpath.empty()) CAISSON_TRY(check_subpath(mount.subpath));
-    if (mount.size_bytes > 0 && !anonymous)
-        return failure(Errc::kUsage, "a size is for a volume that is made for this box, and this one is " +
-                                         shown(mount.volume.empty() ? mount.host_path : mount.volume),
-                       "leave size out; a volume of its own size is made by: caisson volume create --size SIZE NAME");
     return check_target(mount.target);
 }
 

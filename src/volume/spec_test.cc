@@ -135,6 +135,7 @@ TEST(MountFields, Volumes) {
     EXPECT_EQ(read_mount("src=v,dst=/data,readonly=true"), "volume v||/data|ro");
     EXPECT_EQ(read_mount("src=v,dst=/data,ro=false,volume-nocopy=1"), "volume v||/data|");
     EXPECT_EQ(read_mount("dst=/data,size=10M"), "volume ||/data||10485760");
+    EXPECT_EQ(read_mount("src=v,dst=/data,size=10M"), "volume v||/data||10485760");
 }
 
 TEST(MountFields, Tmpfs) {
@@ -161,7 +162,6 @@ TEST(MountFields, RefusedEachWithAMessageOfItsOwn) {
         {"type=volume,dst=/a,subpath=b", "none is named"},
         {"type=volume,src=v,dst=/a,subpath=../b", "the path in the volume has a part '..'"},
         {"type=volume,src=v,dst=/a,subpath=/b", "the path in the volume is absolute"},
-        {"type=volume,src=v,dst=/a,size=10M", "a size is for a volume that is made for this box"},
         {"type=volume,dst=/a,size=0", "no room at all"},
         {"type=volume,dst=/a,size=much", "is not a size"},
         {"type=volume,dst=/a,ro=perhaps", "neither true nor false"},
@@ -217,12 +217,12 @@ TEST(MountCheck, ForThoseWhoFillOneThemselves) {
     EXPECT_TRUE(check_mount({.volume = "v", .target = "/a"}));
     EXPECT_TRUE(check_mount({.host_path = "/home/volumes/named/v", .target = "/a"}));
     EXPECT_TRUE(check_mount({.target = "/a", .size_bytes = 1}));
+    EXPECT_TRUE(check_mount({.volume = "v", .target = "/a", .size_bytes = 1}));
     EXPECT_FALSE(check_mount({.volume = "v", .host_path = "/x", .target = "/a"}));
     EXPECT_FALSE(check_mount({.volume = "/etc", .target = "/a"}));
     EXPECT_FALSE(check_mount({.volume = "v", .target = "a"}));
     EXPECT_FALSE(check_mount({.subpath = "x", .target = "/a"}));
     EXPECT_FALSE(check_mount({.volume = "v", .subpath = "../x", .target = "/a"}));
-    EXPECT_FALSE(check_mount({.volume = "v", .target = "/a", .size_bytes = 1}));
     EXPECT_FALSE(check_mount({.host_path = std::string("/a\0b", 4), .target = "/a"}));
 }
 
