@@ -68,7 +68,7 @@ BoxState::~BoxState() {
     // Nor can it remove the last of the box if its launcher was killed.
     const bool left = auto_remove && os::exists(runtime->home.box(id));
     if (owner && (!ended || left)) clean_after_shim("the box's owner let it go");
-    if (owner && auto_remove) release_mounts(*runtime, id);
+    if (owner && auto_remove) static_cast<void>(release_volumes(runtime->home, id));
 }
 
 Outcome BoxState::end_without_a_word() {
@@ -100,6 +100,7 @@ void BoxState::clean_after_shim(const std::string& reason) {
     if (auto_remove) {
         // Both are fine when the shim did its work: what is gone stays gone.
         if (os::remove_tree(directory)) static_cast<void>(runtime->database->remove_box(id));
+        static_cast<void>(release_volumes(runtime->home, id));
         return;
     }
     auto record = runtime->database->find_box(id);

@@ -88,11 +88,9 @@ Result<store::BoxRecord> insert_record(RuntimeState& runtime, const BoxOptions& 
 
 void undo_record(RuntimeState& runtime, const std::string& id) {
     static_cast<void>(os::remove_tree(runtime.home.box(id)));
-    {
-        std::scoped_lock guard(runtime.database_mutex);
-        static_cast<void>(runtime.database->remove_box(id));
-    }
-    internal::release_mounts(runtime, id);
+    static_cast<void>(internal::release_volumes(runtime.home, id));
+    std::scoped_lock guard(runtime.database_mutex);
+    static_cast<void>(runtime.database->remove_box(id));
 }
 
 // Its volumes; undone by undo_record(). A box without any needs no catalogue.
@@ -241,7 +239,7 @@ void settle(RuntimeState& runtime, const std::string& id, const Error& error, bo
     auto self = box::this_process();
     auto record = internal::find_record(runtime, id);
     // The supervisor has removed the box; it never had its volumes.
-    if (made_for_it && !record && record.error().code == Errc::kNotFound) return internal::release_mounts(runtime, id);
+    if (made_for_it && !record && record.error().code == Errc::kNotFound) static_cast<void>(internal::release_volumes(runtime.home, id));
     if (!self || !record || !store::is_live(record->state) || record->owner.pid != self->pid || record->owner.start_time != self->start_time)
         return;
     if (made_for_it) return undo_record(runtime, id);

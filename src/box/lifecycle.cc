@@ -72,10 +72,7 @@ Result<> kill_supervised(RuntimeState& runtime, store::BoxRecord record) {
         }
         std::this_thread::sleep_for(kPoll);
         auto now = internal::find_record(runtime, id);
-        if (!now && now.error().code == Errc::kNotFound) {
-            release_mounts(runtime, id);
-            return {};
-        }
+        if (!now && now.error().code == Errc::kNotFound) return {};
         record = CAISSON_TRY(std::move(now));
         if (!store::is_live(record.state)) return {};
     }
@@ -267,11 +264,6 @@ Result<std::unique_ptr<box::ShimClient>> reach(RuntimeState& runtime, const stor
     }
 }
 
-void release_mounts(RuntimeState& runtime, const std::string& id) {
-    if (!os::exists(runtime.home.volumes())) return;
-    if (auto catalogue = volume::Catalogue::open(runtime.home.volumes())) static_cast<void>(catalogue->release(id));
-}
-
 Result<> remove_record(RuntimeState& runtime, store::BoxRecord record, bool force) {
     const auto id = record.id;
     if (store::is_live(record.state) && force) {
@@ -279,7 +271,7 @@ Result<> remove_record(RuntimeState& runtime, store::BoxRecord record, bool forc
         CAISSON_TRY(reconcile_now(runtime));
         auto now = find_record(runtime, id);
         // Its supervisor has removed it, if it was started with --rm.
-        if (!now && now.error().code == Errc::kNotFound) return {};
+        if (!now && now.error().code == Errc::kNotFound) return release_volumes(runtime.home, id);
         record = CAISSON_TRY(std::move(now));
     }
     if (store::is_live(record.state))
@@ -297,8 +289,9 @@ Result<> remove_record(RuntimeState& runtime, store::BoxRecord record, bool forc
     // Somebody who wants to start it may make the lock again as soon as that is gone: then there must be no record. What
     // is left if this process dies has none either, and goes when the home is opened next.
     CAISSON_TRY(runtime.database->remove_box(id));
-    release_mounts(runtime, id);
-    return os::remove_tree(runtime.home.box(id));
+    auto released = release_volumes(runtime.home, id);
+    CAISSON_TRY(os::remove_tree(runtime.home.box(id)));
+    return released;
 }
 
 Result<> remove_replaced(RuntimeState& runtime, const std::string& name) {

@@ -31,10 +31,6 @@ enum class StartMode {
 Result<std::shared_ptr<BoxState>> start_recorded(std::shared_ptr<RuntimeState> runtime, const store::BoxRecord& record,
                                                  StartMode mode);
 
-// Gives back what a box had of volumes, once nobody can start it any more; its anonymous ones go. What cannot be removed
-// now goes when the home is opened next.
-void release_mounts(RuntimeState& runtime, const std::string& id);
-
 // Makes room for a box of this name.
 Result<> remove_replaced(RuntimeState& runtime, const std::string& name);
 Result<> remove_record(RuntimeState& runtime, store::BoxRecord record, bool force);

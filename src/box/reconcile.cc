@@ -8,7 +8,6 @@
 #include "box/strays.h"
 #include "os/file.h"
 #include "os/host.h"
-#include "volume/catalogue.h"
 
 namespace caisson::internal {
 
@@ -39,11 +38,9 @@ Result<> reconcile(const store::Home& home, store::Database& database) {
         }
     }
     CAISSON_TRY(box::sweep_groups(home, database));
-    if (os::exists(home.volumes())) {
-        auto catalogue = CAISSON_TRY(volume::Catalogue::open(home.volumes()));
-        // Volumes that nobody can remove keep nobody from the boxes.
-        static_cast<void>(catalogue.sweep([&database] { return database.box_ids(); }));
-    }
+    // With a box's record go its volumes, whoever removed that and died over it. What cannot be removed
+    // keeps nobody from the other boxes.
+    static_cast<void>(sweep_volumes(home, database));
     // Records are written before directories are made, so a directory without a record is a removal cut short.
     auto names = CAISSON_TRY(os::list_directory(home.boxes()));
     if (names.empty()) return {};
