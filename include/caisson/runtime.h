@@ -459,6 +459,18 @@ class CAISSON_API Runtime {
     // Names that went away.
     Result<std::vector<std::string>> remove_image(const std::string& reference);
 
+    // An empty volume. kAlreadyExists; kUsage: no name for one, or the size that its type needs is missing; kUnsupported.
+    Result<VolumeInfo> create_volume(const VolumeOptions& options);
+    // Named ones first, each by name, with their space counted if it is asked for: that looks at each of their files.
+    Result<std::vector<VolumeInfo>> volumes(bool count_space = false) const;
+    // By its name, or an anonymous one by its id. kNotFound.
+    Result<VolumeInfo> inspect_volume(const std::string& name) const;
+    // With all that is in it. kInUse names the boxes that have it, running or not; kNotFound.
+    Result<> remove_volume(const std::string& name);
+    // Removes named volumes that no box has and that have all of these labels (an empty value fits any), and, without
+    // labels, what processes that died left of others.
+    Result<PrunedVolumes> prune_volumes(const std::map<std::string, std::string>& labels);
+
     Result<std::vector<TemplateInfo>> templates() const;
     // Makes the template that boxes of this image and shape start from, unless it is there.
     Result<TemplateInfo> build_template(const TemplateShape& shape);

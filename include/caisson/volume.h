@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -63,10 +64,15 @@ struct VolumeInfo {
     bool anonymous = false;
     std::int64_t created_ms = 0;       // Unix time; 0: not known
     std::uint64_t size_bytes = 0;      // its limit; 0: none
-    std::uint64_t used_bytes = 0;      // on the host's disk
+    std::optional<std::uint64_t> used_bytes;  // on the host's disk; not counted for a list, or it changed too fast
     std::string path;                  // on the host
     std::map<std::string, std::string> labels;
     std::vector<std::string> boxes;    // names of those that use it, whether they run or not
+};
+
+struct PrunedVolumes {
+    std::vector<std::string> volumes;  // names that went away, and ids of anonymous ones that no box had any more
+    std::uint64_t freed_bytes = 0;
 };
 
 // What is mounted in a box.

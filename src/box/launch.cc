@@ -88,7 +88,7 @@ Result<store::BoxRecord> insert_record(RuntimeState& runtime, const BoxOptions& 
 
 void undo_record(RuntimeState& runtime, const std::string& id) {
     static_cast<void>(os::remove_tree(runtime.home.box(id)));
-    static_cast<void>(internal::release_volumes(runtime.home, id));
+    static_cast<void>(internal::release_volumes(runtime.home, id, true));
     std::scoped_lock guard(runtime.database_mutex);
     static_cast<void>(runtime.database->remove_box(id));
 }
@@ -104,8 +104,8 @@ Result<> give_mounts(const RuntimeState& runtime, const std::string& id, const s
 // What can be said of a request without its image.
 Result<> check_request(const RuntimeState& runtime, const BoxOptions& options) {
     CAISSON_TRY(box::validate(options));
-    CAISSON_TRY(box::check_parts(runtime.home, options.mounts));
-    return {};
+    if (!options.copies.empty()) return failure(Errc::kUnsupported, "--copy is not available yet", "use caisson cp");
+    return box::check_parts(runtime.home, options.mounts);
 }
 
 std::shared_ptr<BoxState> state_of(std::shared_ptr<RuntimeState> runtime, const store::BoxRecord& record,
@@ -239,7 +239,7 @@ void settle(RuntimeState& runtime, const std::string& id, const Error& error, bo
     auto self = box::this_process();
     auto record = internal::find_record(runtime, id);
     // The supervisor has removed the box; it never had its volumes.
-    if (made_for_it && !record && record.error().code == Errc::kNotFound) static_cast<void>(internal::release_volumes(runtime.home, id));
+    if (made_for_it && !record && record.error().code == Errc::kNotFound) static_cast<void>(internal::release_volumes(runtime.home, id, true));
     if (!self || !record || !store::is_live(record->state) || record->owner.pid != self->pid || record->owner.start_time != self->start_time)
         return;
     if (made_for_it) return undo_record(runtime, id);

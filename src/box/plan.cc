@@ -72,18 +72,6 @@ Result<> validate_time(const std::string& option, const std::optional<std::chron
     return {};
 }
 
-Result<> validate_labels(const std::map<std::string, std::string>& labels) {
-    if (labels.size() > limits::kMostLabels)
-        return failure(Errc::kUsage, "more than " + std::to_string(limits::kMostLabels) + " labels");
-    for (const auto& [key, value] : labels) {
-        const auto shown = base::printable(key, 100);
-        if (key.empty() || key.size() > limits::kLongestLabel || key.find('=') != std::string::npos || key.find('\0') != std::string::npos)
-            return failure(Errc::kUsage, "'" + shown + "' cannot be the name of a label");
-        if (value.size() > limits::kLongestLabelValue) return failure(Errc::kUsage, "the value of label '" + shown + "' is too long");
-    }
-    return {};
-}
-
 Result<> validate_life(const BoxOptions& options) {
     CAISSON_TRY(validate_time("--timeout", options.timeout));
     CAISSON_TRY(validate_time("--max-duration", options.max_duration));
@@ -129,6 +117,18 @@ std::optional<HealthCheck> health_of(const BoxOptions& options, const image::Con
 }
 
 }  // namespace
+
+Result<> validate_labels(const std::map<std::string, std::string>& labels) {
+    if (labels.size() > limits::kMostLabels)
+        return failure(Errc::kUsage, "more than " + std::to_string(limits::kMostLabels) + " labels");
+    for (const auto& [key, value] : labels) {
+        const auto shown = base::printable(key, 100);
+        if (key.empty() || key.size() > limits::kLongestLabel || key.find('=') != std::string::npos || key.find('\0') != std::string::npos)
+            return failure(Errc::kUsage, "'" + shown + "' cannot be the name of a label");
+        if (value.size() > limits::kLongestLabelValue) return failure(Errc::kUsage, "the value of label '" + shown + "' is too long");
+    }
+    return {};
+}
 
 Result<> validate(const BoxOptions& options) {
     if (options.network != "none")

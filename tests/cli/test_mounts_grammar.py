@@ -105,13 +105,21 @@ def test_the_whole_list_counts_before_anything_is_made():
         refused("-v", "/data", "-v", "good:/good", "-v", "/etc:/x", command=command)
         refused("-v", "/data", "-v", "good:/good", "--mount", "dst=/data", command=command)
         refused("-v", "/data", "-v", "good:/good", "-v", "missing/part:/x", command=command, code=125)
-        refused("-v", "/data", "-v", "good:/good", "--copy", "/nothing/here:/x", command=command, code=125)
     assert sorted(str(path) for path in HOME.rglob("*") if ".db" not in path.name) == before
 
 
 def test_a_failure_later_undoes_what_was_made(named):
-    """The volumes are made before the command's box turns out to be impossible."""
+    """The volumes are there before it turns out that there is no such command. Without --rm the box stays, and they with it."""
     named.append("grammar-kept")
+    caisson("rm", caisson("create", "--pull", "never", "-v", "grammar-kept:/x", BASE, "true").ok().text.strip()).ok()
+    for options in (("--rm",), ("-d", "--rm")):
+        done = caisson("run", "--pull", "never", *options, "-v", "/data", "-v", "grammar-new:/x", "-v", "grammar-kept:/y", BASE, "/no/such/command")
+        assert done.code == 127, done
+        assert "grammar-new" not in volumes("named") and "grammar-new" not in volumes("info") and volumes("anonymous") == []
+        assert "grammar-kept" in volumes("named")
+
+
+def test_a_box_that_cannot_be_made_makes_no_volume():
     caisson("create", "--pull", "never", "--name", "grammar-there", BASE, "true").ok()
     try:
         done = caisson("create", "--pull", "never", "--name", "grammar-there", "-v", "/data", "-v", "grammar-new:/x", BASE, "true")
@@ -119,6 +127,12 @@ def test_a_failure_later_undoes_what_was_made(named):
         assert "grammar-new" not in volumes("named") and volumes("anonymous") == []
     finally:
         caisson("rm", "grammar-there").ok()
+
+
+def test_anonymous_volumes_go_with_a_box_that_ran(named):
+    named.append("grammar-ran")
+    caisson("run", "--rm", "--pull", "never", "-v", "/data", "-v", "grammar-ran:/x", BASE, "true").ok()
+    assert volumes("anonymous") == [] and "grammar-ran" in volumes("named")
 
 
 def test_a_part_must_exist():
