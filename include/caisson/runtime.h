@@ -417,6 +417,14 @@ class CAISSON_API Runtime {
     Result<> resume(const std::string& reference);
     Result<> rename(const std::string& reference, const std::string& name);
 
+    // A volume for a box that is there: put in place at once if it runs, else when it is started; it keeps it until it is
+    // detached. A volume with this name is made if there is none. kInUse: something is mounted there, or the box is paused,
+    // starting or stopping. After an error the box has what it had.
+    Result<MountInfo> attach_volume(const std::string& reference, const MountOption& mount);
+    // `target` as it was attached or mounted. kInUse: a process in the box uses it; with `force` that one keeps it until it
+    // lets go, and gets ESTALE for it from then on. An anonymous volume is removed.
+    Result<> detach_volume(const std::string& reference, const std::string& target, bool force = false);
+
     // Oldest first.
     Result<std::vector<BoxInfo>> boxes() const;
     Result<BoxDetails> inspect(const std::string& reference) const;

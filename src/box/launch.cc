@@ -191,6 +191,8 @@ Result<> start_shim(BoxState& box, const wire::BoxSpec& spec, const Start& start
     launch->set_detached(detached);
     launch->set_fresh(fresh);
     launch->set_without_command(without_command);
+    launch->set_volumes(runtime.home.volumes());
+    launch->set_share_program(runtime.libexec + "/caisson-share");
     CAISSON_TRY(set_limits(box, spec, start, *launch->mutable_limits()));
     if (without_command) launch->mutable_spec()->set_auto_remove(false);  // it is the box that goes on
     return box.shim->send(request);

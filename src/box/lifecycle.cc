@@ -27,6 +27,7 @@
 namespace caisson {
 
 using base::failure;
+using internal::ask;
 using internal::BoxState;
 using internal::RuntimeState;
 using std::chrono::milliseconds;
@@ -83,16 +84,6 @@ Result<> kill_supervised(RuntimeState& runtime, store::BoxRecord record) {
 base::Failure not_running(const store::BoxRecord& record) {
     return failure(Errc::kInUse, "box " + record.name + " is " + (record.state == store::BoxState::kCreated ? "not started" : to_string(record.state)),
                    store::is_live(record.state) ? "" : "start it: caisson start " + record.name);
-}
-
-// The supervisor's answer to a request, while no streams are open.
-Result<wire::FromShim> ask(box::ShimClient& shim, const wire::ToShim& request) {
-    CAISSON_TRY(shim.send(request));
-    auto answer = CAISSON_TRY(shim.receive(kAnswerPatience));
-    if (!answer) return failure(Errc::kInUse, "the box ended meanwhile");
-    if (answer->has_error()) return base::failure(box::from_message(answer->error()));
-    if (answer->has_start_failed()) return base::failure(box::from_message(answer->start_failed()));
-    return std::move(*answer);
 }
 
 std::shared_ptr<BoxState> connection_of(std::shared_ptr<RuntimeState> runtime, const store::BoxRecord& record,
@@ -153,6 +144,15 @@ ExecutionInfo info_of(const store::ExecutionRecord& record) {
 }  // namespace
 
 namespace internal {
+
+Result<wire::FromShim> ask(box::ShimClient& shim, const wire::ToShim& request) {
+    CAISSON_TRY(shim.send(request));
+    auto answer = CAISSON_TRY(shim.receive(kAnswerPatience));
+    if (!answer) return failure(Errc::kInUse, "the box ended meanwhile");
+    if (answer->has_error()) return base::failure(box::from_message(answer->error()));
+    if (answer->has_start_failed()) return base::failure(box::from_message(answer->start_failed()));
+    return std::move(*answer);
+}
 
 // To be made is the beginning of a start, for whoever looks on.
 const char* shown_state(store::BoxState state) {

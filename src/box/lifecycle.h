@@ -35,6 +35,9 @@ Result<std::shared_ptr<BoxState>> start_recorded(std::shared_ptr<RuntimeState> r
 Result<> remove_replaced(RuntimeState& runtime, const std::string& name);
 Result<> remove_record(RuntimeState& runtime, store::BoxRecord record, bool force);
 
+// One answer to one request. Errors: kInUse, it is gone; kTimeout; what it refuses.
+Result<wire::FromShim> ask(box::ShimClient& shim, const wire::ToShim& request);
+
 // A connection to the supervisor of a box that runs. kInUse: it does not, or not yet or any more.
 Result<std::unique_ptr<box::ShimClient>> reach(RuntimeState& runtime, const store::BoxRecord& record);
 

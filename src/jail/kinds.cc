@@ -82,6 +82,7 @@ Filter vmm_filter() {
 
 std::optional<Filter> unpacker_filter() { return std::nullopt; }
 std::optional<Filter> fetch_filter() { return std::nullopt; }
+std::optional<Filter> share_filter() { return std::nullopt; }
 
 #else
 
@@ -110,6 +111,17 @@ std::optional<Filter> fetch_filter() {
                      "chmod", "fchmod", "fchmodat", "umask", "utimensat", "mkdir", "mkdirat", "landlock_create_ruleset",
                      "landlock_add_rule", "landlock_restrict_self"});
     return allow_list("fetch", std::move(allowed));
+}
+
+// Names, contents, locks and extended attributes below the descriptors that it is handed. Owners and modes it never
+// changes on the host: what a guest makes of them is kept in an attribute. So no chown, no device and no set-user-id file
+// can come of it, whoever has taken it over.
+std::optional<Filter> share_filter() {
+    Rules allowed = running() + files() + harmless_ioctls() + open_sockets();
+    allowed = allowed +
+              calls({"flock", "mkdirat", "unlinkat", "renameat2", "linkat", "symlinkat", "utimensat", "truncate", "syncfs", "copy_file_range",
+                     "setxattr", "getxattr", "listxattr", "removexattr"});
+    return allow_list("share", std::move(allowed));
 }
 
 #endif
