@@ -52,13 +52,6 @@ struct RuntimeOptions {
     std::function<void(const std::string&)> on_notice;  // one line for a person, e.g. "template was rebuilt"
 };
 
-struct TmpfsOption {
-    std::string path;  // absolute, in the box
-    std::uint64_t size_bytes = 0;
-    std::uint32_t mode = 01777;
-    bool executable = false;
-};
-
 // Whether run() asks a registry for its image.
 enum class PullPolicy {
     kMissing,  // if it is not in the store

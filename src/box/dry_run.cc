@@ -3,6 +3,7 @@
 #include "base/text.h"
 #include "box/decision.h"
 #include "box/host_limits.h"
+#include "box/mounts.h"
 #include "box/plan.h"
 #include "box/shim_lock.h"
 #include "box/state.h"
@@ -96,6 +97,8 @@ Result<std::string> Runtime::plan(const BoxOptions& options) {
     text += "root       " + base::format_size(options.disk_bytes) + (options.read_only ? ", read-only" : ", read-write") + "\n";
     for (const auto& tmpfs : options.tmpfs)
         text += "tmpfs      " + shown(tmpfs.path) + (tmpfs.size_bytes > 0 ? " " + base::format_size(tmpfs.size_bytes) : "") + "\n";
+    for (const auto& mount : decision.mounts) text += "volume     " + base::printable(box::describe_mount(mount), kMostShownBytes) + "\n";
+    for (const auto& copy : options.copies) text += "copy       " + shown(copy.source) + " to " + shown(copy.target) + "\n";
     text += "limits     cpus " + std::to_string(options.cpu_millis) + "/1000, memory " +
             base::format_size(options.memory_bytes) +
             (options.pids_limit > 0 ? ", processes " + std::to_string(options.pids_limit) : "") + "\n";

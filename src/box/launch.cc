@@ -11,6 +11,7 @@
 #include "box/decision.h"
 #include "box/host_limits.h"
 #include "box/lifecycle.h"
+#include "box/mounts.h"
 #include "box/owner.h"
 #include "box/plan.h"
 #include "box/state.h"
@@ -87,9 +88,24 @@ Result<store::BoxRecord> insert_record(RuntimeState& runtime, const BoxOptions& 
 
 void undo_record(RuntimeState& runtime, const std::string& id) {
     static_cast<void>(os::remove_tree(runtime.home.box(id)));
-    static_cast<void>(internal::release_volumes(runtime.home, id));
+    static_cast<void>(internal::release_volumes(runtime.home, id, true));
     std::scoped_lock guard(runtime.database_mutex);
     static_cast<void>(runtime.database->remove_box(id));
+}
+
+// Its volumes; undone by undo_record(). A box without any needs no catalogue.
+Result<> give_mounts(const RuntimeState& runtime, const std::string& id, const std::vector<MountOption>& mounts) {
+    if (mounts.empty()) return {};
+    auto catalogue = CAISSON_TRY(volume::Catalogue::open(runtime.home.volumes()));
+    CAISSON_TRY(catalogue.give(id, box::requests_of(mounts)));
+    return {};
+}
+
+// What can be said of a request without its image.
+Result<> check_request(const RuntimeState& runtime, const BoxOptions& options) {
+    CAISSON_TRY(box::validate(options));
+    if (!options.copies.empty()) return failure(Errc::kUnsupported, "--copy is not available yet", "use caisson cp");
+    return box::check_parts(runtime.home, options.mounts);
 }
 
 std::shared_ptr<BoxState> state_of(std::shared_ptr<RuntimeState> runtime, const store::BoxRecord& record,
@@ -224,6 +240,8 @@ tl::expected<void, LaunchFailure> wait_until_launched(BoxState& box) {
 void settle(RuntimeState& runtime, const std::string& id, const Error& error, bool made_for_it) {
     auto self = box::this_process();
     auto record = internal::find_record(runtime, id);
+    // The supervisor has removed the box; it never had its volumes.
+    if (made_for_it && !record && record.error().code == Errc::kNotFound) static_cast<void>(internal::release_volumes(runtime.home, id, true));
     if (!self || !record || !store::is_live(record->state) || record->owner.pid != self->pid || record->owner.start_time != self->start_time)
         return;
     if (made_for_it) return undo_record(runtime, id);
@@ -244,7 +262,7 @@ Result<std::string> bare_template(const RuntimeState& runtime, box::Engine& engi
 
 // Makes a box from its options and starts it at once.
 Result<std::shared_ptr<BoxState>> launch_new(std::shared_ptr<RuntimeState> runtime, const BoxOptions& options, bool detached) {
-    CAISSON_TRY(box::validate(options));
+    CAISSON_TRY(check_request(*runtime, options));
     CAISSON_TRY(check_security(*runtime, options.security));
     if (!detached && options.restart != RestartPolicy::kNo)
         return failure(Errc::kUsage, "a box that ends with its caller cannot be started again by a policy",
@@ -271,6 +289,7 @@ Result<std::shared_ptr<BoxState>> launch_new(std::shared_ptr<RuntimeState> runti
         box->owner = !detached;
         auto started = [&]() -> Result<> {
             const auto directory = runtime->home.box(box->id);
+            CAISSON_TRY(give_mounts(*runtime, box->id, decision.mounts));
             CAISSON_TRY(os::make_directories(directory, 0700));
             box->lock = CAISSON_TRY(os::FileLock::acquire(directory + "/lock"));
             CAISSON_TRY(box->make_order_pipe());
@@ -394,7 +413,7 @@ Result<BoxInfo> Runtime::run_detached(const BoxOptions& options) {
 }
 
 Result<BoxInfo> Runtime::create(const BoxOptions& options) {
-    CAISSON_TRY(box::validate(options));
+    CAISSON_TRY(check_request(*state_, options));
     CAISSON_TRY(check_security(*state_, options.security));
     tell_limits(*state_, CAISSON_TRY(box::decide_limits(*state_, options.require_limits)));
     CAISSON_TRY(internal::ensure_image(*state_, options));
@@ -404,6 +423,7 @@ Result<BoxInfo> Runtime::create(const BoxOptions& options) {
     auto frozen = box::template_image(decision.image, base_disk, decision.base_disk_bytes);
     auto record = CAISSON_TRY(insert_record(*state_, options, decision, base_disk, frozen.warm));
     auto made = [&]() -> Result<> {
+        CAISSON_TRY(give_mounts(*state_, record.id, decision.mounts));
         CAISSON_TRY(os::make_directories(state_->home.box(record.id), 0700));
         CAISSON_TRY(os::FileLock::acquire(state_->home.box(record.id) + "/lock"));
         CAISSON_TRY(os::fsync_directory(state_->home.boxes()));

@@ -16,9 +16,11 @@
 #include "box/host_limits.h"
 #include "box/jail_view.h"
 #include "box/limits.h"
+#include "box/mounts.h"
 #include "box/owner.h"
 #include "box/plan.h"
 #include "jail/sandbox.h"
+#include "os/file.h"
 #include "os/host.h"
 #include "os/random.h"
 
@@ -269,7 +271,7 @@ Result<> remove_record(RuntimeState& runtime, store::BoxRecord record, bool forc
         CAISSON_TRY(reconcile_now(runtime));
         auto now = find_record(runtime, id);
         // Its supervisor has removed it, if it was started with --rm.
-        if (!now && now.error().code == Errc::kNotFound) return {};
+        if (!now && now.error().code == Errc::kNotFound) return release_volumes(runtime.home, id);
         record = CAISSON_TRY(std::move(now));
     }
     if (store::is_live(record.state))
@@ -587,6 +589,15 @@ Result<std::vector<BoxInfo>> Runtime::boxes() const {
     return infos;
 }
 
+namespace {
+Result<std::vector<MountInfo>> mounts_of(const RuntimeState& runtime, const std::string& id, const wire::Configure& configure) {
+    wire::BoxMounts volumes;
+    if (os::exists(runtime.home.volumes()))
+        volumes = CAISSON_TRY(CAISSON_TRY(volume::Catalogue::open(runtime.home.volumes())).mounts(id));
+    return box::mount_infos(volumes, configure);
+}
+}  // namespace
+
 Result<BoxDetails> Runtime::inspect(const std::string& reference) const {
     auto record = CAISSON_TRY(internal::find_record(*state_, reference));
     BoxDetails details;
@@ -621,6 +632,7 @@ Result<BoxDetails> Runtime::inspect(const std::string& reference) const {
         details.memory_bytes = spec->memory_bytes();
         details.disk_bytes = spec->disk_bytes();
         for (const auto& mount : configure.tmpfs()) details.tmpfs.push_back({mount.path(), mount.size_bytes(), mount.mode(), mount.executable()});
+        details.mounts = CAISSON_TRY(mounts_of(*state_, record.id, configure));
         details.restart = box::restart_text(*spec);
         details.timeout_ms = spec->timeout_ms();
         details.max_duration_ms = spec->max_duration_ms();

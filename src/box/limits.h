@@ -25,6 +25,8 @@ inline constexpr std::size_t kMostMounts = 256;                        // of vol
 inline constexpr std::size_t kMostLabels = 64;
 inline constexpr std::size_t kLongestLabel = 256;                      // bytes, of a key; a value may have 4096
 inline constexpr std::size_t kLongestLabelValue = 4096;
+inline constexpr std::size_t kMostTmpfs = 60;                          // the agent takes 64 with its own files
+inline constexpr std::size_t kMostCopies = 64;                         // --copy of one box
 
 // ---- what QEMU may take on the host beside the machine that it runs; see docs/limits.md ----
 inline constexpr std::uint64_t kVmmMib = 128;                          // its own memory, and bubblewrap's

@@ -370,6 +370,7 @@ Result<wire::BoxMount> Catalogue::plan(const Request& request, std::vector<std::
     } else if (CAISSON_TRY(check_name(name)); !has_named(name) && request.subpath.empty()) {
         CAISSON_TRY(make_named(name, request.limit_bytes, {}, make_directory, false));
         made.push_back(name);
+        mount.set_made(true);
     }
     mount.set_volume(name);
     mount.set_anonymous(kind == Kind::kAnonymous);
@@ -487,7 +488,22 @@ Result<> Catalogue::detach(const std::string& box, std::uint32_t number) {
     return {};
 }
 
-Result<> Catalogue::release(const std::string& box) {
+// One that somebody has filled meanwhile is his: rmdir(2) leaves it.
+Result<> Catalogue::undo_named(const std::string& box, const wire::BoxMounts& had) {
+    for (const auto& mount : had.mounts()) {
+        if (!mount.made() || mount.anonymous() || !check_name(mount.volume())) continue;
+        auto volume = look_up(Kind::kNamed, mount.volume());
+        if (!volume || volume->disk) continue;
+        add_uses(CAISSON_TRY(all_mounts()), *volume);
+        std::erase(volume->boxes, box);
+        if (!volume->boxes.empty() || ::rmdir(directory_of(*volume).c_str()) != 0) continue;
+        CAISSON_TRY(unlink_if_there(in("info", volume->name)));
+        CAISSON_TRY(unlink_if_there(in("space", volume->name)));
+    }
+    return {};
+}
+
+Result<> Catalogue::release(const std::string& box, bool undo) {
     if (!check_name(box) || !os::exists(in("boxes", box))) return {};
     std::vector<Discarded> discarded;
     {
@@ -498,6 +514,7 @@ Result<> Catalogue::release(const std::string& box) {
             if (mount.anonymous()) ids.push_back(mount.volume());
         // The file goes last: as long as it is there, whoever finds it does this again.
         CAISSON_TRY(discard_anonymous(box, ids, discarded));
+        if (undo) CAISSON_TRY(undo_named(box, had));
         CAISSON_TRY(unlink_if_there(in("boxes", box)));
     }
     CAISSON_TRY(remove_discarded(discarded));
