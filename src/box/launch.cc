@@ -88,17 +88,21 @@ Result<store::BoxRecord> insert_record(RuntimeState& runtime, const BoxOptions& 
 
 void undo_record(RuntimeState& runtime, const std::string& id) {
     static_cast<void>(os::remove_tree(runtime.home.box(id)));
-    static_cast<void>(internal::release_volumes(runtime.home, id, true));
+    static_cast<void>(internal::release_volumes(runtime.home, id));
     std::scoped_lock guard(runtime.database_mutex);
     static_cast<void>(runtime.database->remove_box(id));
 }
 
-// Its volumes; undone by undo_record(). A box without any needs no catalogue.
-Result<> give_mounts(const RuntimeState& runtime, const std::string& id, const std::vector<MountOption>& mounts) {
-    if (mounts.empty()) return {};
-    auto catalogue = CAISSON_TRY(volume::Catalogue::open(runtime.home.volumes()));
-    CAISSON_TRY(catalogue.give(id, box::requests_of(mounts)));
-    return {};
+// Its volumes. undo_record() takes them from the box, undo_mounts() removes those that were made for it after that. A box
+// without any needs no catalogue.
+Result<wire::BoxMounts> give_mounts(const RuntimeState& runtime, const std::string& id, const std::vector<MountOption>& mounts) {
+    if (mounts.empty()) return wire::BoxMounts();
+    return CAISSON_TRY(volume::Catalogue::open(runtime.home.volumes())).give(id, box::requests_of(mounts));
+}
+
+void undo_mounts(const RuntimeState& runtime, const wire::BoxMounts& given) {
+    if (given.mounts().empty()) return;
+    if (auto catalogue = volume::Catalogue::open(runtime.home.volumes())) static_cast<void>(catalogue->undo(given));
 }
 
 // What can be said of a request without its image.
@@ -240,8 +244,6 @@ tl::expected<void, LaunchFailure> wait_until_launched(BoxState& box) {
 void settle(RuntimeState& runtime, const std::string& id, const Error& error, bool made_for_it) {
     auto self = box::this_process();
     auto record = internal::find_record(runtime, id);
-    // The supervisor has removed the box; it never had its volumes.
-    if (made_for_it && !record && record.error().code == Errc::kNotFound) static_cast<void>(internal::release_volumes(runtime.home, id, true));
     if (!self || !record || !store::is_live(record->state) || record->owner.pid != self->pid || record->owner.start_time != self->start_time)
         return;
     if (made_for_it) return undo_record(runtime, id);
@@ -287,9 +289,10 @@ Result<std::shared_ptr<BoxState>> launch_new(std::shared_ptr<RuntimeState> runti
         auto spec = CAISSON_TRY(internal::spec_of(record));
         auto box = state_of(runtime, record, spec);
         box->owner = !detached;
+        wire::BoxMounts given;
         auto started = [&]() -> Result<> {
             const auto directory = runtime->home.box(box->id);
-            CAISSON_TRY(give_mounts(*runtime, box->id, decision.mounts));
+            given = CAISSON_TRY(give_mounts(*runtime, box->id, decision.mounts));
             CAISSON_TRY(os::make_directories(directory, 0700));
             box->lock = CAISSON_TRY(os::FileLock::acquire(directory + "/lock"));
             CAISSON_TRY(box->make_order_pipe());
@@ -299,11 +302,16 @@ Result<std::shared_ptr<BoxState>> launch_new(std::shared_ptr<RuntimeState> runti
         if (!started) {
             box->shim.reset();
             undo_record(*runtime, box->id);
+            undo_mounts(*runtime, given);
             return base::failure(std::move(started.error()).with_context("creating the box"));
         }
         auto launched = wait_until_launched(*box);
         if (launched) return box;
         settle(*runtime, box->id, launched.error().error, true);
+        if (!given.mounts().empty() && !internal::find_record(*runtime, box->id)) {
+            static_cast<void>(internal::release_volumes(runtime->home, box->id));
+            undo_mounts(*runtime, given);
+        }
         if (!launched.error().no_answer || options.cold || attempt > 0) return base::failure(launched.error().error);
         box.reset();
         discard_template(*runtime, start.template_directory, launched.error().error);
@@ -422,8 +430,9 @@ Result<BoxInfo> Runtime::create(const BoxOptions& options) {
     auto base_disk = CAISSON_TRY(box::ensure_base_disk(*state_, decision, options.disk_bytes));
     auto frozen = box::template_image(decision.image, base_disk, decision.base_disk_bytes);
     auto record = CAISSON_TRY(insert_record(*state_, options, decision, base_disk, frozen.warm));
+    wire::BoxMounts given;
     auto made = [&]() -> Result<> {
-        CAISSON_TRY(give_mounts(*state_, record.id, decision.mounts));
+        given = CAISSON_TRY(give_mounts(*state_, record.id, decision.mounts));
         CAISSON_TRY(os::make_directories(state_->home.box(record.id), 0700));
         CAISSON_TRY(os::FileLock::acquire(state_->home.box(record.id) + "/lock"));
         CAISSON_TRY(os::fsync_directory(state_->home.boxes()));
@@ -432,6 +441,7 @@ Result<BoxInfo> Runtime::create(const BoxOptions& options) {
     }();
     if (!made) {
         undo_record(*state_, record.id);
+        undo_mounts(*state_, given);
         return base::failure(std::move(made.error()).with_context("creating the box"));
     }
     return internal::find_info(*state_, record.id);

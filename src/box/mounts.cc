@@ -45,7 +45,7 @@ using Places = std::map<std::string, std::string>;
 Result<> take_place(Places& places, const std::string& target, const std::string& what) {
     auto [found, taken] = places.emplace(plain_path(target), what);
     if (taken) return {};
-    return failure(Errc::kUsage, "two things are to be mounted at " + base::printable(target, 300) + ": " + found->second + " and " + what,
+    return failure(Errc::kUsage, base::printable(target, 300) + " is mounted twice: " + found->second + " and " + what,
                    "leave one of them out, or give it another place");
 }
 

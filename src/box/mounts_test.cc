@@ -33,11 +33,11 @@ TEST(Mounts, AreCheckedForWhoeverFillsThem) {
 
 TEST(Mounts, NoTwoShareAPlace) {
     EXPECT_THAT(refused({.image = "i", .mounts = {at("/a", "v"), at("/a", "w")}}),
-                HasSubstr("two things are to be mounted at /a: the volume 'v' and the volume 'w'"));
-    EXPECT_THAT(refused({.image = "i", .mounts = {at("/a"), at("/a")}}), HasSubstr("two things are to be mounted at /a"));
+                HasSubstr("/a is mounted twice: the volume 'v' and the volume 'w'"));
+    EXPECT_THAT(refused({.image = "i", .mounts = {at("/a"), at("/a")}}), HasSubstr("/a is mounted twice"));
     EXPECT_THAT(refused({.image = "i", .tmpfs = {{.path = "/a"}}, .mounts = {at("/a", "v")}}), HasSubstr("a tmpfs and the volume 'v'"));
     // Another spelling of the same place.
-    EXPECT_THAT(refused({.image = "i", .tmpfs = {{.path = "/a/./b/"}}, .mounts = {at("/a/b", "v")}}), HasSubstr("two things are to be mounted"));
+    EXPECT_THAT(refused({.image = "i", .tmpfs = {{.path = "/a/./b/"}}, .mounts = {at("/a/b", "v")}}), HasSubstr("is mounted twice"));
     EXPECT_THAT(refused({.image = "i", .tmpfs = {{.path = "/a"}, {.path = "/a//"}}}), HasSubstr("a tmpfs and a tmpfs"));
 }
 

@@ -68,9 +68,9 @@ Result<volume::Catalogue> catalogue_of(const RuntimeState& state) { return volum
 
 namespace internal {
 
-Result<> release_volumes(const store::Home& home, const std::string& box_id, bool undo) {
+Result<> release_volumes(const store::Home& home, const std::string& box_id) {
     if (!os::exists(home.volumes())) return {};
-    return CAISSON_TRY(volume::Catalogue::open(home.volumes())).release(box_id, undo);
+    return CAISSON_TRY(volume::Catalogue::open(home.volumes())).release(box_id);
 }
 
 Result<> sweep_volumes(const store::Home& home, store::Database& database) {

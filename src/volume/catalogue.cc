@@ -488,14 +488,14 @@ Result<> Catalogue::detach(const std::string& box, std::uint32_t number) {
     return {};
 }
 
-// One that somebody has filled meanwhile is his: rmdir(2) leaves it.
-Result<> Catalogue::undo_named(const std::string& box, const wire::BoxMounts& had) {
-    for (const auto& mount : had.mounts()) {
-        if (!mount.made() || mount.anonymous() || !check_name(mount.volume())) continue;
+Result<> Catalogue::undo(const wire::BoxMounts& given) {
+    auto lock = CAISSON_TRY(os::FileLock::acquire(in("lock")));
+    for (const auto& mount : given.mounts()) {
+        if (!mount.made() || !check_name(mount.volume())) continue;
         auto volume = look_up(Kind::kNamed, mount.volume());
         if (!volume || volume->disk) continue;
         add_uses(CAISSON_TRY(all_mounts()), *volume);
-        std::erase(volume->boxes, box);
+        // One that somebody has filled meanwhile is his: rmdir(2) leaves it.
         if (!volume->boxes.empty() || ::rmdir(directory_of(*volume).c_str()) != 0) continue;
         CAISSON_TRY(unlink_if_there(in("info", volume->name)));
         CAISSON_TRY(unlink_if_there(in("space", volume->name)));
@@ -503,7 +503,7 @@ Result<> Catalogue::undo_named(const std::string& box, const wire::BoxMounts& ha
     return {};
 }
 
-Result<> Catalogue::release(const std::string& box, bool undo) {
+Result<> Catalogue::release(const std::string& box) {
     if (!check_name(box) || !os::exists(in("boxes", box))) return {};
     std::vector<Discarded> discarded;
     {
@@ -514,7 +514,6 @@ Result<> Catalogue::release(const std::string& box, bool undo) {
             if (mount.anonymous()) ids.push_back(mount.volume());
         // The file goes last: as long as it is there, whoever finds it does this again.
         CAISSON_TRY(discard_anonymous(box, ids, discarded));
-        if (undo) CAISSON_TRY(undo_named(box, had));
         CAISSON_TRY(unlink_if_there(in("boxes", box)));
     }
     CAISSON_TRY(remove_discarded(discarded));

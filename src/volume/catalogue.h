@@ -100,8 +100,9 @@ class Catalogue {
     // Empty if it has none.
     Result<wire::BoxMounts> mounts(const std::string& box) const;
     // The box is gone: so are its file and its anonymous volumes, unless another box mounted them by their path. Not an error if there are none.
-    // `undo`: it came to nothing; named volumes that give() made for it go too, as long as they are empty and no other box has them.
-    Result<> release(const std::string& box, bool undo = false);
+    Result<> release(const std::string& box);
+    // What give() returned came to nothing: of the named volumes that it made those go that are empty and that no box has.
+    Result<> undo(const wire::BoxMounts& given);
     // Removes what dead processes left: of boxes that are not `known`, and what was being removed. Cheap if there is nothing.
     // `known` is asked only if something is there, and under the lock: whoever calls give() has told of the box before.
     // While another process changes something it does nothing, unless it is to `wait` for it. Bytes that it freed.
@@ -131,7 +132,6 @@ class Catalogue {
     static std::optional<Discarded> condemn(const std::string& path);
     static Result<std::uint64_t> remove_discarded(const std::vector<Discarded>& all);
     Result<> discard(const std::string& path, std::vector<Discarded>& discarded);
-    Result<> undo_named(const std::string& box, const wire::BoxMounts& had);
     Result<> discard_anonymous(const std::string& box, const std::vector<std::string>& ids, std::vector<Discarded>& discarded);
     Result<std::uint64_t> empty_trash();
     bool has_named(const std::string& name) const;
