@@ -247,7 +247,7 @@ struct HostLimits {
 
 // What one process of a box runs under, as the kernel tells it. What it does not tell this user stays empty.
 struct JailedProcess {
-    std::string kind;  // "vmm", "supervisor"
+    std::string kind;  // "vmm", "supervisor", "share" (the server of its volumes)
     std::int64_t pid = 0;
     std::string user;                      // uid on the host
     std::vector<std::string> namespaces;   // of its own: "user", "mnt", "pid", ...
@@ -256,8 +256,8 @@ struct JailedProcess {
     std::string capabilities;              // permitted, hexadecimal
     bool no_new_privileges = false;
     unsigned call_filters = 0;  // system call filters; QEMU has one of its own on top
-    std::string filter;         // which list of calls caisson put on it: "vmm", "shim"; empty: none
-    std::string landlock;       // "version N", "impossible: ..."; empty: not used or not known
+    std::string filter;         // which list of calls caisson put on it: "vmm", "shim", "share"; empty: none
+    std::string landlock;       // "version N", "impossible: ...", "not used: ..."; empty: not used or not known
 };
 
 // All that is known about one box.

@@ -116,8 +116,7 @@ Result<> take_away(const PlacedShare& share, bool even_if_used) {
     if (!place || CAISSON_TRY(mount_of(*place)) != share.mount) return {};
     place->reset();
     if (::umount2(share.target.c_str(), UMOUNT_NOFOLLOW | (even_if_used ? MNT_DETACH : 0)) == 0) return {};
-    if (errno == EBUSY)
-        return failure(Errc::kInUse, "a process in the box uses the volume at " + base::printable(share.target, 256));
+    if (errno == EBUSY) return failure_errno("a process in the box uses the volume at " + base::printable(share.target, 256), EBUSY);
     return failure_errno("cannot unmount the volume at " + base::printable(share.target, 256));
 }
 

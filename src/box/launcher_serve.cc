@@ -186,6 +186,8 @@ Result<> Server::serve_shares() {
 Result<> Server::on_share_exit() {
     auto status = CAISSON_TRY(shares_.process().wait());
     if (ends_ > 0 || !vm_.process.running()) return {};
+    // bubblewrap tells of a signal by 128+N.
+    if (!status.signalled && status.code > 128) status = {true, status.code - 128};
     shares_ended_ = jail::killed_by_filter(status) ? "the server of the box's volumes was killed by its system call filter: it made a call that an honest one does not make"
                     : status.signalled             ? "the server of the box's volumes was killed by signal " + std::to_string(status.code)
                                                    : "the server of the box's volumes ended (its last words are in the supervisor's log)";

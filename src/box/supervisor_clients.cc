@@ -404,7 +404,9 @@ void Supervisor::give_up_waiting(std::vector<Client*>& waiting, std::uint64_t cl
 
 void Supervisor::resume(Client* client) {
     if (!paused_) {
-        if (client != nullptr) refuse(*client, because(Errc::kInUse, "the box is not paused"));
+        if (client != nullptr)
+            refuse(*client, because(Errc::kInUse, short_of_room_ ? "the file system of the home is almost full: the box goes on by itself when there is room"
+                                                                 : "the box is not paused"));
         return;
     }
     note(send_qmp("cont"));

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -14,6 +15,7 @@
 #include "base/text.h"
 #include "os/host.h"
 #include "os/random.h"
+#include "volume/metadata.h"
 #include "volume/names.h"
 #include "volume/usage.h"
 
@@ -221,7 +223,15 @@ Result<> Catalogue::make_named(const std::string& name, std::uint64_t limit_byte
 namespace {
 Result<> make_directory(const std::string& path) {
     if (::mkdir(path.c_str(), 0700) != 0) return failure_errno("cannot make the volume's directory " + path);
-    return {};
+    // To a box it is the box's user's, and others may look into it, as into most directories of an image.
+    const auto text = encode(Metadata{.user = {}, .group = {}, .mode = 0755});
+    if (::setxattr(path.c_str(), kMetadataAttribute, text.data(), text.size(), 0) == 0) return {};
+    const int error = errno;
+    ::rmdir(path.c_str());
+    if (error == ENOTSUP || error == EPERM)
+        return failure(Errc::kHostMissing, "the file system of " + path + " keeps no attributes of users (user.*), in which volumes keep what boxes make of files",
+                       "use a home on ext4, XFS or Btrfs: CAISSON_HOME=/some/directory");
+    return failure_errno("cannot make the volume's directory " + path, error);
 }
 Result<> move_in(const std::string& from, const std::string& to) {
     if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) != 0)

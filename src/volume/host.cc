@@ -46,6 +46,8 @@ Result<> give(const Catalogue& catalogue, const wire::BoxMount& mount, bool deta
     order.number = mount.number();
     order.read_only = mount.read_only();
     order.limit_bytes = mount.limit_bytes();
+    order.owner = ::geteuid();
+    order.group = ::getegid();
     order.descriptors.push_back(detached ? CAISSON_TRY(detached_mount(pinned, mount)) : std::move(pinned.file));
     if (order.limit_bytes > 0) order.descriptors.push_back(CAISSON_TRY(catalogue.open_space(kind, mount.volume())));
     return share::give_order(orders, order);

@@ -1,5 +1,5 @@
 // What the share server is told by the process that started it: mounts, over a SOCK_SEQPACKET socket, a packet each.
-//   "mount NUMBER ro|rw LIMIT"  with the descriptor of the directory or file, and for a LIMIT in bytes (0: none) that of
+//   "mount NUMBER ro|rw LIMIT OWNER GROUP"  with the descriptor of the directory or file, and for a LIMIT in bytes (0: none) that of
 //                               the volume's count of used bytes
 //   "unmount NUMBER"
 //   "end"                       writes everything to the disk
@@ -23,6 +23,7 @@ struct Order {
     std::uint32_t number = 0;
     bool read_only = false;
     std::uint64_t limit_bytes = 0;
+    std::uint32_t owner = 0, group = 0;  // of the volume, on the host: the server's own numbers may be others
     std::vector<os::Fd> descriptors;
 };
 
