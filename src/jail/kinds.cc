@@ -119,7 +119,7 @@ std::optional<Filter> fetch_filter() {
 std::optional<Filter> share_filter() {
     Rules allowed = running() + files() + harmless_ioctls() + open_sockets();
     allowed = allowed +
-              calls({"flock", "mkdirat", "unlinkat", "renameat2", "linkat", "symlinkat", "utimensat", "truncate", "syncfs", "copy_file_range",
+              calls({"flock", "mkdirat", "unlinkat", "renameat", "renameat2", "linkat", "symlinkat", "utimensat", "truncate", "syncfs", "copy_file_range",
                      "setxattr", "getxattr", "listxattr", "removexattr"});
     return allow_list("share", std::move(allowed));
 }
