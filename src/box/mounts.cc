@@ -60,9 +60,10 @@ Result<> validate_copy(const CopyOption& copy, const Places& places) {
     if (copy.source.empty() || copy.source.find('\0') != std::string::npos) return failure(Errc::kUsage, "--copy names no path of the host");
     const auto option = "--copy " + base::printable(copy.source, 200);
     CAISSON_TRY_CTX(volume::check_copy_target(copy.target), option);
-    const auto target = plain_path(copy.target);
+    // Into a directory it goes under its own name.
+    const auto target = plain_path(copy.target), inside = plain_path(copy.target + "/" + copy_name(copy.source));
     for (const auto& [place, what] : places)
-        if (is_at_or_below(target, place))
+        if (is_at_or_below(target, place) || is_at_or_below(inside, place))
             return failure(Errc::kUsage, option + ": " + what + " is mounted at " + base::printable(place, 200) + " and would hide the copy, which goes to the root disk",
                            "copy into a volume instead: caisson volume cp");
     return {};

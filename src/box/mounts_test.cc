@@ -59,6 +59,8 @@ TEST(Mounts, ACopyThatAMountWouldHideIsRefused) {
     EXPECT_EQ(refused({.image = "i", .mounts = {at("/data", "v")}, .copies = {{"a", "/database", {}}}}), "accepted");
     EXPECT_THAT(refused({.image = "i", .mounts = {at("/data", "v")}, .copies = {{"a", "/data/x", {}}}}),
                 HasSubstr("the volume 'v' is mounted at /data and would hide the copy"));
+    EXPECT_THAT(refused({.image = "i", .mounts = {at("/data", "v")}, .copies = {{"../data", "/", {}}}}), HasSubstr("would hide the copy"));
+    EXPECT_EQ(refused({.image = "i", .mounts = {at("/data", "v")}, .copies = {{"data/.", "/", {}}}}), "accepted");
     EXPECT_THAT(refused({.image = "i", .tmpfs = {{.path = "/data"}}, .copies = {{"a", "/data/", {}}}}), HasSubstr("a tmpfs is mounted at /data"));
     EXPECT_THAT(refused({.image = "i", .copies = {{"a", "data", {}}}}), HasSubstr("relative"));
     EXPECT_THAT(refused({.image = "i", .copies = {{"", "/data", {}}}}), HasSubstr("names no path of the host"));
