@@ -120,7 +120,7 @@ std::optional<Filter> share_filter() {
     Rules allowed = running() + files() + harmless_ioctls() + open_sockets();
     allowed = allowed +
               calls({"flock", "mkdirat", "unlinkat", "renameat", "renameat2", "linkat", "symlinkat", "utimensat", "truncate", "syncfs", "copy_file_range",
-                     "setxattr", "getxattr", "listxattr", "removexattr"});
+                     "setxattr", "fsetxattr", "getxattr", "fgetxattr", "listxattr", "removexattr"});
     return allow_list("share", std::move(allowed));
 }
 
