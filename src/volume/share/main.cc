@@ -5,12 +5,15 @@
 //   3  FUSE messages, see server.h
 #include <sys/epoll.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 
 #include "volume/share/control.h"
+#include "volume/share/limits.h"
 #include "volume/share/server.h"
 
 namespace caisson::volume::share {
@@ -50,7 +53,16 @@ Result<> carry_out(Server& server, Order& order) {
     return {};
 }
 
+// As many as the host allows, within reason.
+void raise_limit() {
+    struct rlimit limit {};
+    if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+    limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, kMostDescriptors);
+    static_cast<void>(::setrlimit(RLIMIT_NOFILE, &limit));
+}
+
 Result<> serve() {
+    raise_limit();
     auto loop = CAISSON_TRY(os::Loop::create());
     Server server(loop, os::Fd(kPort));
     server.on_end = [&loop](const std::string& broken) {
