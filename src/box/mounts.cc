@@ -128,21 +128,23 @@ std::vector<volume::Request> requests_of(const std::vector<MountOption>& mounts)
     return requests;
 }
 
+MountInfo mount_info(const wire::BoxMount& mount) {
+    MountInfo info;
+    info.type = "volume";
+    info.volume = mount.volume();
+    info.anonymous = mount.anonymous();
+    info.subpath = mount.subpath();
+    info.target = mount.target();
+    info.read_only = mount.read_only();
+    info.no_exec = mount.no_exec();
+    info.no_suid = mount.no_suid();
+    info.attached = mount.attached();
+    return info;
+}
+
 std::vector<MountInfo> mount_infos(const wire::BoxMounts& mounts, const wire::Configure& configure) {
     std::vector<MountInfo> infos;
-    for (const auto& mount : mounts.mounts()) {
-        MountInfo info;
-        info.type = "volume";
-        info.volume = mount.volume();
-        info.anonymous = mount.anonymous();
-        info.subpath = mount.subpath();
-        info.target = mount.target();
-        info.read_only = mount.read_only();
-        info.no_exec = mount.no_exec();
-        info.no_suid = mount.no_suid();
-        info.attached = mount.attached();
-        infos.push_back(std::move(info));
-    }
+    for (const auto& mount : mounts.mounts()) infos.push_back(mount_info(mount));
     for (const auto& tmpfs : configure.tmpfs()) {
         MountInfo info;
         info.type = "tmpfs";

@@ -1,4 +1,5 @@
 """--copy: files of the caller's in the root disk of a box before its command runs."""
+import hashlib
 import os
 import signal
 import socket
@@ -151,3 +152,15 @@ def test_one_that_is_killed_over_it_leaves_no_box(tmp_path):
 def test_a_copy_that_a_volume_would_hide_is_refused(tree):
     done = run("-v", "/in", "--copy", f"{tree}/a:/in/a", BASE, "true")
     assert done.code == 2 and "would hide the copy" in done.said
+
+
+def test_large_files_arrive_whole(tmp_path):
+    """Also those that the guest has not written back when the last of them has been read."""
+    names = {}
+    for i in range(3):
+        data = os.urandom((8 << 20) + i)
+        (tmp_path / f"f{i}").write_bytes(data)
+        names[f"f{i}"] = hashlib.sha256(data).hexdigest()
+    copies = [word for name in names for word in ("--copy", f"{tmp_path}/{name}:/srv/")]
+    done = run(*copies, BASE, "sh", "-c", "cd /srv && sha256sum f0 f1 f2").ok()
+    assert dict(reversed(line.split()) for line in done.lines) == names
