@@ -249,6 +249,7 @@ void add_volume_commands(CLI::App& app, Action& action) {
     add_remove(*group, action);
     add_prune(*group, action);
     add_space(*group, action);
+    add_volume_file_commands(*group, action);
 }
 
 }  // namespace caisson::cli
