@@ -203,12 +203,16 @@ Result<std::uint64_t> Catalogue::used_bytes(const Volume& volume) const {
 
 // --- making and removing
 
+Result<> Catalogue::check_free(const std::string& name) const {
+    CAISSON_TRY(check_new_name(name));
+    if (!has_named(name)) return {};
+    return failure(Errc::kAlreadyExists, "there is a volume '" + name + "' already", "use it as it is, or remove it first: caisson volume rm " + name);
+}
+
 // The record comes first: without its volume it means nothing, while a volume without it would have no limit.
 Result<> Catalogue::make_named(const std::string& name, std::uint64_t limit_bytes, const std::map<std::string, std::string>& labels,
                                const std::function<Result<>(const std::string& path)>& appear, bool disk) {
-    CAISSON_TRY(check_new_name(name));
-    if (has_named(name))
-        return failure(Errc::kAlreadyExists, "there is a volume '" + name + "' already", "use it as it is, or remove it first: caisson volume rm " + name);
+    CAISSON_TRY(check_free(name));
     const std::string directory = in(disk ? "disks" : "named");
     auto made = [&]() -> Result<> {
         CAISSON_TRY(os::write_file_atomic(in("info", name), record_of(disk, limit_bytes, labels).SerializeAsString()));

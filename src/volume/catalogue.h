@@ -77,6 +77,8 @@ class Catalogue {
     // path, before anybody sees the volume.
     Result<Volume> create(const std::string& name, bool disk, std::uint64_t limit_bytes, const std::map<std::string, std::string>& labels,
                           const std::function<Result<>(const std::string& path)>& make_disk = {});
+    // What create() would say of the name, for those who have much to do before.
+    Result<> check_free(const std::string& name) const;
     // An empty directory, 0700, and what turns it into a named volume in one step. Errors as for create().
     Result<Staged> stage();
     Result<Volume> create(const std::string& name, std::uint64_t limit_bytes, const std::map<std::string, std::string>& labels, Staged staged);
