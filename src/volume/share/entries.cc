@@ -17,7 +17,10 @@ namespace caisson::volume::share {
 
 namespace {
 
-constexpr std::uint64_t kValidSeconds = 1;  // how long the guest's kernel believes what it was told
+// How long the guest's kernel believes what it was told: while somebody else has the volume as well, not at all. Programs
+// that agree by locks must see what the others wrote, and which names they removed.
+std::uint64_t valid_seconds(const Node& node) { return node.mount->presence && node.mount->presence->has_company() ? 0 : 1; }
+
 // On the host everything is the volume owner's alone. Metadata says what the guest made of it.
 constexpr mode_t kHostFile = 0600;
 constexpr mode_t kHostDirectory = 0700;
@@ -41,7 +44,7 @@ fuse_attr root_attributes() {
 
 int Server::give_attributes(const Node* node, Reply& reply) {
     fuse_attr_out out{};
-    out.attr_valid = kValidSeconds;
+    out.attr_valid = node == nullptr ? 1 : valid_seconds(*node);
     if (node == nullptr) out.attr = root_attributes();
     else if (int error = tree_.attributes(*node, out.attr)) return error;
     reply.add(out);
@@ -51,7 +54,7 @@ int Server::give_attributes(const Node* node, Reply& reply) {
 int Server::give_entry(Node& node, Reply& reply) {
     fuse_entry_out out{};
     out.nodeid = node.number;
-    out.entry_valid = out.attr_valid = kValidSeconds;
+    out.entry_valid = out.attr_valid = valid_seconds(node);
     if (int error = tree_.attributes(node, out.attr)) {
         tree_.forget(node.number, 1);
         return error;

@@ -24,6 +24,7 @@
 #include "volume/metadata.h"
 #include "volume/share/limits.h"
 #include "volume/share/message.h"
+#include "volume/share/presence.h"
 #include "volume/share/space.h"
 #include "wire/share.h"
 
@@ -35,6 +36,7 @@ struct Mount {
     os::Fd root;  // O_PATH
     bool read_only = false;
     std::shared_ptr<Space> space;  // null: no limit
+    std::shared_ptr<Presence> presence;  // null: nobody else can have it
 };
 
 // What tells a file from every other one, also from one that takes its inode later.
