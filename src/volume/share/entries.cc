@@ -120,7 +120,6 @@ int Server::metadata_of_new(Node& parent, const fuse_in_header& maker, std::uint
 // An empty file or directory with all that belongs to it; what cannot be finished is taken back.
 int Server::make(Request& request, const std::string& name, std::uint32_t mode, std::uint32_t device) {
     Node* parent = request.node;
-    if (parent == nullptr || parent->mount->read_only) return EROFS;
     const bool directory = S_ISDIR(mode);
     if (is_full(*parent)) return ENOSPC;
     const Counted counted(*parent);
@@ -164,7 +163,6 @@ int Server::make_link(Request& request) {
     const std::string text(request.arguments.text(PATH_MAX));
     if (!request.arguments.ok()) return EINVAL;
     Node* parent = request.node;
-    if (parent == nullptr || parent->mount->read_only) return EROFS;
     if (is_full(*parent)) return ENOSPC;
     Metadata metadata;
     if (int error = metadata_of_new(*parent, request.header, S_IFLNK | 0777, 0, metadata)) return error;
@@ -222,7 +220,6 @@ int Server::link(Request& request) {
     const std::string name(request.arguments.name());
     if (!request.arguments.ok()) return EINVAL;
     Node* parent = request.node;
-    if (parent == nullptr || parent->mount->read_only) return EROFS;
     Node* target = nullptr;
     if (int error = tree_.open(in.oldnodeid, target)) return error;
     if (target->mount != parent->mount) return EXDEV;
@@ -263,7 +260,6 @@ int Server::remove(Request& request, int flags) {
     const std::string name(request.arguments.name());
     if (!request.arguments.ok()) return EINVAL;
     Node* parent = request.node;
-    if (parent == nullptr || parent->mount->read_only) return EROFS;
     const auto goes = hold_before_removal(*parent, name);
     const Counted counted(*parent);
     const int error = ::unlinkat(parent->file.get(), name.c_str(), flags) == 0 ? 0 : errno;
@@ -289,11 +285,10 @@ int Server::rename_to(Request& request, std::uint64_t directory, unsigned flags)
     const std::string to(request.arguments.name());
     if (!request.arguments.ok() || (flags & ~static_cast<unsigned>(RENAME_NOREPLACE | RENAME_EXCHANGE)) != 0) return EINVAL;
     Node* parent = request.node;
-    if (parent == nullptr || directory == FUSE_ROOT_ID) return EROFS;
+    if (directory == FUSE_ROOT_ID) return EROFS;
     Node* target = nullptr;
     if (int error = tree_.open(directory, target)) return error;
     if (target->mount != parent->mount) return EXDEV;
-    if (parent->mount->read_only) return EROFS;
     const auto goes = hold_before_removal(*target, to);
     int error = 0;
     {
