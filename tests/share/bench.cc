@@ -77,6 +77,7 @@ Result<> Bench::add(std::uint32_t number, const BenchVolume& volume) {
         order.descriptors.push_back(CAISSON_TRY(count.duplicate()));
         counts_[number] = std::move(count);
     }
+    if (volume.limit_bytes == 0 && !volume.own_file.empty()) order.descriptors.push_back(CAISSON_TRY(os::open_file(volume.own_file, O_RDWR | O_CREAT, 0600)));
     return give_order(orders_.get(), order);
 }
 

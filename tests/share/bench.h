@@ -19,6 +19,7 @@ struct BenchVolume {
     std::string path;  // a directory, or a single file
     bool read_only = false;
     std::uint64_t limit_bytes = 0;
+    std::string own_file = "";  // by which servers know of each other; for one without a limit
 };
 
 class Bench {

@@ -45,7 +45,6 @@ int Server::get_attributes(Request& request) { return give_attributes(request.no
 int Server::set_attributes(Request& request) {
     auto wanted = request.arguments.take<fuse_setattr_in>();
     if (!request.arguments.ok()) return EINVAL;
-    if (request.node == nullptr || request.node->mount->read_only) return EROFS;
     Node& node = *request.node;
     if ((wanted.valid & (FATTR_MODE | FATTR_UID | FATTR_GID)) != 0)
         if (int error = change_metadata(node, wanted)) return error;
@@ -134,7 +133,6 @@ int Server::set_attribute(Request& request) {
     const std::string name(request.arguments.text(XATTR_NAME_MAX));
     auto value = request.arguments.bytes(size);
     if (!request.arguments.ok()) return EINVAL;
-    if (request.node == nullptr || request.node->mount->read_only) return EROFS;
     const auto kept = kept_name(name);
     if (kept.empty()) return EOPNOTSUPP;
     if (is_full(*request.node)) return ENOSPC;
@@ -169,7 +167,6 @@ int Server::list_attributes(Request& request) {
 int Server::remove_attribute(Request& request) {
     const std::string name(request.arguments.text(XATTR_NAME_MAX));
     if (!request.arguments.ok()) return EINVAL;
-    if (request.node == nullptr || request.node->mount->read_only) return EROFS;
     const auto kept = kept_name(name);
     if (kept.empty()) return EOPNOTSUPP;
     const Counted counted(*request.node);

@@ -17,7 +17,10 @@ namespace caisson::volume::share {
 
 namespace {
 
-constexpr std::uint64_t kValidSeconds = 1;  // how long the guest's kernel believes what it was told
+// How long the guest's kernel believes what it was told: while somebody else has the volume as well, not at all. Programs
+// that agree by locks must see what the others wrote, and which names they removed.
+std::uint64_t valid_seconds(const Node& node) { return node.mount->presence && node.mount->presence->has_company() ? 0 : 1; }
+
 // On the host everything is the volume owner's alone. Metadata says what the guest made of it.
 constexpr mode_t kHostFile = 0600;
 constexpr mode_t kHostDirectory = 0700;
@@ -41,7 +44,7 @@ fuse_attr root_attributes() {
 
 int Server::give_attributes(const Node* node, Reply& reply) {
     fuse_attr_out out{};
-    out.attr_valid = kValidSeconds;
+    out.attr_valid = node == nullptr ? 1 : valid_seconds(*node);
     if (node == nullptr) out.attr = root_attributes();
     else if (int error = tree_.attributes(*node, out.attr)) return error;
     reply.add(out);
@@ -51,7 +54,7 @@ int Server::give_attributes(const Node* node, Reply& reply) {
 int Server::give_entry(Node& node, Reply& reply) {
     fuse_entry_out out{};
     out.nodeid = node.number;
-    out.entry_valid = out.attr_valid = kValidSeconds;
+    out.entry_valid = out.attr_valid = valid_seconds(node);
     if (int error = tree_.attributes(node, out.attr)) {
         tree_.forget(node.number, 1);
         return error;
@@ -117,7 +120,6 @@ int Server::metadata_of_new(Node& parent, const fuse_in_header& maker, std::uint
 // An empty file or directory with all that belongs to it; what cannot be finished is taken back.
 int Server::make(Request& request, const std::string& name, std::uint32_t mode, std::uint32_t device) {
     Node* parent = request.node;
-    if (parent == nullptr || parent->mount->read_only) return EROFS;
     const bool directory = S_ISDIR(mode);
     if (is_full(*parent)) return ENOSPC;
     const Counted counted(*parent);
@@ -161,7 +163,6 @@ int Server::make_link(Request& request) {
     const std::string text(request.arguments.text(PATH_MAX));
     if (!request.arguments.ok()) return EINVAL;
     Node* parent = request.node;
-    if (parent == nullptr || parent->mount->read_only) return EROFS;
     if (is_full(*parent)) return ENOSPC;
     Metadata metadata;
     if (int error = metadata_of_new(*parent, request.header, S_IFLNK | 0777, 0, metadata)) return error;
@@ -219,7 +220,6 @@ int Server::link(Request& request) {
     const std::string name(request.arguments.name());
     if (!request.arguments.ok()) return EINVAL;
     Node* parent = request.node;
-    if (parent == nullptr || parent->mount->read_only) return EROFS;
     Node* target = nullptr;
     if (int error = tree_.open(in.oldnodeid, target)) return error;
     if (target->mount != parent->mount) return EXDEV;
@@ -260,7 +260,6 @@ int Server::remove(Request& request, int flags) {
     const std::string name(request.arguments.name());
     if (!request.arguments.ok()) return EINVAL;
     Node* parent = request.node;
-    if (parent == nullptr || parent->mount->read_only) return EROFS;
     const auto goes = hold_before_removal(*parent, name);
     const Counted counted(*parent);
     const int error = ::unlinkat(parent->file.get(), name.c_str(), flags) == 0 ? 0 : errno;
@@ -286,11 +285,10 @@ int Server::rename_to(Request& request, std::uint64_t directory, unsigned flags)
     const std::string to(request.arguments.name());
     if (!request.arguments.ok() || (flags & ~static_cast<unsigned>(RENAME_NOREPLACE | RENAME_EXCHANGE)) != 0) return EINVAL;
     Node* parent = request.node;
-    if (parent == nullptr || directory == FUSE_ROOT_ID) return EROFS;
+    if (directory == FUSE_ROOT_ID) return EROFS;
     Node* target = nullptr;
     if (int error = tree_.open(directory, target)) return error;
     if (target->mount != parent->mount) return EXDEV;
-    if (parent->mount->read_only) return EROFS;
     const auto goes = hold_before_removal(*target, to);
     int error = 0;
     {

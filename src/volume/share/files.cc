@@ -117,7 +117,6 @@ int Server::make_temporary(Request& request) {
     auto in = request.arguments.take<fuse_create_in>();
     if (!request.arguments.ok()) return EINVAL;
     Node* parent = request.node;
-    if (parent == nullptr || parent->mount->read_only) return EROFS;
     if (too_many_handles()) return ENFILE;
     if (is_full(*parent)) return ENOSPC;
     os::Fd file(::openat(parent->file.get(), ".", O_TMPFILE | O_RDWR | O_CLOEXEC | static_cast<int>(in.flags & O_APPEND), kHostFile));
@@ -161,7 +160,6 @@ int Server::write(Request& request) {
     Handle* handle = file_of(in.fh, request.header.nodeid);
     if (handle == nullptr) return EBADF;
     Node& node = *request.node;
-    if (node.mount->read_only) return EROFS;
     if ((in.write_flags & FUSE_WRITE_KILL_SUIDGID) != 0)
         if (int error = drop_set_id(node)) return error;
     drop_capability(node);
@@ -210,7 +208,6 @@ int Server::allocate(Request& request) {
     auto in = request.arguments.take<fuse_fallocate_in>();
     Handle* handle = request.arguments.ok() ? file_of(in.fh, request.header.nodeid) : nullptr;
     if (handle == nullptr) return EBADF;
-    if (request.node->mount->read_only) return EROFS;
     if (!fits(in.offset, in.length)) return EFBIG;
     // What guests' kernels offer for such file systems; others move contents about.
     if ((in.mode & ~static_cast<std::uint32_t>(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) != 0) return EOPNOTSUPP;

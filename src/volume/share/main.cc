@@ -40,7 +40,8 @@ Result<> carry_out(Server& server, Order& order) {
             return base::failure(Errc::kNotFound, "there is no mount " + std::to_string(order.number));
         case Order::Kind::kMount: break;
     }
-    if (order.descriptors.size() != (order.limit_bytes > 0 ? 2u : 1u) || server.tree().mounts().count(order.number) > 0)
+    const std::size_t given = order.descriptors.size();
+    if (given > 2 || given < (order.limit_bytes > 0 ? 2u : 1u) || server.tree().mounts().count(order.number) > 0)
         return base::failure(Errc::kProtocol, "mount " + std::to_string(order.number) + " cannot be made");
     auto mount = std::make_shared<Mount>();
     mount->number = order.number;
@@ -49,6 +50,7 @@ Result<> carry_out(Server& server, Order& order) {
     mount->owner = order.owner;
     mount->group = order.group;
     if (order.limit_bytes > 0) mount->space = CAISSON_TRY(open_space(order.descriptors[1], order.limit_bytes));
+    if (given > 1) mount->presence = CAISSON_TRY(Presence::enter(std::move(order.descriptors[1])));
     server.tree().add(std::move(mount));
     return {};
 }

@@ -92,8 +92,11 @@ void Server::flush() {
         if (put < 0) return end("");
         sent_ += static_cast<std::size_t>(put);
     }
-    out_.erase(out_.begin(), out_.begin() + static_cast<std::ptrdiff_t>(sent_));
-    sent_ = 0;
+    // What was sent may not pile up while there is always something left.
+    if (sent_ == out_.size() || sent_ > kMaxUnsentBytes / 4) {
+        out_.erase(out_.begin(), out_.begin() + static_cast<std::ptrdiff_t>(sent_));
+        sent_ = 0;
+    }
     static_cast<void>(loop_.modify(port_.get(), (out_.empty() ? 0u : EPOLLOUT) | (is_full() ? 0u : EPOLLIN)));
 }
 
@@ -129,24 +132,22 @@ void Server::handle(const Message& message) {
 int Server::dispatch(Request& request) {
     const auto operation = request.header.opcode;
     if (!initialised_ && operation != FUSE_INIT) return EIO;
-    const auto handler = handler_of(operation);
-    if (handler == nullptr) return ENOSYS;
+    const auto* row = row_of(operation);
+    if (row == nullptr) return ENOSYS;
     const bool any_node = operation == FUSE_INIT || operation == FUSE_FORGET || operation == FUSE_BATCH_FORGET ||
                           operation == FUSE_INTERRUPT || operation == FUSE_DESTROY;
     if (request.header.nodeid != FUSE_ROOT_ID && !any_node) {
         if (int error = tree_.open(request.header.nodeid, request.node)) return error;
         ++request.node->handles;  // stays as long as the request takes
     }
-    const int error = (this->*handler)(request);
+    // The root directory is nobody's. What may or may not write, open() and copy_range(), sees for itself.
+    const bool refused = row->writes && (request.node == nullptr || request.node->mount->read_only);
+    const int error = refused ? EROFS : (this->*row->handler)(request);
     if (request.node != nullptr) tree_.closed(request.header.nodeid);
     return error;
 }
 
-Server::Handler Server::handler_of(std::uint32_t operation) {
-    struct Row {
-        std::uint32_t operation;
-        Handler handler;
-    };
+const Server::Row* Server::row_of(std::uint32_t operation) {
     static constexpr Row kRows[] = {
         {FUSE_INIT, &Server::initialise},
         {FUSE_DESTROY, &Server::sync_all},
@@ -156,35 +157,35 @@ Server::Handler Server::handler_of(std::uint32_t operation) {
         {FUSE_STATFS, &Server::statfs},
         {FUSE_SYNCFS, &Server::sync_all},
         {FUSE_LOOKUP, &Server::lookup},
-        {FUSE_MKNOD, &Server::make_node},
-        {FUSE_MKDIR, &Server::make_directory},
-        {FUSE_SYMLINK, &Server::make_link},
-        {FUSE_LINK, &Server::link},
+        {FUSE_MKNOD, &Server::make_node, true},
+        {FUSE_MKDIR, &Server::make_directory, true},
+        {FUSE_SYMLINK, &Server::make_link, true},
+        {FUSE_LINK, &Server::link, true},
         {FUSE_READLINK, &Server::read_link},
-        {FUSE_UNLINK, &Server::remove_file},
-        {FUSE_RMDIR, &Server::remove_directory},
-        {FUSE_RENAME, &Server::rename_old},
-        {FUSE_RENAME2, &Server::rename},
+        {FUSE_UNLINK, &Server::remove_file, true},
+        {FUSE_RMDIR, &Server::remove_directory, true},
+        {FUSE_RENAME, &Server::rename_old, true},
+        {FUSE_RENAME2, &Server::rename, true},
         {FUSE_OPENDIR, &Server::open_directory},
         {FUSE_READDIR, &Server::read_directory},
         {FUSE_READDIRPLUS, &Server::read_directory_plus},
         {FUSE_RELEASEDIR, &Server::release_directory},
         {FUSE_FSYNCDIR, &Server::sync_directory},
         {FUSE_GETATTR, &Server::get_attributes},
-        {FUSE_SETATTR, &Server::set_attributes},
+        {FUSE_SETATTR, &Server::set_attributes, true},
         {FUSE_GETXATTR, &Server::get_attribute},
-        {FUSE_SETXATTR, &Server::set_attribute},
+        {FUSE_SETXATTR, &Server::set_attribute, true},
         {FUSE_LISTXATTR, &Server::list_attributes},
-        {FUSE_REMOVEXATTR, &Server::remove_attribute},
+        {FUSE_REMOVEXATTR, &Server::remove_attribute, true},
         {FUSE_OPEN, &Server::open},
-        {FUSE_CREATE, &Server::create},
-        {FUSE_TMPFILE, &Server::make_temporary},
+        {FUSE_CREATE, &Server::create, true},
+        {FUSE_TMPFILE, &Server::make_temporary, true},
         {FUSE_READ, &Server::read},
-        {FUSE_WRITE, &Server::write},
+        {FUSE_WRITE, &Server::write, true},
         {FUSE_FLUSH, &Server::flush_file},
         {FUSE_RELEASE, &Server::release},
         {FUSE_FSYNC, &Server::sync},
-        {FUSE_FALLOCATE, &Server::allocate},
+        {FUSE_FALLOCATE, &Server::allocate, true},
         {FUSE_LSEEK, &Server::seek},
         {FUSE_COPY_FILE_RANGE, &Server::copy_range},
         {FUSE_GETLK, &Server::get_lock},
@@ -192,7 +193,7 @@ Server::Handler Server::handler_of(std::uint32_t operation) {
         {FUSE_SETLKW, &Server::wait_for_lock},
     };
     for (const auto& row : kRows)
-        if (row.operation == operation) return row.handler;
+        if (row.operation == operation) return &row;
     return nullptr;
 }
 

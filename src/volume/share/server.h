@@ -55,7 +55,11 @@ class Server {
   private:
     // Answers of one kind; kNoAnswer: none is to be sent (now).
     static constexpr int kNoAnswer = -1;
-    using Handler = int (Server::*)(Request&);
+    struct Row {
+        std::uint32_t operation;
+        int (Server::*handler)(Request&);
+        bool writes = false;  // refused where nothing may be written
+    };
 
     void readable();
     void take_messages();
@@ -64,7 +68,7 @@ class Server {
     void end(const std::string& broken);
     void handle(const Message& message);
     int dispatch(Request& request);
-    static Handler handler_of(std::uint32_t operation);
+    static const Row* row_of(std::uint32_t operation);
     void answer(std::uint64_t unique, int error, base::ByteView data);
 
     struct Handle;

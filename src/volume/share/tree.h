@@ -24,6 +24,7 @@
 #include "volume/metadata.h"
 #include "volume/share/limits.h"
 #include "volume/share/message.h"
+#include "volume/share/presence.h"
 #include "volume/share/space.h"
 #include "wire/share.h"
 
@@ -36,6 +37,7 @@ struct Mount {
     bool read_only = false;
     std::uint32_t owner = 0, group = 0;  // of the volume, on the host
     std::shared_ptr<Space> space;  // null: no limit
+    std::shared_ptr<Presence> presence;  // null: nobody else can have it
 };
 
 // What tells a file from every other one, also from one that takes its inode later.
