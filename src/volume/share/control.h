@@ -33,7 +33,8 @@ std::string encode(const Order& order);
 // kProtocol: not one of the above.
 Result<Order> parse_order(std::string_view text);
 
-// Sends an order with its descriptors and waits for the answer. Errors: what the server says; kCancelled: it is gone.
+// Sends an order with its descriptors and waits for the answer, as long as the socket's own patience (SO_RCVTIMEO) says.
+// Errors: what the server says; kCancelled: it is gone; kTimeout: it may still answer, so that nothing more can be asked.
 Result<> give_order(int socket, const Order& order);
 // nullopt: the other side is gone.
 Result<std::optional<Order>> take_order(int socket);
