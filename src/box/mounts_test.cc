@@ -5,6 +5,7 @@
 
 #include "box/limits.h"
 #include "box/plan.h"
+#include "os/file.h"
 
 namespace caisson::box {
 namespace {
@@ -92,6 +93,27 @@ TEST(Mounts, WhatTheImageDeclaresIsAVolumeUnlessSomethingIsThere) {
     std::vector<std::string> many;
     for (int i = 0; i < 257; ++i) many.push_back("/v" + std::to_string(i));
     EXPECT_FALSE(plan_mounts({}, {.volumes = many}));
+}
+
+TEST(Mounts, WhatMustExistIsLookedForAndNothingIsMade) {
+    auto place = os::TemporaryDirectory::create("/tmp", "mounts").value();
+    const store::Home home{place.path()};
+    auto said = [&](const MountOption& mount) {
+        auto checked = check_parts(home, {mount});
+        return checked ? std::string() : checked.error().to_string();
+    };
+    EXPECT_THAT(said({.host_path = "/etc", .target = "/x"}), HasSubstr("Volume host path '/etc' is not a caisson-managed volume"));
+    EXPECT_THAT(said({.volume = "v", .subpath = "a", .target = "/x"}), HasSubstr("there is no volume 'v'"));
+    EXPECT_EQ(said({.volume = "v", .target = "/x"}) + said({.target = "/x"}), "") << "these are made";
+    EXPECT_EQ(os::list_directory(place.path())->size(), 0U);
+
+    ASSERT_TRUE(os::make_directories(home.volumes() + "/named/v", 0700));
+    ASSERT_TRUE(os::write_file_atomic(home.volumes() + "/named/v/a", "a"));
+    EXPECT_EQ(said({.volume = "v", .subpath = "a", .target = "/x"}), "");
+    EXPECT_EQ(said({.host_path = home.volumes() + "/named/v", .target = "/x"}), "");
+    EXPECT_THAT(said({.volume = "v", .subpath = "b", .target = "/x"}), HasSubstr("there is no 'b' in volume 'v'"));
+    EXPECT_THAT(said({.host_path = home.volumes() + "/named/v/a", .target = "/x"}), HasSubstr("not a caisson-managed volume"));
+    EXPECT_THAT(said({.host_path = home.volumes() + "/named", .target = "/x"}), HasSubstr("not a caisson-managed volume"));
 }
 
 TEST(Mounts, AreShownByTheirPlace) {
