@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "caisson/export.h"
+#include "caisson/outcome.h"
 #include "caisson/result.h"
 
 namespace caisson {
@@ -31,6 +32,20 @@ struct CopyOptions {
 // The execution's exit code: 0; 3 if the path does not exist in the box; 1 for other failures. Notices and at last the
 // failure are lines of its standard error, which a hostile box may have written.
 inline constexpr int kCopyNotFound = 3;
+
+// What the box's end says while it copies, and whether it went well: add() is its StreamOptions::on_stderr. A hostile box
+// may say anything and without end; 64 KiB of it are kept.
+class CAISSON_API CopyWords {
+  public:
+    void add(std::string_view text);
+    // Of a copy in (or out of) `box` that ended like this. Without a value: it went well. What was said beside the failure
+    // goes to `on_notice` (which may be empty), line by line, fit for a terminal.
+    std::optional<Error> failure(const std::string& box, const Outcome& outcome,
+                                 const std::function<void(const std::string&)>& on_notice) const;
+
+  private:
+    std::string text_;
+};
 
 // What a stream calls a copy of `path`: its last part, or "." if it stands for contents ("/", "x/.").
 CAISSON_API std::string copy_name(std::string_view path);

@@ -52,13 +52,6 @@ struct RuntimeOptions {
     std::function<void(const std::string&)> on_notice;  // one line for a person, e.g. "template was rebuilt"
 };
 
-struct TmpfsOption {
-    std::string path;  // absolute, in the box
-    std::uint64_t size_bytes = 0;
-    std::uint32_t mode = 01777;
-    bool executable = false;
-};
-
 // Whether run() asks a registry for its image.
 enum class PullPolicy {
     kMissing,  // if it is not in the store
@@ -254,7 +247,7 @@ struct HostLimits {
 
 // What one process of a box runs under, as the kernel tells it. What it does not tell this user stays empty.
 struct JailedProcess {
-    std::string kind;  // "vmm", "supervisor"
+    std::string kind;  // "vmm", "supervisor", "share" (the server of its volumes)
     std::int64_t pid = 0;
     std::string user;                      // uid on the host
     std::vector<std::string> namespaces;   // of its own: "user", "mnt", "pid", ...
@@ -263,8 +256,8 @@ struct JailedProcess {
     std::string capabilities;              // permitted, hexadecimal
     bool no_new_privileges = false;
     unsigned call_filters = 0;  // system call filters; QEMU has one of its own on top
-    std::string filter;         // which list of calls caisson put on it: "vmm", "shim"; empty: none
-    std::string landlock;       // "version N", "impossible: ..."; empty: not used or not known
+    std::string filter;         // which list of calls caisson put on it: "vmm", "shim", "share"; empty: none
+    std::string landlock;       // "version N", "impossible: ...", "not used: ..."; empty: not used or not known
 };
 
 // All that is known about one box.
@@ -423,6 +416,14 @@ class CAISSON_API Runtime {
     Result<> pause(const std::string& reference);
     Result<> resume(const std::string& reference);
     Result<> rename(const std::string& reference, const std::string& name);
+
+    // A volume for a box that is there: put in place at once if it runs, else when it is started; it keeps it until it is
+    // detached. A volume with this name is made if there is none. kInUse: something is mounted there, or the box is paused,
+    // starting or stopping. After an error the box has what it had.
+    Result<MountInfo> attach_volume(const std::string& reference, const MountOption& mount);
+    // `target` as it was attached or mounted. kInUse: a process in the box uses it; with `force` that one keeps it until it
+    // lets go, and gets ESTALE for it from then on. An anonymous volume is removed.
+    Result<> detach_volume(const std::string& reference, const std::string& target, bool force = false);
 
     // Oldest first.
     Result<std::vector<BoxInfo>> boxes() const;

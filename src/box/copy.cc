@@ -27,11 +27,38 @@ constexpr int kPipeBytes = 1 << 20;
 [[maybe_unused]] constexpr unsigned long long kMemoryBytes = 4ULL << 30;
 constexpr unsigned long long kDescriptors = 64;
 constexpr std::size_t kMaxSaidBytes = 256 << 10;
+constexpr std::size_t kMaxWordsBytes = 64 << 10;
 constexpr std::chrono::seconds kPatience{5};
 }  // namespace
 
 std::string copy_name(std::string_view path) { return tar::base_name(path); }
 bool copy_means_directory(std::string_view path) { return tar::means_directory(path); }
+
+void CopyWords::add(std::string_view text) {
+    if (text_.size() < kMaxWordsBytes) text_ += text.substr(0, kMaxWordsBytes - text_.size());
+}
+
+std::optional<Error> CopyWords::failure(const std::string& box, const Outcome& outcome,
+                                        const std::function<void(const std::string&)>& on_notice) const {
+    std::vector<std::string> lines;
+    for (const auto& line : base::split(text_, '\n'))
+        if (!line.empty()) lines.push_back(base::printable(line, 1000));
+    const bool ended_itself = outcome.kind == Outcome::Kind::kExited;
+    Error error;
+    error.code = ended_itself && outcome.exit_code == kCopyNotFound ? Errc::kNotFound : Errc::kIo;
+    if (ended_itself && outcome.exit_code != 0 && !lines.empty()) {
+        error.message = box + ": " + lines.back();
+        lines.pop_back();
+    } else if (outcome.kind == Outcome::Kind::kSignalled) {
+        error.message = "the copy in " + box + " was ended by signal " + std::to_string(outcome.signal);
+    } else {
+        error.message = "the copy in " + box + " failed" + (outcome.reason.empty() ? "" : ": " + outcome.reason);
+    }
+    if (on_notice)
+        for (const auto& line : lines) on_notice(box + ": " + line);
+    if (ended_itself && outcome.exit_code == 0) return std::nullopt;
+    return error;
+}
 
 // The pipes are closed before the process is waited for: one that has another user's rights cannot be killed, and ends
 // with its stream.

@@ -9,6 +9,7 @@
 #include "base/text.h"
 #include "cli/box_options.h"
 #include "cli/command.h"
+#include "cli/volumes.h"
 
 namespace caisson::cli {
 
@@ -249,6 +250,8 @@ void add_volume_commands(CLI::App& app, Action& action) {
     add_remove(*group, action);
     add_prune(*group, action);
     add_space(*group, action);
+    add_volume_attach(*group, action);
+    add_volume_detach(*group, action);
     add_volume_file_commands(*group, action);
 }
 

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -14,6 +15,7 @@
 #include "base/text.h"
 #include "os/host.h"
 #include "os/random.h"
+#include "volume/metadata.h"
 #include "volume/names.h"
 #include "volume/usage.h"
 
@@ -225,7 +227,15 @@ Result<> Catalogue::make_named(const std::string& name, std::uint64_t limit_byte
 namespace {
 Result<> make_directory(const std::string& path) {
     if (::mkdir(path.c_str(), 0700) != 0) return failure_errno("cannot make the volume's directory " + path);
-    return {};
+    // To a box it is the box's user's, and others may look into it, as into most directories of an image.
+    const auto text = encode(Metadata{.user = {}, .group = {}, .mode = 0755});
+    if (::setxattr(path.c_str(), kMetadataAttribute, text.data(), text.size(), 0) == 0) return {};
+    const int error = errno;
+    ::rmdir(path.c_str());
+    if (error == ENOTSUP || error == EPERM)
+        return failure(Errc::kHostMissing, "the file system of " + path + " keeps no attributes of users (user.*), in which volumes keep what boxes make of files",
+                       "use a home on ext4, XFS or Btrfs: CAISSON_HOME=/some/directory");
+    return failure_errno("cannot make the volume's directory " + path, error);
 }
 Result<> move_in(const std::string& from, const std::string& to) {
     if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) != 0)
@@ -374,6 +384,7 @@ Result<wire::BoxMount> Catalogue::plan(const Request& request, std::vector<std::
     } else if (CAISSON_TRY(check_name(name)); !has_named(name) && request.subpath.empty()) {
         CAISSON_TRY(make_named(name, request.limit_bytes, {}, make_directory, false));
         made.push_back(name);
+        mount.set_made(true);
     }
     mount.set_volume(name);
     mount.set_anonymous(kind == Kind::kAnonymous);
@@ -491,6 +502,21 @@ Result<> Catalogue::detach(const std::string& box, std::uint32_t number) {
     return {};
 }
 
+Result<> Catalogue::undo(const wire::BoxMounts& given) {
+    auto lock = CAISSON_TRY(os::FileLock::acquire(in("lock")));
+    for (const auto& mount : given.mounts()) {
+        if (!mount.made() || !check_name(mount.volume())) continue;
+        auto volume = look_up(Kind::kNamed, mount.volume());
+        if (!volume || volume->disk) continue;
+        add_uses(CAISSON_TRY(all_mounts()), *volume);
+        // One that somebody has filled meanwhile is his: rmdir(2) leaves it.
+        if (!volume->boxes.empty() || ::rmdir(directory_of(*volume).c_str()) != 0) continue;
+        CAISSON_TRY(unlink_if_there(in("info", volume->name)));
+        CAISSON_TRY(unlink_if_there(in("space", volume->name)));
+    }
+    return {};
+}
+
 Result<> Catalogue::release(const std::string& box) {
     if (!check_name(box) || !os::exists(in("boxes", box))) return {};
     std::vector<Discarded> discarded;
@@ -565,13 +591,13 @@ Result<std::uint64_t> Catalogue::sweep(const std::function<Result<std::vector<st
 
 // --- the count of a volume with a limit
 
-Result<os::Fd> Catalogue::open_space(Kind kind, const std::string& name) const {
+Result<os::Fd> Catalogue::open_space(Kind kind, const std::string& name, bool counted) const {
     auto volume = CAISSON_TRY(pin(roots(), kind, name, {}));
     for (;;) {
         auto count = CAISSON_TRY(os::open_file(in("space", name), O_RDWR | O_CREAT | O_NOFOLLOW, 0600));
         // Whoever is alone counts: the last one may have died between a write and its count.
         if (::flock(count.get(), LOCK_EX | LOCK_NB) == 0) {
-            const auto used = static_cast<std::int64_t>(CAISSON_TRY(allocated_bytes(volume.file)));
+            const auto used = counted ? static_cast<std::int64_t>(CAISSON_TRY(allocated_bytes(volume.file))) : std::int64_t{0};
             char bytes[sizeof used];
             std::memcpy(bytes, &used, sizeof used);
             if (::pwrite(count.get(), bytes, sizeof bytes, 0) != sizeof bytes || ::ftruncate(count.get(), sizeof bytes) != 0)

@@ -103,14 +103,17 @@ class Catalogue {
     Result<wire::BoxMounts> mounts(const std::string& box) const;
     // The box is gone: so are its file and its anonymous volumes, unless another box mounted them by their path. Not an error if there are none.
     Result<> release(const std::string& box);
+    // What give() returned came to nothing: of the named volumes that it made those go that are empty and that no box has.
+    Result<> undo(const wire::BoxMounts& given);
     // Removes what dead processes left: of boxes that are not `known`, and what was being removed. Cheap if there is nothing.
     // `known` is asked only if something is there, and under the lock: whoever calls give() has told of the box before.
     // While another process changes something it does nothing, unless it is to `wait` for it. Bytes that it freed.
     Result<std::uint64_t> sweep(const std::function<Result<std::vector<std::string>>()>& known, bool wait = false);
 
     // The count of used bytes of a volume with a limit, as the share server wants it; counted anew if nobody else has it
-    // open. Held (shared flock) as long as the descriptor is open. Takes no lock of the catalogue.
-    Result<os::Fd> open_space(Kind kind, const std::string& name) const;
+    // open. Held (shared flock) as long as the descriptor is open. Takes no lock of the catalogue. Not `counted`: of a volume
+    // without a limit, whose servers only learn from it of each other.
+    Result<os::Fd> open_space(Kind kind, const std::string& name, bool counted = true) const;
 
   private:
     explicit Catalogue(std::string root) : root_(std::move(root)) {}

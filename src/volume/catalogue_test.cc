@@ -168,6 +168,22 @@ TEST_F(CatalogueTest, ReleasesAnonymousVolumesWithTheirBox) {
     EXPECT_TRUE(catalogue_.release("box1")) << "nothing is left to do";
 }
 
+TEST_F(CatalogueTest, UndoesWhatWasMadeForABoxThatNeverRan) {
+    ASSERT_TRUE(catalogue_.create("old", false, 0, {}));
+    auto given = catalogue_.give("a", {{.target = "/own"}, {.name = "old", .target = "/old"}, {.name = "new", .target = "/new"},
+                                      {.name = "shared", .target = "/shared"}, {.name = "filled", .target = "/filled"}});
+    ASSERT_TRUE(given);
+    ASSERT_TRUE(catalogue_.give("b", {{.name = "shared", .target = "/x"}}));
+    ASSERT_TRUE(os::write_file_atomic(in("named/filled/f"), "somebody's"));
+    ASSERT_TRUE(catalogue_.undo(*given));
+    EXPECT_EQ(names("named"), (Names{"filled", "new", "old", "shared"})) << "it is still the box's";
+    ASSERT_TRUE(catalogue_.release("a"));
+    ASSERT_TRUE(catalogue_.undo(*given));
+    EXPECT_EQ(names("named"), (Names{"filled", "old", "shared"}));
+    EXPECT_EQ(names("info"), (Names{"filled", "old", "shared"}));
+    EXPECT_EQ(names("anonymous"), Names{});
+}
+
 TEST_F(CatalogueTest, SweepsWhatDeadProcessesLeft) {
     ASSERT_TRUE(catalogue_.give("alive", {{.target = "/a"}}));
     ASSERT_TRUE(catalogue_.give("dead", {{.target = "/a"}, {.name = "data", .target = "/data"}}));

@@ -236,3 +236,41 @@ rule("launcher_no_parameters", "a launcher takes verbs without parameters", ["sh
      "tests/shim_test --gtest_filter=LauncherTest.*", r"FAILED.*AVerbHasNoParameters")
 rule("launcher_own_file", "a launcher starts a box's own disk only", ["shim_test"],
      "tests/shim_test --gtest_filter=LauncherTest.*", r"FAILED.*ALinkIsNoDisk")
+
+# What may be mounted in a box, for whoever asks.
+rule("volume_host_path", "-v refuses paths of the host", ["volume_test"],
+     "tests/volume_test --gtest_filter=VolumeOption.*", r"FAILED.*PathsOfTheHostAndWhatToWriteInstead")
+rule("volume_bind", "--mount refuses paths of the host, whatever it calls them", ["volume_test"],
+     "tests/volume_test --gtest_filter=MountFields.*", r"FAILED.*MountFields.PathsOfTheHost")
+rule("volume_gate_path", "the gate refuses every path that is not a volume's", ["volume_test"],
+     "tests/volume_test --gtest_filter=Gate*", r"FAILED.*TakesPathsOfVolumesOnly")
+rule("volume_relative", "the library refuses relative places in a box", ["box_test"],
+     "tests/box_test --gtest_filter=Mounts.*", r"FAILED.*AreCheckedForWhoeverFillsThem")
+rule("volume_twice", "no two mounts share a place", ["box_test"],
+     "tests/box_test --gtest_filter=Mounts.*", r"FAILED.*NoTwoShareAPlace")
+
+# The share server, whose other side is the guest's kernel.
+rule("share_read_only", "the share server writes nothing to a volume that is mounted read-only", ["volume_test"],
+     "tests/volume_test --gtest_filter=ShareServer.NothingIsWrittenWhereNothingMayBe", r"FAILED.*NothingIsWrittenWhereNothingMayBe")
+rule("share_read_only_open", "no file of a read-only volume is opened to write", ["volume_test"],
+     "tests/volume_test --gtest_filter=ShareServer.NothingIsWrittenWhereNothingMayBe", r"FAILED.*NothingIsWrittenWhereNothingMayBe")
+rule("share_read_only_copy", "nothing is copied into a read-only volume", ["volume_test"],
+     "tests/volume_test --gtest_filter=ShareServer.NothingIsWrittenWhereNothingMayBe", r"FAILED.*NothingIsWrittenWhereNothingMayBe")
+rule("share_two_volumes", "no name or file goes from one volume to another", ["volume_test"],
+     "tests/volume_test --gtest_filter=ShareServer.NothingMovesFromOneVolumeToAnother", r"FAILED.*NothingMovesFromOneVolumeToAnother")
+rule("share_names", "a name in a guest's message is one part of a path", ["volume_test"],
+     "tests/volume_test --gtest_filter=ShareServer.NamesLeadNowhereElse", r"FAILED.*NamesLeadNowhereElse")
+rule("share_links", "the share server follows no link of a volume", ["volume_test"],
+     "tests/volume_test --gtest_filter=ShareServer.LinksAreNotFollowed", r"FAILED.*LinksAreNotFollowed")
+rule("share_pipes", "the share server opens nothing that could make it wait", ["volume_test"],
+     "tests/volume_test --gtest_filter=ShareServer.WhatIsNoFileIsNotOpened", r"FAILED.*WhatIsNoFileIsNotOpened")
+rule("share_handles", "an open file is used as its own node's only", ["volume_test"],
+     "tests/volume_test --gtest_filter=ShareServer.HandlesAreOfTheirNode", r"FAILED.*HandlesAreOfTheirNode")
+rule("share_own_attributes", "a guest does not set what caisson keeps of a file", ["volume_test"],
+     "tests/volume_test --gtest_filter=ShareServer.CaissonsAttributesAreNotTheGuests", r"FAILED.*CaissonsAttributesAreNotTheGuests")
+rule("share_host_modes", "what a guest makes is closed to others on the host", ["volume_test"],
+     "tests/volume_test --gtest_filter=ShareServer.OnTheHostFilesAreTheOwnersAlone", r"FAILED.*OnTheHostFilesAreTheOwnersAlone")
+rule("share_unsent", "answers that a guest does not take have a limit", ["volume_test"],
+     "tests/volume_test --gtest_filter=ShareServer.AGuestThatTakesNoAnswersIsNotListenedTo", r"FAILED.*AGuestThatTakesNoAnswersIsNotListenedTo")
+rule("share_open_files", "what a guest has open has a limit", ["volume_test"],
+     "tests/volume_test --gtest_filter=ShareServer.OpenFilesAreCounted", r"FAILED.*OpenFilesAreCounted")
