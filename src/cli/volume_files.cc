@@ -217,9 +217,16 @@ Result<int> copy_in(Context& context, const CopyArguments& arguments, const Copy
     return 0;
 }
 
+// "NAME:" is all of the volume.
+Result<CopyPlace> parse_place(const std::string& text) {
+    auto place = parse_copy_place(text.size() > 1 && text.back() == ':' ? text + "/" : text);
+    if (!place) return failure(Errc::kUsage, "'" + base::printable(text, 300) + "' names no volume or no path", "write NAME:PATH; a file of the host's with a colon as ./NAME");
+    return place;
+}
+
 Result<int> copy_files(Context& context, const CopyArguments& arguments) {
-    const auto from = CAISSON_TRY(parse_copy_place(arguments.from));
-    const auto to = CAISSON_TRY(parse_copy_place(arguments.to));
+    const auto from = CAISSON_TRY(parse_place(arguments.from));
+    const auto to = CAISSON_TRY(parse_place(arguments.to));
     if (from.box.empty() == to.box.empty())
         return failure(Errc::kUsage, from.box.empty() ? "neither place is in a volume" : "both places are in volumes",
                        "write one as NAME:PATH, the other as a path of the host's (./a:b if it has a colon)");

@@ -10,7 +10,7 @@ import tarfile
 import time
 
 import pytest
-from boxes import BIN, HOME, IS_ROOT, Started, caisson, environment, until
+from boxes import BIN, HOME, IS_ROOT, WORK, caisson, environment, until
 
 VOLUMES = HOME / "volumes"
 METADATA = "user.caisson.metadata"
@@ -157,7 +157,7 @@ def test_what_is_missing_is_said(place):
     for arguments, word in ((["import", "data", missing], "missing"), (["import", "a/b", place], "a/b"), (["export", "nowhere"], "nowhere"),
                             (["cp", "nowhere:/f", place], "nowhere"), (["cp", place, "nowhere:/f"], "nowhere"), (["clone", "nowhere", "x"], "nowhere"),
                             (["sync", "data", missing], "missing"), (["sync", "--from-volume", "nowhere", place], "nowhere"),
-                            (["cp", "a:/x", "b:/y"], "both places"), (["cp", "./a", "./b"], "neither place")):
+                            (["cp", "a:/x", "b:/y"], "both places"), (["cp", ":/x", "."], "no volume"), (["cp", "./a", "./b"], "neither place")):
         refused = caisson("volume", *arguments)
         assert refused.code != 0 and word in refused.said, refused
     assert caisson("volume", "ls", "-q").lines == []
@@ -298,6 +298,33 @@ def test_a_broken_archive_leaves_no_volume():
         assert caisson("volume", "import", "data", "-", input=broken).code != 0
         assert caisson("volume", "ls", "-q").lines == []
     assert os.listdir(VOLUMES / "trash") == []
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="only root mounts a disk that is full in a moment")
+def test_a_full_disk_leaves_nothing_half_made(place):
+    (place / "large").write_bytes(os.urandom(8 << 20))
+    disk = WORK / "small-disk"  # where the service user gets to
+    disk.mkdir()
+    script = f"""
+        set -e
+        mount -t tmpfs -o size=6M,mode=755 none {disk}
+        export CAISSON_HOME={disk}/home
+        caisson() {{ {BIN} "$@" || echo "code $?"; }}
+        caisson volume create data
+        caisson volume import data {place}/large
+        caisson volume import new {place}/large
+        caisson volume cp {place}/large data:/x
+        head -c 8M /dev/zero > {disk}/fill || true
+        caisson volume create more
+        caisson volume clone data more
+        caisson volume ls -q
+        caisson volume rm data
+        find $CAISSON_HOME/volumes -mindepth 2
+    """
+    done = subprocess.run(["unshare", "-m", "bash", "-c", script], env=environment(), capture_output=True, text=True, timeout=60)
+    disk.rmdir()
+    assert done.stdout.split("\n") == ["data", "code 125", "code 125", "code 125", "code 125", "code 125", "data", "data", ""], done
+    assert done.stderr.count("No space left") >= 5, done
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])

@@ -197,6 +197,26 @@ rule("copy_landlock", "a copy's program sees one directory", ["copy_test"],
 rule("copy_calls", "a copy's program makes few system calls", ["copy_test"],
      "tests/copy_test --gtest_filter=CopyJailDeathTest.*", r"FAILED.*OtherSystemCallsAreItsEnd")
 
+# Volumes: what a box may have put into one, and the commands that work on it.
+rule("volume_count_up", "counting a volume never climbs out of it", ["volume_test"],
+     "tests/volume_test --gtest_filter=Usage.*", r"FAILED.*StaysInATreeWhosePartsAreMoved")
+rule("volume_copy_beneath", "no place in a volume is reached through a link", ["volume_test"],
+     "tests/volume_test --gtest_filter=Archive.NoPlace*", r"FAILED.*NoPlaceIsReachedThroughALink")
+rule("volume_clone_links", "cloning a volume follows no link", ["volume_test"],
+     "tests/volume_test --gtest_filter=Clone.*", r"FAILED.*NeverFollowsALinkThatTakesAFilesPlace")
+rule("volume_remove_links", "what a sync removes is never behind a link", ["volume_test"],
+     "tests/volume_test --gtest_filter=Archive.Others*", r"FAILED.*OthersAreRemovedWithoutFollowingLinks")
+rule("volume_host_inode", "modes of guests never reach the host's files", ["volume_test"],
+     "tests/volume_test --gtest_filter=Archive.WhatAGuest*", r"FAILED.*WhatAGuestSetNeverReachesTheHostsFiles")
+rule("volume_limit_of_copies", "copies into a volume keep to its limit", ["volume_test"],
+     "tests/volume_test --gtest_filter=Archive.TheLimit*", r"FAILED.*TheLimitHolds")
+rule("volume_rm_in_use", "a volume that a box has is not removed", ["volume_test"],
+     "tests/volume_test --gtest_filter=CatalogueTest.RefusesToRemove*", r"FAILED.*RefusesToRemoveWhatABoxHas")
+rule("volume_shared_anonymous", "an anonymous volume stays as long as any box has it", ["volume_test"],
+     "tests/volume_test --gtest_filter=CatalogueTest.Releases*", r"FAILED.*ReleasesAnonymousVolumesWithTheirBox")
+rule("volume_staged_lock", "a volume that is being filled is not swept", ["volume_test"],
+     "tests/volume_test --gtest_filter=CatalogueTest.Staged*", r"FAILED.*StagedVolumesAppearWholeOrNotAtAll")
+
 # The supervisor's own lock, and who starts machines for it.
 rule("shim_landlock", "a supervisor reaches its box's directory only", ["shim_test"],
      "tests/shim_test --gtest_filter=ShimLockDeathTest.*", r"FAILED.*OtherFilesAreNot")
