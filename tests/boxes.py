@@ -260,7 +260,7 @@ class Process:
         self.closed = links is None
         program = os.path.basename(self.arguments[0])
         self.role = {b"qemu-system-x86_64": "vmm", b"bwrap": "bwrap", b"caisson-shim": "shim", b"caisson-launcher": "launcher", b"caisson-listener": "listener", b"caisson": "cli",
-                     b"caisson-unpack": "unpack", b"caisson-fetch": "fetch", b"caisson-enter": "enter"}.get(program, program.decode(errors="replace"))
+                     b"caisson-unpack": "unpack", b"caisson-fetch": "fetch", b"caisson-enter": "enter", b"caisson-share": "share"}.get(program, program.decode(errors="replace"))
         # Without a jail the VMM is started by its own dynamic loader.
         if self.role.startswith("ld-linux") and any(word.endswith(b"/qemu-system-x86_64") for word in self.arguments):
             self.role = "vmm"
@@ -269,8 +269,17 @@ class Process:
         marker = os.fsencode(str(marker))
         if self.closed and self.arguments[0].startswith(os.fsencode(os.path.dirname(os.path.dirname(BIN))) + b"/"):
             return True
+        # The server of volumes has nothing on it of the home that it works for.
+        if self.role == "share" and marker == os.fsencode(WORK.name) and self.is_program("caisson-share"):
+            return True
         return (any(marker in word for word in self.arguments) or marker in self.mounts
                 or any(marker in os.fsencode(link) for link in self.links))
+
+    def is_program(self, name):
+        try:
+            return os.path.samefile(f"/proc/{self.pid}/exe", pathlib.Path(BIN).parent.parent / "libexec/caisson" / name)
+        except OSError:
+            return False
 
     def status(self):
         text = _read(f"/proc/{self.pid}/status").decode()
@@ -299,7 +308,7 @@ def processes(marker=None):
         if not name.isdigit() or int(name) in own:
             continue
         process = Process(int(name))
-        if process.role in ("vmm", "bwrap", "shim", "launcher", "listener", "cli", "unpack", "fetch", "enter", "") and process.mentions(marker):
+        if process.role in ("vmm", "bwrap", "shim", "share", "launcher", "listener", "cli", "unpack", "fetch", "enter", "") and process.mentions(marker):
             found.append(process)
     return found
 

@@ -52,13 +52,6 @@ struct RuntimeOptions {
     std::function<void(const std::string&)> on_notice;  // one line for a person, e.g. "template was rebuilt"
 };
 
-struct TmpfsOption {
-    std::string path;  // absolute, in the box
-    std::uint64_t size_bytes = 0;
-    std::uint32_t mode = 01777;
-    bool executable = false;
-};
-
 // Whether run() asks a registry for its image.
 enum class PullPolicy {
     kMissing,  // if it is not in the store
@@ -254,7 +247,7 @@ struct HostLimits {
 
 // What one process of a box runs under, as the kernel tells it. What it does not tell this user stays empty.
 struct JailedProcess {
-    std::string kind;  // "vmm", "supervisor"
+    std::string kind;  // "vmm", "supervisor", "share" (the server of its volumes)
     std::int64_t pid = 0;
     std::string user;                      // uid on the host
     std::vector<std::string> namespaces;   // of its own: "user", "mnt", "pid", ...
@@ -263,8 +256,8 @@ struct JailedProcess {
     std::string capabilities;              // permitted, hexadecimal
     bool no_new_privileges = false;
     unsigned call_filters = 0;  // system call filters; QEMU has one of its own on top
-    std::string filter;         // which list of calls caisson put on it: "vmm", "shim"; empty: none
-    std::string landlock;       // "version N", "impossible: ..."; empty: not used or not known
+    std::string filter;         // which list of calls caisson put on it: "vmm", "shim", "share"; empty: none
+    std::string landlock;       // "version N", "impossible: ...", "not used: ..."; empty: not used or not known
 };
 
 // All that is known about one box.
@@ -424,6 +417,14 @@ class CAISSON_API Runtime {
     Result<> resume(const std::string& reference);
     Result<> rename(const std::string& reference, const std::string& name);
 
+    // A volume for a box that is there: put in place at once if it runs, else when it is started; it keeps it until it is
+    // detached. A volume with this name is made if there is none. kInUse: something is mounted there, or the box is paused,
+    // starting or stopping. After an error the box has what it had.
+    Result<MountInfo> attach_volume(const std::string& reference, const MountOption& mount);
+    // `target` as it was attached or mounted. kInUse: a process in the box uses it; with `force` that one keeps it until it
+    // lets go, and gets ESTALE for it from then on. An anonymous volume is removed.
+    Result<> detach_volume(const std::string& reference, const std::string& target, bool force = false);
+
     // Oldest first.
     Result<std::vector<BoxInfo>> boxes() const;
     Result<BoxDetails> inspect(const std::string& reference) const;
@@ -465,6 +466,26 @@ class CAISSON_API Runtime {
     Result<Pruned> prune_images(const PruneOptions& options);
     // Names that went away.
     Result<std::vector<std::string>> remove_image(const std::string& reference);
+
+    // An empty volume. kAlreadyExists; kUsage: no name for one, or the size that its type needs is missing; kUnsupported.
+    Result<VolumeInfo> create_volume(const VolumeOptions& options);
+    // Named ones first, each by name, with their space counted if it is asked for: that looks at each of their files.
+    Result<std::vector<VolumeInfo>> volumes(bool count_space = false) const;
+    // By its name, or an anonymous one by its id. kNotFound.
+    Result<VolumeInfo> inspect_volume(const std::string& name) const;
+    // With all that is in it. kInUse names the boxes that have it, running or not; kNotFound.
+    Result<> remove_volume(const std::string& name);
+    // Removes named volumes that no box has and that have all of these labels (an empty value fits any), and, without
+    // labels, what processes that died left of others.
+    Result<PrunedVolumes> prune_volumes(const std::map<std::string, std::string>& labels);
+
+    // A copy of all of a volume under a new name, sharing its blocks on file systems that can. With its limit.
+    Result<VolumeInfo> clone_volume(const std::string& source, const std::string& name);
+    // A volume's end of a copy, see copy.h; what the stream holds is the guest's view of the files. kNotFound. Of what
+    // is read nothing changes in the volume; it may be in use meanwhile.
+    Result<HostCopy> read_volume(const std::string& name, const VolumeCopyOptions& options);
+    // kNoSpace if the volume's limit is reached.
+    Result<HostCopy> write_volume(const std::string& name, const VolumeCopyOptions& options);
 
     Result<std::vector<TemplateInfo>> templates() const;
     // Makes the template that boxes of this image and shape start from, unless it is there.

@@ -262,19 +262,54 @@ Result<std::unique_ptr<Container>> Container::create(const wire::RootDisk& disk,
 Result<std::vector<ShareTree>> Container::take_shares(const wire::Shares& wanted) {
     std::vector<ShareTree> trees;
     if (wanted.mounts_size() == 0) return trees;
-    if (wanted.mounts_size() > kMaxShares)
+    if (placed_.size() + static_cast<std::size_t>(wanted.mounts_size()) > kMaxShares)
         return failure(Errc::kLimit, "more than " + std::to_string(kMaxShares) + " volumes in one box");
-    UserIdentity user;
-    {
-        auto visit = CAISSON_TRY(Visit::to(stage_));
-        // Who is not in the image's files cannot run a command either, which is said when one is started.
-        if (auto found = find_user(wanted.user(), read_accounts())) user = *found;
+    if (!shares_.started()) {
+        UserIdentity user;
+        {
+            auto visit = CAISSON_TRY(Visit::to(stage_));
+            // Who is not in the image's files cannot run a command either, which is said when one is started.
+            if (auto found = find_user(wanted.user(), read_accounts())) user = *found;
+        }
+        shares_ = CAISSON_TRY(Shares::start(user.uid, user.gid));
     }
-    shares_ = CAISSON_TRY(Shares::start(user.uid, user.gid));
     for (const auto& mount : wanted.mounts()) trees.push_back(CAISSON_TRY(shares_.take(mount)));
     // A mount below another one comes after it.
     std::stable_sort(trees.begin(), trees.end(), [](const auto& a, const auto& b) { return a.target.size() < b.target.size(); });
     return trees;
+}
+
+// In the container's mount namespace. What was put in place before an error is taken away again.
+Result<> Container::place_shares(const std::vector<ShareTree>& shares) {
+    std::vector<std::string> placed;
+    for (const auto& share : shares) {
+        auto put = put_in_place(share);
+        if (!put) {
+            for (const auto& entry : placed) {
+                static_cast<void>(take_away(placed_[entry], true));
+                placed_.erase(entry);
+            }
+            return failure(std::move(put).error());
+        }
+        placed_[share.entry] = *put;
+        placed.push_back(share.entry);
+    }
+    return {};
+}
+
+Result<> Container::attach_shares(const wire::Shares& wanted) {
+    auto shares = CAISSON_TRY(take_shares(wanted));
+    auto visit = CAISSON_TRY(Visit::to(stage_));
+    return place_shares(shares);
+}
+
+Result<> Container::detach_share(const std::string& entry, bool force) {
+    auto found = placed_.find(entry);
+    if (found == placed_.end()) return {};  // it never came to that
+    auto visit = CAISSON_TRY(Visit::to(stage_));
+    CAISSON_TRY(take_away(found->second, force));
+    placed_.erase(found);
+    return {};
 }
 
 Result<> Container::configure(const wire::Configure& configure, wire::Configured& timings) {
@@ -331,7 +366,7 @@ Result<> Container::configure(const wire::Configure& configure, wire::Configured
             return failure_errno(std::string("cannot uncover ") + path);
     CAISSON_TRY(apply(opened));
     CAISSON_TRY(apply(wanted));
-    for (const auto& share : shares) CAISSON_TRY(put_in_place(share));
+    CAISSON_TRY(place_shares(shares));
     for (const auto& file : more) CAISSON_TRY(bind_file(file));
     if (read_only && ::mount(nullptr, "/", nullptr, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOATIME, nullptr) != 0)
         return failure_errno("cannot make the root directory read-only");

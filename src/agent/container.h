@@ -5,7 +5,10 @@
 #include <sys/types.h>
 
 #include <chrono>
+#include <map>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "agent/clone.h"
 #include "agent/shares.h"
@@ -51,6 +54,10 @@ class Container {
     // Ends every process of the container; returns at once. Nothing can be forked into it afterwards.
     void kill();
     bool killed() const { return killed_; }
+    // Volumes, while commands run. All of them or none.
+    Result<> attach_shares(const wire::Shares& wanted);
+    // `entry` as in wire::ShareMount. EBUSY: it is used; with `force` it then goes from its place only.
+    Result<> detach_share(const std::string& entry, bool force);
     // Whether configure() mounted anything over the image that was not there before.
     bool image_covered() const { return image_covered_; }
     // Waits for the init to be gone and lets go of the container's mounts: nothing of the root disk is left unwritten.
@@ -58,10 +65,12 @@ class Container {
 
   private:
     Result<std::vector<ShareTree>> take_shares(const wire::Shares& wanted);
+    Result<> place_shares(const std::vector<ShareTree>& shares);
     Container(Child init, Stage& stage, std::string disk)
         : init_(std::move(init)), stage_(stage), disk_(std::move(disk)) {}
     Child init_;
     Stage& stage_;
+    std::map<std::string, PlacedShare> placed_;  // by their entries
     Shares shares_;  // outlive the container's mounts of them
     std::string disk_;  // the kernel's name of the root device
     bool killed_ = false;

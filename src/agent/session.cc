@@ -91,6 +91,7 @@ Result<> Session::message(wire::ToAgent& message, base::ByteView payload) {
             port_.send(answer);
             break;
         }
+        case wire::ToAgent::kChangeShares: change_shares(message.change_shares()); break;
         case wire::ToAgent::kShutdown: shutdown(message.shutdown()); break;
         case wire::ToAgent::MESSAGE_NOT_SET: break;
     }
@@ -160,6 +161,21 @@ void Session::configure(wire::Configure& configure) {
         return {};
     }();
     if (!configured) fail(answer, configured.error());
+    port_.send(answer);
+}
+
+void Session::change_shares(const wire::ChangeShares& wanted) {
+    auto changed = [&]() -> Result<> {
+        if (!configured_ || container_->killed()) return failure(Errc::kInUse, "the box's command does not run");
+        if (!wanted.detach().empty()) return container_->detach_share(wanted.detach(), wanted.force());
+        return container_->attach_shares(wanted.attach());
+    }();
+    wire::FromAgent answer;
+    auto* said = answer.mutable_shares_changed();
+    if (!changed) {
+        said->set_error_number(changed.error().sys_errno);
+        said->set_message(changed.error().to_string());
+    }
     port_.send(answer);
 }
 

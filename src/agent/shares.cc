@@ -69,6 +69,7 @@ Result<ShareTree> Shares::take(const wire::ShareMount& mount) const {
     const std::string source = std::string(kShares) + "/" + mount.entry();
     if (mount.entry().find('/') != std::string::npos) return failure(Errc::kUsage, what + " has no entry");
     ShareTree share;
+    share.entry = mount.entry();
     share.target = mount.target();
     share.directory = mount.directory();
     share.tree = os::Fd(static_cast<int>(::syscall(SYS_open_tree, AT_FDCWD, source.c_str(), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)));
@@ -89,13 +90,34 @@ void Shares::stop() {
     dispose(pump_);
 }
 
-Result<> put_in_place(const ShareTree& share) {
+namespace {
+// The number of the mount that a descriptor is in.
+Result<std::uint64_t> mount_of(const os::Fd& file) {
+    struct statx status {};
+    if (::statx(file.get(), "", AT_EMPTY_PATH, STATX_MNT_ID, &status) != 0) return failure_errno("cannot tell which mount this is");
+    return status.stx_mnt_id;
+}
+}  // namespace
+
+Result<PlacedShare> put_in_place(const ShareTree& share) {
     auto target = CAISSON_TRY(share.directory ? open_directory_target(share.target) : open_file_target(share.target));
-    if (::syscall(SYS_move_mount, share.tree.get(), "", target.get(), "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) == 0) return {};
+    const auto mount = CAISSON_TRY(mount_of(share.tree));
+    if (::syscall(SYS_move_mount, share.tree.get(), "", target.get(), "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) == 0)
+        return PlacedShare{share.target, mount};
     if (errno == ENOTDIR)
         return failure(Errc::kUsage, base::printable(share.target, 256) + (share.directory ? " is a file in the image, and the volume is a directory"
                                                                                          : " is a directory in the image, and the volume's part is a file"));
     return failure_errno("cannot put the volume at " + base::printable(share.target, 256) + " in place");
+}
+
+Result<> take_away(const PlacedShare& share, bool even_if_used) {
+    auto place = os::open_file(share.target, O_PATH | O_NOFOLLOW);
+    // Whoever has unmounted it, or moved what it lay on, has done what is asked.
+    if (!place || CAISSON_TRY(mount_of(*place)) != share.mount) return {};
+    place->reset();
+    if (::umount2(share.target.c_str(), UMOUNT_NOFOLLOW | (even_if_used ? MNT_DETACH : 0)) == 0) return {};
+    if (errno == EBUSY) return failure_errno("a process in the box uses the volume at " + base::printable(share.target, 256), EBUSY);
+    return failure_errno("cannot unmount the volume at " + base::printable(share.target, 256));
 }
 
 }  // namespace caisson::agent

@@ -16,6 +16,7 @@ inline constexpr int kMaxShares = 256;
 // A share on its way into the container.
 struct ShareTree {
     os::Fd tree;  // of open_tree(2): a mount that is nowhere yet
+    std::string entry;
     std::string target;
     bool directory = true;
 };
@@ -40,7 +41,15 @@ class Shares {
     Child pump_;
 };
 
+// One that is in its place.
+struct PlacedShare {
+    std::string target;
+    std::uint64_t mount = 0;  // the kernel's number of it
+};
+
 // In the container's mount namespace: makes the target if it is missing, and puts the share there.
-Result<> put_in_place(const ShareTree& share);
+Result<PlacedShare> put_in_place(const ShareTree& share);
+// The other way round. Not an error if the container has done it itself. EBUSY: it is used, and not `even_if_used`.
+Result<> take_away(const PlacedShare& share, bool even_if_used);
 
 }  // namespace caisson::agent

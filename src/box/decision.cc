@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "box/mounts.h"
 #include "box/plan.h"
 #include "image/host.h"
 #include "vmm/qcow2.h"
@@ -39,6 +40,8 @@ Result<Decision> decide(const RuntimeState& runtime, const BoxOptions& options) 
     image::ImageConfig config;
     config.config = decision.image.config;
     CAISSON_TRY_CTX(image::check_platform(config, image::host_architecture()), "image " + decision.image.name);
+    decision.mounts = CAISSON_TRY_CTX(plan_mounts(options, decision.image.config), "image " + decision.image.name);
+    CAISSON_TRY(check_parts(runtime.home, decision.mounts));
     decision.exec = CAISSON_TRY(plan_exec(options, decision.image.config));
     decision.shape = CAISSON_TRY(vmm::shape_for(options.cpu_millis, options.memory_bytes));
     decision.engine = CAISSON_TRY(choose_engine(runtime));

@@ -17,9 +17,10 @@ struct Decision {
     vmm::Shape shape;
     Engine engine;
     std::uint64_t base_disk_bytes = 0;
+    std::vector<MountOption> mounts;  // with those that the image declares
 };
 
-// Validates; the image must be in the store.
+// Validates; the image must be in the store, and what is to be mounted of a volume must be in it.
 Result<Decision> decide(const internal::RuntimeState& runtime, const BoxOptions& options);
 // The base disk if it is there. An image that is too large for the usual one has one of the box's own size.
 Result<std::optional<std::string>> cached_base_disk(const internal::RuntimeState& runtime, Decision& decision,

@@ -3,6 +3,7 @@
 #include "base/text.h"
 #include "box/decision.h"
 #include "box/host_limits.h"
+#include "box/mounts.h"
 #include "box/plan.h"
 #include "box/shim_lock.h"
 #include "box/state.h"
@@ -79,7 +80,7 @@ Result<std::string> Runtime::plan(const BoxOptions& options) {
     if (CAISSON_TRY(jail::sandbox_named(options.security)) == &jail::no_jail())
         machine = CAISSON_TRY(vmm::without_jail(std::move(machine), decision.engine.assets));
     auto jail_plan = vmm::vmm_description(machine, decision.engine.assets);
-    jail_plan.descriptors = {{0, 1}, {0, 2}, {0, machine.qmp_fd}, {0, machine.agent_fd}, {0, machine.console_fd}};
+    jail_plan.descriptors = {{0, 1}, {0, 2}, {0, machine.qmp_fd}, {0, machine.agent_fd}, {0, machine.console_fd}, {0, machine.share_fd}};
 
     // Much of it comes from the image, and this is what one looks at before one trusts it.
     auto shown = [](const std::string& word) { return base::printable(base::shell_quote(word), kMostShownBytes); };
@@ -96,6 +97,8 @@ Result<std::string> Runtime::plan(const BoxOptions& options) {
     text += "root       " + base::format_size(options.disk_bytes) + (options.read_only ? ", read-only" : ", read-write") + "\n";
     for (const auto& tmpfs : options.tmpfs)
         text += "tmpfs      " + shown(tmpfs.path) + (tmpfs.size_bytes > 0 ? " " + base::format_size(tmpfs.size_bytes) : "") + "\n";
+    for (const auto& mount : decision.mounts) text += "volume     " + base::printable(box::describe_mount(mount), kMostShownBytes) + "\n";
+    for (const auto& copy : options.copies) text += "copy       " + shown(copy.source) + " to " + shown(copy.target) + "\n";
     text += "limits     cpus " + std::to_string(options.cpu_millis) + "/1000, memory " +
             base::format_size(options.memory_bytes) +
             (options.pids_limit > 0 ? ", processes " + std::to_string(options.pids_limit) : "") + "\n";

@@ -99,6 +99,7 @@ void BoxState::clean_after_shim(const std::string& reason) {
     if (auto_remove) {
         // Both are fine when the shim did its work: what is gone stays gone.
         if (os::remove_tree(directory)) static_cast<void>(runtime->database->remove_box(id));
+        static_cast<void>(release_volumes(runtime->home, id));
         return;
     }
     auto record = runtime->database->find_box(id);

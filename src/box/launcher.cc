@@ -70,6 +70,10 @@ Result<LauncherNews> parse(const char* bytes, std::size_t size, std::vector<os::
     news.error.code = static_cast<Errc>(packet.code);
     news.error.sys_errno = packet.error_number;
     std::string_view text(bytes + sizeof packet, size - sizeof packet);
+    if (news.kind == LauncherNews::Kind::kShare) {  // bytes, and no text
+        news.error.message = text;
+        return news;
+    }
     const auto end = text.find('\0');
     if (end == std::string_view::npos) return news;
     news.error.message = text.substr(0, end);
@@ -88,7 +92,10 @@ Result<> send_news(int socket, const LauncherNews& news) {
     packet.code = static_cast<int>(news.error.code);
     packet.error_number = news.error.sys_errno;
     std::string bytes(reinterpret_cast<const char*>(&packet), sizeof packet);
-    for (const auto* text : {&news.error.message, &news.error.hint}) {
+    if (news.kind == LauncherNews::Kind::kShare) {
+        if (news.error.message.size() > kMostLauncherText) return failure(Errc::kInternal, "a volume's place is too long for one packet");
+        bytes += news.error.message;
+    } else for (const auto* text : {&news.error.message, &news.error.hint}) {
         bytes.append(*text, 0, std::min(text->size(), kMostLauncherText / 2 - 1));
         bytes += '\0';
     }

@@ -4,7 +4,7 @@
 // end the machine that the box was to have anyway, and nothing else.
 //
 //   start    The machine, as the launch says; from the second time on as a later life of the box has it (see Launch).
-//   attach   Devices for a machine that runs. Reserved: answered "not supported yet".
+//   attach   The box's volumes, as the home's catalogue has them now: what is new there is served, what is gone is not any more.
 //   end      Kills what was started, waits until it is gone, removes the box's directory if the shim has emptied it.
 //
 // The launcher reads nothing that comes from a guest or a VMM: their sockets are made here, and handed over. It is the
@@ -30,7 +30,9 @@ struct LauncherNews {
     enum class Kind : std::uint8_t {
         kStarted = 1,  // `descriptors`: control socket, agent, console; non-blocking. `number` is the process, for people
         kJailed,       // `descriptors`: pidfd of the jail's first process, whose end is the end of everything in there
-        kFailed,       // answer to kStart and kAttach: `error`
+        kShare,        // `error.message`: a wire::ShareMount, serialised, for the guest. All come before kStarted, or kAttached
+    kAttached,     // answer to kAttach
+    kFailed,       // answer to kStart and kAttach: `error`
         kExited,       // the machine ended, by itself or by kEnd: `signalled`, `number`; why, if it is known, in `error.message`
         kGone,         // answer to each kEnd: nothing runs
     };

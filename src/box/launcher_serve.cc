@@ -18,6 +18,7 @@
 #include "os/file.h"
 #include "vmm/template.h"
 #include "vmm/vm.h"
+#include "volume/host.h"
 
 namespace caisson::box {
 
@@ -36,6 +37,11 @@ class Server {
     Result<> on_verb(char verb);
     Result<> start();
     Result<> start_machine();
+    Result<> attach();
+    Result<> serve_shares();
+    Result<> on_share_exit();
+    void end_shares();
+    Result<> release_volumes();
     Result<> on_exit();
     Result<> end();
     Result<> answer_ends();
@@ -47,6 +53,8 @@ class Server {
     const wire::Launch launch_;
     os::Cgroup group_;  // before the machine in it: destroyed after that
     vmm::Vm vm_;
+    volume::ShareHost shares_;
+    std::string shares_ended_;  // why the server of volumes ended by itself
     bool first_ = true;  // life of the box
     unsigned ends_ = 0;  // asked for and not answered
 };
@@ -55,11 +63,13 @@ Result<> Server::run() {
     for (;;) {
         struct pollfd wanted[] = {{socket_.get(), POLLIN, 0},
                                   {vm_.process.running() ? vm_.process.pidfd().get() : -1, POLLIN, 0},
-                                  {ends_ > 0 && vm_.init.known() ? vm_.init.pidfd().get() : -1, POLLIN, 0}};
+                                  {ends_ > 0 && vm_.init.known() ? vm_.init.pidfd().get() : -1, POLLIN, 0},
+                                  {shares_.process().running() ? shares_.process().pidfd().get() : -1, POLLIN, 0}};
         if (::poll(wanted, std::size(wanted), -1) < 0) {
             if (errno == EINTR) continue;
             return failure_errno("waiting for the supervisor");
         }
+        if (wanted[3].revents != 0) CAISSON_TRY(on_share_exit());
         if (wanted[1].revents != 0) CAISSON_TRY(on_exit());
         CAISSON_TRY(answer_ends());
         if (wanted[0].revents == 0) continue;
@@ -75,8 +85,7 @@ Result<> Server::run() {
 Result<> Server::on_verb(char verb) {
     switch (static_cast<LauncherVerb>(verb)) {
         case LauncherVerb::kStart: return start();
-        case LauncherVerb::kAttach:
-            return refuse(because(Errc::kUnsupported, "nothing can be attached to a box that runs yet"));
+        case LauncherVerb::kAttach: return attach();
         case LauncherVerb::kEnd: return end();
     }
     return failure(Errc::kProtocol, "the supervisor asked for what there is not");
@@ -90,8 +99,10 @@ Result<> Server::start() {
     if (vm_.process.running() || ends_ > 0 || !vm_.init.gone()) return refuse(because(Errc::kInUse, "the box's machine runs already"));
     vm_ = vmm::Vm();
     CAISSON_TRY(group_.remove());
+    end_shares();
     auto started = start_machine();
     first_ = false;
+    if (started) started = serve_shares();
     if (!started) return refuse(started.error());
     LauncherNews news{.kind = LauncherNews::Kind::kStarted, .number = vm_.process.pid()};
     for (auto* socket : {&vm_.qmp, &vm_.agent, &vm_.console}) news.descriptors.push_back(std::move(*socket));
@@ -138,7 +149,63 @@ Result<> Server::start_machine() {
     }
     if (sandbox == &jail::no_jail()) plan = CAISSON_TRY(vmm::without_jail(std::move(plan), assets));
     vm_ = CAISSON_TRY(vmm::start_vm(plan, assets));
+    shares_ = volume::ShareHost({.program = launch_.share_program(), .sandbox = sandbox, .groups = group_.entry()}, std::move(vm_.share));
     return {};
+}
+
+Result<> Server::attach() {
+    if (!vm_.process.running() || ends_ > 0) return refuse(because(Errc::kInUse, "the box's machine does not run"));
+    if (auto served = serve_shares(); !served) return refuse(served.error());
+    return tell(LauncherNews::Kind::kAttached);
+}
+
+// The home's catalogue says what the box has, and not the supervisor. That is told what the guest has to know.
+Result<> Server::serve_shares() {
+    if (launch_.volumes().empty() || !os::exists(launch_.volumes())) return {};
+    auto catalogue = CAISSON_TRY(volume::Catalogue::open(launch_.volumes()));
+    auto mounts = CAISSON_TRY(catalogue.mounts(launch_.box_id()));
+    CAISSON_TRY(shares_.serve(catalogue, mounts));
+    for (const auto& mount : mounts.mounts()) {
+        if (mount.disk()) continue;
+        wire::ShareMount told;
+        told.set_entry("m" + std::to_string(mount.number()));
+        told.set_target(mount.target());
+        told.set_directory(mount.directory());
+        told.set_read_only(mount.read_only());
+        told.set_no_exec(mount.no_exec());
+        told.set_no_suid(mount.no_suid());
+        LauncherNews news{.kind = LauncherNews::Kind::kShare};
+        if (!told.SerializeToString(&news.error.message)) return failure(Errc::kInternal, "a volume's place could not be packed");
+        CAISSON_TRY(send_news(socket_.get(), news));
+    }
+    return {};
+}
+
+// A guest whose files no longer answer is of no use to anybody: its box ends, and says why. While the box is being ended
+// the server goes as soon as the machine has.
+Result<> Server::on_share_exit() {
+    auto status = CAISSON_TRY(shares_.process().wait());
+    if (ends_ > 0 || !vm_.process.running()) return {};
+    // bubblewrap tells of a signal by 128+N.
+    if (!status.signalled && status.code > 128) status = {true, status.code - 128};
+    shares_ended_ = jail::killed_by_filter(status) ? "the server of the box's volumes was killed by its system call filter: it made a call that an honest one does not make"
+                    : status.signalled             ? "the server of the box's volumes was killed by signal " + std::to_string(status.code)
+                                                   : "the server of the box's volumes ended";
+    if (auto words = shares_.last_words(); !words.empty()) shares_ended_ += ": " + words;
+    vm_.init.kill();
+    static_cast<void>(vm_.process.send_signal(SIGKILL));
+    return {};
+}
+
+void Server::end_shares() {
+    shares_ = volume::ShareHost();
+    shares_ended_.clear();
+}
+
+// Of a box that is gone nothing stays, its anonymous volumes least of all.
+Result<> Server::release_volumes() {
+    if (launch_.volumes().empty() || !os::exists(launch_.volumes())) return {};
+    return CAISSON_TRY(volume::Catalogue::open(launch_.volumes())).release(launch_.box_id());
 }
 
 Result<> Server::on_exit() {
@@ -153,6 +220,7 @@ Result<> Server::on_exit() {
 
 // What the limits on the host have to do with the machine's end; empty: nothing.
 std::string Server::why_killed() const {
+    if (!shares_ended_.empty()) return shares_ended_;
     if (group_.memory_kills() > 0)
         return "the VMM was killed: it reached its memory limit on the host, " + base::format_size(launch_.limits().memory_bytes());
     if (group_.refused_processes() > 0)
@@ -173,7 +241,9 @@ Result<> Server::answer_ends() {
     // Whatever may be left of the machine, before anybody has a say in this box.
     if (auto removed = group_.remove(); !removed) std::fprintf(stderr, "%s: %s\n", kLauncherName, removed.error().to_string().c_str());
     // Empty is what the directory of a box becomes that is removed; that of any other holds its lock.
-    ::rmdir(launch_.box_directory().c_str());
+    end_shares();
+    if (::rmdir(launch_.box_directory().c_str()) == 0)
+        if (auto released = release_volumes(); !released) std::fprintf(stderr, "%s: %s\n", kLauncherName, released.error().to_string().c_str());
     for (; ends_ > 0; --ends_) CAISSON_TRY(tell(LauncherNews::Kind::kGone));
     return {};
 }

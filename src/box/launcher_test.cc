@@ -140,11 +140,11 @@ TEST_F(LauncherTest, ALinkIsNoDisk) {
     EXPECT_EQ(answer().value().error.code, Errc::kCorrupt) << "it has another name elsewhere";
 }
 
-TEST_F(LauncherTest, AttachIsNotSupportedYet) {
+TEST_F(LauncherTest, NothingIsAttachedToAMachineThatDoesNotRun) {
     say("a");
     auto refused = answer().value();
     EXPECT_EQ(refused.kind, Kind::kFailed);
-    EXPECT_EQ(refused.error.code, Errc::kUnsupported);
+    EXPECT_EQ(refused.error.code, Errc::kInUse);
 }
 
 TEST_F(LauncherTest, AnEndRemovesADirectoryOnlyIfItIsEmpty) {

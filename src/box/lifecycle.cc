@@ -16,15 +16,18 @@
 #include "box/host_limits.h"
 #include "box/jail_view.h"
 #include "box/limits.h"
+#include "box/mounts.h"
 #include "box/owner.h"
 #include "box/plan.h"
 #include "jail/sandbox.h"
+#include "os/file.h"
 #include "os/host.h"
 #include "os/random.h"
 
 namespace caisson {
 
 using base::failure;
+using internal::ask;
 using internal::BoxState;
 using internal::RuntimeState;
 using std::chrono::milliseconds;
@@ -81,16 +84,6 @@ Result<> kill_supervised(RuntimeState& runtime, store::BoxRecord record) {
 base::Failure not_running(const store::BoxRecord& record) {
     return failure(Errc::kInUse, "box " + record.name + " is " + (record.state == store::BoxState::kCreated ? "not started" : to_string(record.state)),
                    store::is_live(record.state) ? "" : "start it: caisson start " + record.name);
-}
-
-// The supervisor's answer to a request, while no streams are open.
-Result<wire::FromShim> ask(box::ShimClient& shim, const wire::ToShim& request) {
-    CAISSON_TRY(shim.send(request));
-    auto answer = CAISSON_TRY(shim.receive(kAnswerPatience));
-    if (!answer) return failure(Errc::kInUse, "the box ended meanwhile");
-    if (answer->has_error()) return base::failure(box::from_message(answer->error()));
-    if (answer->has_start_failed()) return base::failure(box::from_message(answer->start_failed()));
-    return std::move(*answer);
 }
 
 std::shared_ptr<BoxState> connection_of(std::shared_ptr<RuntimeState> runtime, const store::BoxRecord& record,
@@ -151,6 +144,15 @@ ExecutionInfo info_of(const store::ExecutionRecord& record) {
 }  // namespace
 
 namespace internal {
+
+Result<wire::FromShim> ask(box::ShimClient& shim, const wire::ToShim& request) {
+    CAISSON_TRY(shim.send(request));
+    auto answer = CAISSON_TRY(shim.receive(kAnswerPatience));
+    if (!answer) return failure(Errc::kInUse, "the box ended meanwhile");
+    if (answer->has_error()) return base::failure(box::from_message(answer->error()));
+    if (answer->has_start_failed()) return base::failure(box::from_message(answer->start_failed()));
+    return std::move(*answer);
+}
 
 // To be made is the beginning of a start, for whoever looks on.
 const char* shown_state(store::BoxState state) {
@@ -269,7 +271,7 @@ Result<> remove_record(RuntimeState& runtime, store::BoxRecord record, bool forc
         CAISSON_TRY(reconcile_now(runtime));
         auto now = find_record(runtime, id);
         // Its supervisor has removed it, if it was started with --rm.
-        if (!now && now.error().code == Errc::kNotFound) return {};
+        if (!now && now.error().code == Errc::kNotFound) return release_volumes(runtime.home, id);
         record = CAISSON_TRY(std::move(now));
     }
     if (store::is_live(record.state))
@@ -287,7 +289,9 @@ Result<> remove_record(RuntimeState& runtime, store::BoxRecord record, bool forc
     // Somebody who wants to start it may make the lock again as soon as that is gone: then there must be no record. What
     // is left if this process dies has none either, and goes when the home is opened next.
     CAISSON_TRY(runtime.database->remove_box(id));
-    return os::remove_tree(runtime.home.box(id));
+    auto released = release_volumes(runtime.home, id);
+    CAISSON_TRY(os::remove_tree(runtime.home.box(id)));
+    return released;
 }
 
 Result<> remove_replaced(RuntimeState& runtime, const std::string& name) {
@@ -585,6 +589,15 @@ Result<std::vector<BoxInfo>> Runtime::boxes() const {
     return infos;
 }
 
+namespace {
+Result<std::vector<MountInfo>> mounts_of(const RuntimeState& runtime, const std::string& id, const wire::Configure& configure) {
+    wire::BoxMounts volumes;
+    if (os::exists(runtime.home.volumes()))
+        volumes = CAISSON_TRY(CAISSON_TRY(volume::Catalogue::open(runtime.home.volumes())).mounts(id));
+    return box::mount_infos(volumes, configure);
+}
+}  // namespace
+
 Result<BoxDetails> Runtime::inspect(const std::string& reference) const {
     auto record = CAISSON_TRY(internal::find_record(*state_, reference));
     BoxDetails details;
@@ -619,6 +632,7 @@ Result<BoxDetails> Runtime::inspect(const std::string& reference) const {
         details.memory_bytes = spec->memory_bytes();
         details.disk_bytes = spec->disk_bytes();
         for (const auto& mount : configure.tmpfs()) details.tmpfs.push_back({mount.path(), mount.size_bytes(), mount.mode(), mount.executable()});
+        details.mounts = CAISSON_TRY(mounts_of(*state_, record.id, configure));
         details.restart = box::restart_text(*spec);
         details.timeout_ms = spec->timeout_ms();
         details.max_duration_ms = spec->max_duration_ms();

@@ -20,9 +20,13 @@ inline constexpr std::size_t kMostSupervisorDescriptors = 1024;          // that
 inline constexpr std::uint64_t kMostSupervisorFileBytes = 1073741824;  // that a supervisor writes: logs, and the database
 inline constexpr std::size_t kMostExecutions = 128;                    // in one box at once, its command among them
 inline constexpr std::size_t kLongestShownCommand = 4096;              // bytes of an execution's command that records keep
+inline constexpr std::uint64_t kRoomBytes = 1073741824;                // left on the home's file system, or a twentieth of it
+inline constexpr std::size_t kMostMounts = 256;                        // of volumes in one box
 inline constexpr std::size_t kMostLabels = 64;
 inline constexpr std::size_t kLongestLabel = 256;                      // bytes, of a key; a value may have 4096
 inline constexpr std::size_t kLongestLabelValue = 4096;
+inline constexpr std::size_t kMostTmpfs = 60;                          // the agent takes 64 with its own files
+inline constexpr std::size_t kMostCopies = 64;                         // --copy of one box
 
 // ---- what QEMU may take on the host beside the machine that it runs; see docs/limits.md ----
 inline constexpr std::uint64_t kVmmMib = 128;                          // its own memory, and bubblewrap's

@@ -5,6 +5,7 @@
 #include "base/capabilities.h"
 #include "base/text.h"
 #include "box/limits.h"
+#include "box/mounts.h"
 #include "jail/sandbox.h"
 #include "vmm/qcow2.h"
 #include "vmm/shape.h"
@@ -71,18 +72,6 @@ Result<> validate_time(const std::string& option, const std::optional<std::chron
     return {};
 }
 
-Result<> validate_labels(const std::map<std::string, std::string>& labels) {
-    if (labels.size() > limits::kMostLabels)
-        return failure(Errc::kUsage, "more than " + std::to_string(limits::kMostLabels) + " labels");
-    for (const auto& [key, value] : labels) {
-        const auto shown = base::printable(key, 100);
-        if (key.empty() || key.size() > limits::kLongestLabel || key.find('=') != std::string::npos || key.find('\0') != std::string::npos)
-            return failure(Errc::kUsage, "'" + shown + "' cannot be the name of a label");
-        if (value.size() > limits::kLongestLabelValue) return failure(Errc::kUsage, "the value of label '" + shown + "' is too long");
-    }
-    return {};
-}
-
 Result<> validate_life(const BoxOptions& options) {
     CAISSON_TRY(validate_time("--timeout", options.timeout));
     CAISSON_TRY(validate_time("--max-duration", options.max_duration));
@@ -129,6 +118,18 @@ std::optional<HealthCheck> health_of(const BoxOptions& options, const image::Con
 
 }  // namespace
 
+Result<> validate_labels(const std::map<std::string, std::string>& labels) {
+    if (labels.size() > limits::kMostLabels)
+        return failure(Errc::kUsage, "more than " + std::to_string(limits::kMostLabels) + " labels");
+    for (const auto& [key, value] : labels) {
+        const auto shown = base::printable(key, 100);
+        if (key.empty() || key.size() > limits::kLongestLabel || key.find('=') != std::string::npos || key.find('\0') != std::string::npos)
+            return failure(Errc::kUsage, "'" + shown + "' cannot be the name of a label");
+        if (value.size() > limits::kLongestLabelValue) return failure(Errc::kUsage, "the value of label '" + shown + "' is too long");
+    }
+    return {};
+}
+
 Result<> validate(const BoxOptions& options) {
     if (options.network != "none")
         return failure(Errc::kUnsupported, "network '" + base::printable(options.network, 64) + "' is not available",
@@ -143,13 +144,11 @@ Result<> validate(const BoxOptions& options) {
     CAISSON_TRY(validate_environment(options.environment));
     CAISSON_TRY(validate_command(options.command));
     if (!options.working_directory.empty()) CAISSON_TRY(validate_guest_path("--workdir", options.working_directory));
-    for (std::size_t i = 0; i < options.tmpfs.size(); ++i) {
-        CAISSON_TRY(validate_guest_path("--tmpfs", options.tmpfs[i].path));
-        if (options.tmpfs[i].path == "/") return failure(Errc::kUsage, "--tmpfs cannot replace '/'");
-        for (std::size_t j = 0; j < i; ++j)
-            if (options.tmpfs[j].path == options.tmpfs[i].path)
-                return failure(Errc::kUsage, "--tmpfs " + options.tmpfs[i].path + " is given twice");
+    for (const auto& tmpfs : options.tmpfs) {
+        CAISSON_TRY(validate_guest_path("--tmpfs", tmpfs.path));
+        if (tmpfs.path == "/") return failure(Errc::kUsage, "--tmpfs cannot replace '/'");
     }
+    CAISSON_TRY(validate_mounts(options));
     if (options.cpu_millis < 10) return failure(Errc::kUsage, "--cpus must be at least 0.01");
     if (options.memory_bytes < kMinMemoryBytes)
         return failure(Errc::kUsage, "--memory " + base::format_size(options.memory_bytes) + " is too little",

@@ -11,6 +11,9 @@ namespace caisson::box {
 // Checks everything that can be checked before anything is touched. kUsage names the option and the value.
 Result<> validate(const BoxOptions& options);
 
+// Of a box or a volume. kUsage.
+Result<> validate_labels(const std::map<std::string, std::string>& labels);
+
 // The command by Docker's rules: --entrypoint replaces ENTRYPOINT and drops CMD; arguments replace CMD.
 // kUsage if nothing is left to run.
 Result<wire::Exec> plan_exec(const BoxOptions& options, const image::Config& config);

@@ -38,6 +38,9 @@ Result<> reconcile(const store::Home& home, store::Database& database) {
         }
     }
     CAISSON_TRY(box::sweep_groups(home, database));
+    // With a box's record go its volumes, whoever removed that and died over it. What cannot be removed
+    // keeps nobody from the other boxes.
+    static_cast<void>(sweep_volumes(home, database));
     // Records are written before directories are made, so a directory without a record is a removal cut short.
     auto names = CAISSON_TRY(os::list_directory(home.boxes()));
     if (names.empty()) return {};

@@ -34,9 +34,6 @@ constexpr milliseconds kForcedSyncGrace{5000};
 // How long after its agent a virtual machine may take to end: its own last words say more than the agent's silence.
 constexpr milliseconds kAgentGoneGrace{500};
 constexpr milliseconds kVmmExitGrace{5000};
-constexpr milliseconds kDiskFullRetry{1000};
-// A machine that went on for this long after its disk was full has room again.
-constexpr milliseconds kDiskRoomPatience{3000};
 // How long a killed command's last output may take before the machine is ended with it.
 constexpr milliseconds kKillGrace{1000};
 // What clients other than the launcher get of the end's messages, they take within this.
@@ -186,7 +183,10 @@ void Supervisor::hear(LauncherNews news) {
     switch (news.kind) {
         case Kind::kStarted: return on_machine_started(news);
         case Kind::kJailed: vm_.init = std::move(news.descriptors[0]); return;
+        case Kind::kShare: return hear_of_share(news.error.message);
+        case Kind::kAttached: return on_shares_served();
         case Kind::kFailed:
+            if (volume_change_ && vm_.running) return end_volume_change(news.error);
             vm_.asked = false;
             return fail(news.error, false);
         case Kind::kExited: return on_vmm_exit(news.signalled, news.number, news.error.message);
@@ -258,6 +258,7 @@ void Supervisor::begin_running() {
     watch_host_clock();
     arm_idle_timer();
     begin_health_checks();
+    watch_room();
 }
 
 // A guest that broke the rules once is not listened to any more.
@@ -331,7 +332,7 @@ void Supervisor::begin_stop(milliseconds grace, const std::string& reason) {
         return end(wire::Ended::SIGNALLED, SIGKILL, reason);
     }
     record_state(store::BoxState::kStopping, reason);
-    if (paused_) note(send_qmp("cont"));
+    if (paused_ || short_of_room_) note(send_qmp("cont"));
     const int signal = launch_.spec().stop_signal() > 0 ? launch_.spec().stop_signal() : SIGTERM;
     guard_guest(signal_execution(kMainExecution, signal, false));
     for (auto& [number, execution] : executions_) regrant_all(*execution);
@@ -358,7 +359,7 @@ void Supervisor::kill_command(const std::string& reason) {
 
 void Supervisor::sync_guest(milliseconds grace) {
     phase_ = Phase::kSyncing;
-    if (paused_) note(send_qmp("cont"));
+    if (paused_ || short_of_room_) note(send_qmp("cont"));
     wire::ToAgent message;
     message.mutable_shutdown()->set_sync(true);
     if (!send_to_agent(message)) return kill_vmm();
@@ -609,23 +610,7 @@ Result<> Supervisor::on_qmp() {
         if (message->event == "GUEST_PANICKED") shutdown_reason_ = "its kernel panicked";
         if (message->event == "STOP") on_machine_stopped();
         if (message->event == "RESUME") on_machine_resumed();
-        // QEMU stops the machine when the host's disk is full. It goes on as soon as there is room again.
-        if (message->event == "BLOCK_IO_ERROR" && message->no_space && disk_full_timer_ == 0) {
-            if (!disk_full_ && phase_ == Phase::kRunning && !paused_)
-                record_state(store::BoxState::kPaused, "the host's disk is full; it goes on when there is room");
-            disk_full_ = true;
-            disk_full_timer_ = loop_.after(kDiskFullRetry, [this] {
-                disk_full_timer_ = 0;
-                if (phase_ < Phase::kGone && !paused_) note(send_qmp("cont"));
-                // No further complaint for a while: there is room.
-                loop_.after(kDiskRoomPatience, [this] {
-                    if (!disk_full_ || disk_full_timer_ != 0) return;
-                    disk_full_ = false;
-                    if (phase_ == Phase::kRunning && !paused_ && stop_reason_.empty())
-                        record_state(store::BoxState::kRunning, "");
-                });
-            });
-        }
+        if (message->event == "BLOCK_IO_ERROR" && message->no_space) on_disk_full();
     }
     return qmp_rate_.check(qmp_.lines(), std::chrono::steady_clock::now());
 }

@@ -2,7 +2,8 @@
 // object is one life of the box; a policy that starts it again makes the next one.
 //
 // How the box lives and ends is in supervisor.cc; what passes between it and the guest is in supervisor_guest.cc; what
-// clients ask of it, over the launcher's socket and the one in the box's directory, in supervisor_clients.cc.
+// clients ask of it, over the launcher's socket and the one in the box's directory, in supervisor_clients.cc; volumes that
+// come and go are in supervisor_shares.cc.
 #pragma once
 
 #include <chrono>
@@ -10,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "box/launcher.h"
@@ -53,6 +55,8 @@ struct Standing {
 // The machine of one life, as its launcher tells of it.
 struct Machine {
     pid_t pid = 0;          // for people
+    std::map<std::string, wire::ShareMount> shares;  // what its volumes' server serves, by their entries
+    std::set<std::string> placed;                    // those that the guest was given
     os::Fd qmp, agent, console;
     os::Fd init;            // pidfd of the jail's first process
     bool asked = false;     // for its start
@@ -121,6 +125,10 @@ class Supervisor {
     void on_machine_stopped();
     void on_machine_resumed();
     Result<> send_qmp(const std::string& command);
+    // Room on the host's disk (supervisor_room.cc).
+    void on_disk_full();
+    void watch_room();
+    void check_room();
     void watch_host_clock();
     void arm_idle_timer();
     [[nodiscard]] bool checks_health() const;
@@ -156,6 +164,14 @@ class Supervisor {
     LiveExecution* find_execution(std::uint32_t number);
     void forget_execution(std::uint32_t number);
     Result<> ask_for_execution(const LiveExecution& execution, wire::Exec exec);
+
+    // ---- volumes (supervisor_shares.cc) ----
+    wire::Shares shares_for_guest();
+    void hear_of_share(const std::string& packed);
+    void change_volumes(Client& client, const wire::ChangeVolumes& request);
+    void on_shares_served();
+    Result<> on_shares_changed(const wire::SharesChanged& changed);
+    void end_volume_change(const std::optional<Error>& error);
 
     // ---- clients (supervisor_clients.cc) ----
     Result<> listen();
@@ -215,6 +231,14 @@ class Supervisor {
     int clock_tries_ = 0;
     int clock_asked_ = 0;  // answers that are on their way
     std::vector<Client*> awaiting_pause_, awaiting_resume_;
+    // One at a time.
+    struct VolumeChange {
+        std::uint64_t client = 0;
+        enum class Step { kLauncher, kGuest } step = Step::kLauncher;
+        std::string detached;  // what the guest is to let go of
+        os::Loop::TimerId timer = 0;
+    };
+    std::optional<VolumeChange> volume_change_;
     // Output that came in small pieces is logged in larger ones, after each round of the agent's.
     struct PendingLog {
         std::uint32_t execution = 0;
@@ -231,6 +255,8 @@ class Supervisor {
     bool stop_asked_ = false;  // by a client, a signal, or the client's end: without a word to the command
     bool no_restart_ = false;
     bool disk_full_ = false;
+    bool short_of_room_ = false;
+    os::Fd room_;  // the box's directory, to see how much room its file system has
     bool paused_ = false;
     bool agent_closed_ = false;
     bool forced_ = false;  // it was killed without the launcher

@@ -260,6 +260,7 @@ Result<> Supervisor::on_client_message(Client& client, wire::ToShim& message) {
         case wire::ToShim::kPause: pause(client); return {};
         case wire::ToShim::kResume: resume(&client); return {};
         case wire::ToShim::kStatus: status(client); return {};
+        case wire::ToShim::kChangeVolumes: change_volumes(client, message.change_volumes()); return {};
         default: return failure(Errc::kProtocol, "the client sent an unexpected message");
     }
 }
@@ -270,6 +271,7 @@ Result<> Supervisor::start_execution(Client& client, wire::StartExecution& reque
             return because(Errc::kInUse, "the box is stopping");
         if (phase_ < Phase::kRunning) return because(Errc::kInUse, "the box is starting");
         if (paused_) return because(Errc::kInUse, "the box is paused");
+        if (short_of_room_) return because(Errc::kInUse, "the box is paused: the file system of the home is almost full");
         if (executions_.size() >= limits::kMostExecutions)
             return because(Errc::kLimit, "more than " + std::to_string(limits::kMostExecutions) + " commands at once in one box");
         if (request.detached() && (!base::is_ulid(request.id()) || !standing_.database))
@@ -383,7 +385,7 @@ void Supervisor::request_stop(Client& client, const wire::StopBox& request) {
 void Supervisor::pause(Client& client) {
     if (phase_ != Phase::kRunning || !stop_reason_.empty())
         return refuse(client, because(Errc::kInUse, "only a box that runs can be paused"));
-    if (paused_) return refuse(client, because(Errc::kInUse, "the box is paused already"));
+    if (paused_ || short_of_room_) return refuse(client, because(Errc::kInUse, "the box is paused already"));
     awaiting_pause_.push_back(&client);
     note(send_qmp("stop"));
     loop_.after(kPausePatience, [this, number = client.number] {
@@ -402,7 +404,9 @@ void Supervisor::give_up_waiting(std::vector<Client*>& waiting, std::uint64_t cl
 
 void Supervisor::resume(Client* client) {
     if (!paused_) {
-        if (client != nullptr) refuse(*client, because(Errc::kInUse, "the box is not paused"));
+        if (client != nullptr)
+            refuse(*client, because(Errc::kInUse, short_of_room_ ? "the file system of the home is almost full: the box goes on by itself when there is room"
+                                                                 : "the box is not paused"));
         return;
     }
     note(send_qmp("cont"));

@@ -166,6 +166,7 @@ Result<> Supervisor::on_agent_message(base::ByteView payload) {
         fail(error, false);
         return {};
     }
+    if (message.has_shares_changed()) return on_shares_changed(message.shares_changed());
     if (message.has_started()) return on_started(message.started());
     if (message.has_start_failed()) return on_start_failed(message.start_failed());
     if (message.has_exited()) return on_exited(message.exited());
@@ -186,6 +187,7 @@ Result<> Supervisor::on_hello(const wire::Hello& hello) {
     *configure.mutable_configure() = launch_.spec().configure();
     base::Bytes entropy(kEntropyBytes);
     CAISSON_TRY(os::fill_random(entropy));
+    if (!vm_.shares.empty()) *configure.mutable_configure()->mutable_shares() = shares_for_guest();
     configure.mutable_configure()->set_entropy(entropy.data(), entropy.size());
     configure.mutable_configure()->set_realtime_nanoseconds(realtime_nanoseconds());
     clock_sent_ = std::chrono::steady_clock::now();

@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <charconv>
 #include <cmath>
+#include <cstdio>
 #include <cstdlib>
 #include <limits>
 
@@ -127,6 +128,19 @@ Result<> parse_restart(BoxOptions& options, const std::string& text) {
     return {};
 }
 
+// Mounts of all three spellings, and copies.
+Result<> add_files(BoxOptions& options, const BoxArguments& arguments) {
+    for (const auto& text : arguments.tmpfs) options.tmpfs.push_back(CAISSON_TRY(parse_tmpfs(text)));
+    for (const auto& text : arguments.volumes) options.mounts.push_back(CAISSON_TRY(parse_volume_option(text)));
+    for (const auto& text : arguments.mounts) {
+        auto mount = CAISSON_TRY(parse_mount_option(text));
+        if (auto* volume = std::get_if<MountOption>(&mount)) options.mounts.push_back(std::move(*volume));
+        else options.tmpfs.push_back(std::get<TmpfsOption>(std::move(mount)));
+    }
+    for (const auto& text : arguments.copies) options.copies.push_back(CAISSON_TRY(parse_copy_option(text)));
+    return {};
+}
+
 Result<> parse_time(std::optional<std::chrono::milliseconds>& time, const char* option, const std::string& text) {
     if (!text.empty()) time = CAISSON_TRY_CTX(base::parse_duration(text), option);
     return {};
@@ -180,6 +194,17 @@ class UsageWithOperands : public CLI::Formatter {
 
 }  // namespace
 
+Result<> open_copies(BoxOptions& options, bool quiet) {
+    for (auto& copy : options.copies) {
+        HostCopyOptions host;
+        if (!quiet) host.on_notice = [](const std::string& text) { std::fprintf(stderr, "caisson: %s\n", base::printable(text).c_str()); };
+        auto opened = HostCopy::pack(copy.source, host);
+        if (!opened) return base::failure(std::move(opened.error()).with_context("--copy " + base::printable(copy.source, 200)));
+        copy.opened = std::make_shared<HostCopy>(std::move(*opened));
+    }
+    return {};
+}
+
 void show_operands(CLI::App& command, const std::string& operands) {
     auto formatter = std::make_shared<UsageWithOperands>(operands);
     formatter->column_width(command.get_formatter()->get_column_width());
@@ -217,7 +242,7 @@ Result<BoxOptions> box_options(const BoxArguments& arguments) {
     options.command.assign(command, arguments.image_and_command.end());
 
     options.environment = CAISSON_TRY(parse_environment(arguments.environment_files, arguments.environment));
-    for (const auto& text : arguments.tmpfs) options.tmpfs.push_back(CAISSON_TRY(parse_tmpfs(text)));
+    CAISSON_TRY(add_files(options, arguments));
     options.name = arguments.name;
     options.hostname = arguments.hostname;
     options.working_directory = arguments.working_directory;
@@ -275,6 +300,12 @@ void add_box_options(CLI::App& command, const std::shared_ptr<BoxArguments>& arg
     command.add_flag("--require-limits", arguments->require_limits, "Fail where the host cannot limit memory, CPUs and processes");
     command.add_option("--tmpfs", arguments->tmpfs, "Mount a tmpfs: PATH[:size=64M,mode=1777,exec]")
         ->type_name("PATH")->allow_extra_args(false)->take_all();
+    command.add_option("-v,--volume", arguments->volumes, "Mount a volume: /PATH (a new one), NAME:/PATH or NAME/PART:/PATH, each with :ro")
+        ->type_name("[NAME[/PART]:]/PATH[:OPTIONS]")->allow_extra_args(false)->take_all();
+    command.add_option("--mount", arguments->mounts, "The same in words: type=volume,src=NAME,subpath=PART,dst=/PATH,ro; or type=tmpfs")
+        ->type_name("KEY=VALUE,...")->allow_extra_args(false)->take_all();
+    command.add_option("--copy", arguments->copies, "Copy a file or directory of yours into the root disk of the new box")
+        ->type_name("HOST:/PATH")->allow_extra_args(false)->take_all();
     command.add_flag("--read-only", arguments->read_only, "Make the root disk read-only inside the box");
     command.add_option("--cap-add", arguments->cap_add, "Give root of the box this capability of Linux; ALL: every one")
         ->type_name("CAPABILITY")->allow_extra_args(false)->take_all();

@@ -17,7 +17,7 @@ namespace caisson::cli {
 
 struct BoxArguments {
     std::string command_name;  // for messages: "run"
-    std::vector<std::string> environment, environment_files, tmpfs, labels;
+    std::vector<std::string> environment, environment_files, tmpfs, labels, volumes, mounts, copies;
     std::string name, hostname, working_directory, user, cpus = "1", memory = "512M", disk_size = "10G", pids_limit = "0", timeout;
     std::string entrypoint, network = "none", pull = "missing", authorities_file;
     std::string restart = "no", max_duration, idle_timeout, stop_timeout = "10s", stop_signal;
@@ -32,6 +32,8 @@ struct BoxArguments {
     std::vector<std::string> image_and_command;
 };
 
+// Opens what --copy names, as the calling user: before open_runtime(). Notices go to standard error unless `quiet`.
+Result<> open_copies(BoxOptions& options, bool quiet);
 // Declares them. IMAGE and COMMAND are what the parser leaves.
 void add_box_options(CLI::App& command, const std::shared_ptr<BoxArguments>& arguments);
 Result<BoxOptions> box_options(const BoxArguments& arguments);

@@ -69,6 +69,11 @@ json to_json(const BoxDetails& box) {
     json tmpfs = json::array();
     for (const auto& mount : box.tmpfs)
         tmpfs.push_back({{"path", mount.path}, {"size_bytes", mount.size_bytes}, {"mode", mount.mode}, {"executable", mount.executable}});
+    json mounts = json::array();
+    for (const auto& mount : box.mounts)
+        mounts.push_back({{"type", mount.type}, {"volume", optional_text(mount.volume)}, {"anonymous", mount.anonymous},
+                          {"subpath", optional_text(mount.subpath)}, {"target", mount.target}, {"read_only", mount.read_only},
+                          {"no_exec", mount.no_exec}, {"no_suid", mount.no_suid}, {"attached", mount.attached}});
     json executions = json::array();
     for (const auto& execution : box.executions) executions.push_back(to_json(execution));
     object.update({{"image_digest", box.image_digest}, {"engine", optional_text(box.engine)}, {"hostname", box.hostname},
@@ -78,7 +83,7 @@ json to_json(const BoxDetails& box) {
                    {"cap_drop", box.cap_drop}, {"terminal", box.terminal},
                    {"open_stdin", box.open_stdin}, {"cpu_millis", box.cpu_millis}, {"memory_bytes", box.memory_bytes},
                    {"disk_bytes", box.disk_bytes}, {"disk_used_bytes", box.disk_used_bytes}, {"pids_limit", box.pids_limit},
-                   {"limits", to_json(box.host_limits)}, {"tmpfs", tmpfs}, {"network", box.network}, {"restart", box.restart}, {"timeout_ms", box.timeout_ms},
+                   {"limits", to_json(box.host_limits)}, {"tmpfs", tmpfs}, {"mounts", mounts}, {"network", box.network}, {"restart", box.restart}, {"timeout_ms", box.timeout_ms},
                    {"max_duration_ms", box.max_duration_ms}, {"idle_timeout_ms", box.idle_timeout_ms},
                    {"stop_timeout_ms", box.stop_timeout_ms}, {"stop_signal", box.stop_signal},
                    {"supervisor_pid", optional_number(box.supervisor_pid)}, {"vmm_pid", optional_number(box.vmm_pid)},
@@ -168,6 +173,17 @@ std::string shown_jail(const JailedProcess& process) {
            (process.landlock.empty() ? "" : ", Landlock " + process.landlock);
 }
 
+std::string shown_mount(const MountInfo& mount) {
+    std::string text = mount.target + ": ";
+    if (mount.type != "volume") text += mount.type;
+    else text += (mount.anonymous ? "a volume of its own (" + mount.volume + ")" : "volume " + mount.volume) + (mount.subpath.empty() ? "" : ", " + mount.subpath + " of it");
+    if (mount.read_only) text += ", read-only";
+    if (mount.no_exec) text += ", noexec";
+    if (mount.no_suid) text += ", nosuid";
+    if (mount.attached) text += ", attached";
+    return text;
+}
+
 void print_text(const BoxDetails& box) {
     const auto& info = box.info;
     auto line = [](const char* name, const std::string& text) {
@@ -190,6 +206,7 @@ void print_text(const BoxDetails& box) {
     line("security", info.security == "none" ? "none: its VMM has no jail" : info.security);
     line("limits", shown_limits(box.host_limits));
     line("disk", base::format_size(box.disk_bytes) + ", " + base::format_size(box.disk_used_bytes) + " used");
+    for (const auto& mount : box.mounts) line("mount", shown_mount(mount));
     line("network", box.network);
     line("restart", box.restart + (info.restarts > 0 ? ", " + std::to_string(info.restarts) + " times so far" : ""));
     for (const auto& [key, value] : info.labels) line("label", key + (value.empty() ? "" : "=" + value));

@@ -43,6 +43,7 @@ Result<int> run(Context& context, const RunArguments& arguments) {
         options.terminal_columns = size.columns;
     }
     options.pull_options.on_layer = layer_progress(context, options.image);
+    CAISSON_TRY(open_copies(options, arguments.quiet));
     auto runtime = CAISSON_TRY(open_runtime(context));
     if (arguments.dry_run) {
         auto plan = CAISSON_TRY(runtime.plan(options));
@@ -80,6 +81,7 @@ Result<int> create(Context& context, const CreateArguments& arguments) {
     auto options = CAISSON_TRY(box_options(arguments));
     options.terminal = arguments.terminal;
     options.pull_options.on_layer = layer_progress(context, options.image);
+    CAISSON_TRY(open_copies(options, arguments.quiet));
     auto runtime = CAISSON_TRY(open_runtime(context));
     auto box = CAISSON_TRY(runtime.create(options));
     clear_progress();
@@ -112,6 +114,8 @@ void add_run(CLI::App& app, Action& action) {
         "  echo 'print(6*7)' | caisson run --rm -i caisson/base python3 -\n"
         "  caisson run --rm -it caisson/base bash\n"
         "  caisson run -d --name web --restart on-failure caisson/base python3 -m http.server\n"
+        "  caisson run --rm -v data:/data caisson/base sh -c 'date >> /data/log'     # kept in the volume 'data'\n"
+        "  caisson run --rm -v data/app.conf:/etc/app.conf:ro -v /scratch --copy ./src:/work caisson/base sh\n"
         "  caisson run --rm --timeout 10s --memory 256M -e MODE=test caisson/base sh -c 'echo $MODE'\n"
         "\nExit code: the command's own; 128+N if signal N ended it; 124 after --timeout; 125 if caisson failed;\n"
         "126 if the command cannot be executed, 127 if it does not exist; 2 for a wrong command line.");

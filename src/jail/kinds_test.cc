@@ -9,7 +9,7 @@ namespace {
 
 std::vector<Filter> all() {
     std::vector<Filter> filters{vmm_filter()};
-    for (auto& filter : {unpacker_filter(), fetch_filter()})
+    for (auto& filter : {unpacker_filter(), fetch_filter(), share_filter()})
         if (filter) filters.push_back(*filter);
     return filters;
 }

@@ -14,6 +14,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 
 #include "base/text.h"
@@ -296,6 +297,80 @@ Result<Process> spawn_group_keeper(int procs, std::chrono::milliseconds longest)
     process.pid_ = child.pid;
     process.pidfd_ = std::move(child.pidfd);
     return process;
+}
+
+namespace {
+// For a process with a new user namespace: the caller's user and group are what they were, and there are no others.
+bool map_own_ids(uid_t user, gid_t group) {
+    const std::pair<const char*, std::string> settings[] = {{"/proc/self/setgroups", "deny"},
+                                                            {"/proc/self/uid_map", std::to_string(user) + " " + std::to_string(user) + " 1"},
+                                                            {"/proc/self/gid_map", std::to_string(group) + " " + std::to_string(group) + " 1"}};
+    for (const auto& [path, value] : settings) {
+        Fd file(::open(path, O_WRONLY | O_CLOEXEC));
+        if (!file || ::write(file.get(), value.data(), value.size()) != static_cast<ssize_t>(value.size())) return false;
+    }
+    return true;
+}
+
+Result<> enter_own_mount_namespace(uid_t user, gid_t group) {
+    // The files of a process that is not dumpable are root's in /proc.
+    if (::prctl(PR_SET_DUMPABLE, 1) == 0 && ::unshare(CLONE_NEWUSER) == 0 && map_own_ids(user, group) && ::unshare(CLONE_NEWNS) == 0) return {};
+    Error error;
+    error.code = Errc::kHostMissing;
+    error.message = "this host refuses a user namespace with mounts of its own";
+    error.sys_errno = errno;
+    error.hint = "see what refuses it: caisson doctor";
+    return tl::unexpected(error);
+}
+
+// An error on its way from a child to its parent: three lines, of which the last goes on to the end.
+std::string as_text(const Error& error) {
+    auto message = error.message;
+    std::replace(message.begin(), message.end(), '\n', ' ');
+    return std::to_string(static_cast<int>(error.code)) + " " + std::to_string(error.sys_errno) + "\n" + message + "\n" + error.hint;
+}
+
+Error error_from(const std::string& text) {
+    Error error;
+    error.code = Errc::kInternal;
+    error.message = "a process in a namespace of its own died";
+    int code = 0;
+    int number = 0;
+    if (std::sscanf(text.c_str(), "%d %d", &code, &number) != 2 || code < 0 || code > static_cast<int>(Errc::kInternal)) return error;
+    const auto first = text.find('\n');
+    const auto second = text.find('\n', first + 1);
+    if (first == std::string::npos || second == std::string::npos) return error;
+    error.code = static_cast<Errc>(code);
+    error.sys_errno = number;
+    error.message = text.substr(first + 1, second - first - 1);
+    error.hint = text.substr(second + 1);
+    return error;
+}
+}  // namespace
+
+Result<> in_own_mount_namespace(const std::function<Result<>()>& body) {
+    constexpr std::size_t kLongestError = 64 * 1024;
+    auto report = CAISSON_TRY(make_pipe());
+    const auto user = ::geteuid();
+    const auto group = ::getegid();
+    const pid_t parent = ::getpid();
+    auto child = clone_child(-1);
+    if (child.pid == 0) {
+        if (::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || ::getppid() != parent) ::_exit(1);
+        auto done = enter_own_mount_namespace(user, group);
+        if (done) done = body();
+        if (!done) static_cast<void>(write_all(report.second.get(), as_text(done.error())));
+        ::_exit(done ? 0 : 1);
+    }
+    if (child.pid < 0) return failure_errno("cannot start a process", child.error_number);
+    Process process;
+    process.pid_ = child.pid;
+    process.pidfd_ = std::move(child.pidfd);
+    report.second.reset();
+    auto said = read_fd(report.first.get(), kLongestError, "what a child says");
+    auto status = CAISSON_TRY(process.wait());
+    if (!status.signalled && status.code == 0) return {};
+    return tl::unexpected(error_from(said ? *said : ""));
 }
 
 int try_user_namespace() {

@@ -5,6 +5,7 @@
 #include <sys/types.h>
 
 #include <chrono>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -75,6 +76,7 @@ class Process {
   private:
     friend Result<Process> spawn(const Command& command);
     friend Result<Process> spawn_group_keeper(int procs, std::chrono::milliseconds longest);
+    friend Result<> in_own_mount_namespace(const std::function<Result<>()>& body);
     pid_t pid_ = -1;
     Fd pidfd_;
 };
@@ -88,6 +90,11 @@ Result<Process> spawn(const Command& command);
 // once; the first to do so waits for a grace period of the kernel, 5 to 40 ms (cgroup_threadgroup_rwsem). So whoever
 // will start something in a group soon has the waiting done beside its other work. It holds no other descriptor.
 Result<Process> spawn_group_keeper(int procs, std::chrono::milliseconds longest);
+
+// Runs `body` in a child that has a user and a mount namespace of its own, in which it has all capabilities and no user
+// but the caller's; the host's files it sees as the caller does. Returns once it has ended. Single-threaded callers only:
+// `body` may do whatever it could do here. Errors: kHostMissing, such namespaces are refused; those of `body`.
+Result<> in_own_mount_namespace(const std::function<Result<>()>& body);
 
 // A pidfd of `pid`, if that is a child of `parent` (which must not be reaped meanwhile, or its number could be another's).
 // kNotFound: there is no such process, or it is somebody else's child by now.

@@ -75,8 +75,9 @@ std::vector<std::string> qemu_arguments(const MachinePlan& plan) {
     // Without a limit QEMU makes room for as much randomness as a guest's buffers claim to have, gigabytes at once. The
     // guest reads a few bytes at boot and then now and again.
     add({"-object", "rng-builtin,id=rng", "-device", "virtio-rng-device,rng=rng,id=rng0,max-bytes=4096,period=100"});
-    add({"-chardev", "socket,id=agent,fd=" + number(static_cast<std::uint64_t>(plan.agent_fd)), "-chardev",
-         "null,id=share", "-device", "virtio-serial-device,id=serial0,max_ports=3", "-device",
+    // Nobody knows yet which box of a template has volumes, and to the guest the two are the same.
+    const auto share = plan.start == MachinePlan::Start::kTemplate ? "null,id=share" : "socket,id=share,fd=" + number(static_cast<std::uint64_t>(plan.share_fd));
+    add({"-chardev", "socket,id=agent,fd=" + number(static_cast<std::uint64_t>(plan.agent_fd)), "-chardev", share, "-device", "virtio-serial-device,id=serial0,max_ports=3", "-device",
          "virtserialport,chardev=agent,name=agent,nr=1,id=port-agent", "-device",
          "virtserialport,chardev=share,name=share,nr=2,id=port-share"});
     add({"-chardev", "socket,id=console,fd=" + number(static_cast<std::uint64_t>(plan.console_fd)), "-serial",

@@ -48,6 +48,7 @@ struct MachinePlan {
     int agent_fd = 4;
     int console_fd = 5;
     int kvm_fd = 6;
+    int share_fd = 7;  // not of a template
     // The starter's own descriptor of /dev/kvm, for machines under KVM.
     int kvm_source_fd = -1;
     // Control groups that the jail enters.

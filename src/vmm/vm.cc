@@ -14,6 +14,8 @@ Result<Vm> start_vm(const MachinePlan& plan, const Assets& assets) {
     auto qmp = CAISSON_TRY(os::make_socketpair(SOCK_STREAM));
     auto agent = CAISSON_TRY(os::make_socketpair(SOCK_STREAM));
     auto console = CAISSON_TRY(os::make_socketpair(SOCK_STREAM));
+    auto share = CAISSON_TRY(os::make_socketpair(SOCK_STREAM));
+    const bool has_share = plan.start != MachinePlan::Start::kTemplate;
     CAISSON_TRY(os::write_all(qmp.first.get(), initial_qmp(plan)));
 
     auto description = vmm_description(plan, assets);
@@ -23,12 +25,14 @@ Result<Vm> start_vm(const MachinePlan& plan, const Assets& assets) {
                                {agent.second.get(), plan.agent_fd},
                                {console.second.get(), plan.console_fd}};
     if (plan.accelerator == Accelerator::kKvm) description.descriptors.push_back({plan.kvm_source_fd, plan.kvm_fd});
+    if (has_share) description.descriptors.push_back({share.second.get(), plan.share_fd});
     auto jailed = CAISSON_TRY_CTX(jail::start(description, *plan.sandbox), "starting the virtual machine");
     Vm vm;
     vm.process = std::move(jailed.process);
     vm.init = std::move(jailed.init);
     vm.qmp = std::move(qmp.first);
     vm.agent = std::move(agent.first);
+    if (has_share) vm.share = std::move(share.first);
     vm.console = std::move(console.first);
     CAISSON_TRY(os::set_nonblocking(vm.qmp.get(), true));
     CAISSON_TRY(os::set_nonblocking(vm.agent.get(), true));

@@ -1,4 +1,4 @@
-// A running virtual machine: QEMU in its jail and the three descriptors that lead to it.
+// A running virtual machine: QEMU in its jail and the descriptors that lead to it.
 #pragma once
 
 #include <functional>
@@ -12,13 +12,14 @@
 
 namespace caisson::vmm {
 
-// Owner of one VMM process; destroying it ends the machine and everything else in its jail. The three sockets are
+// Owner of one VMM process; destroying it ends the machine and everything else in its jail. The other three sockets are
 // non-blocking.
 struct Vm {
     os::Process process;  // bubblewrap's outer process, see jail::Jailed
     jail::Init init;
     os::Fd qmp;
     os::Fd agent;
+    os::Fd share;    // what the guest says to the server of its volumes; blocking. None: a template has no port
     os::Fd console;  // what the guest prints, and QEMU's own messages
 };
 

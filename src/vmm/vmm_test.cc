@@ -87,7 +87,7 @@ TEST(Machine, RestoreCommandLineIsTheGoldenOne) {
               "\"file\":{\"driver\":\"file\",\"read-only\":true,\"filename\":\"/disk/base.ext4\",\"locking\":\"off\"}}} "
               "-device virtio-blk-device,drive=d0,id=disk0 "
               "-object rng-builtin,id=rng -device virtio-rng-device,rng=rng,id=rng0,max-bytes=4096,period=100 "
-              "-chardev socket,id=agent,fd=4 -chardev null,id=share -device virtio-serial-device,id=serial0,max_ports=3 "
+              "-chardev socket,id=agent,fd=4 -chardev socket,id=share,fd=7 -device virtio-serial-device,id=serial0,max_ports=3 "
               "-device virtserialport,chardev=agent,name=agent,nr=1,id=port-agent "
               "-device virtserialport,chardev=share,name=share,nr=2,id=port-share "
               "-chardev socket,id=console,fd=5 -serial chardev:console -chardev socket,id=qmp,fd=3 -mon "
@@ -140,6 +140,7 @@ TEST(Machine, ItsJailsAreThoseThatWereReviewed) {
         plan.tsc_khz = 2600000;
         auto description = vmm_jail(plan, assets);
         description.descriptors = {{0, 1}, {0, 2}, {0, plan.qmp_fd}, {0, plan.agent_fd}, {0, plan.console_fd}};
+        if (plan.start != MachinePlan::Start::kTemplate) description.descriptors.push_back({0, plan.share_fd});
         jail::expect_golden(name, jail::rendered(description));
     }
 }

@@ -45,7 +45,7 @@ Result<Pinned> pin(const Roots& roots, Kind kind, const std::string& name, const
     if (!volume && (volume.error().sys_errno == ENOENT || volume.error().sys_errno == ENOTDIR || volume.error().sys_errno == ELOOP))
         return failure(Errc::kNotFound, "there is no volume '" + name + "'", "list them: caisson volume ls; make it: caisson volume create " + name);
     if (!volume) return failure(std::move(volume).error());
-    if (subpath.empty()) return Pinned{std::move(*volume), true};
+    if (subpath.empty()) return Pinned{std::move(*volume), true, kind, name};
 
     auto file = os::open_beneath(*volume, subpath, O_PATH | O_NOFOLLOW);
     const std::string where = "'" + base::printable(subpath, 400) + "' in volume '" + name + "'";
@@ -59,7 +59,7 @@ Result<Pinned> pin(const Roots& roots, Kind kind, const std::string& name, const
     if (::fstat(file->get(), &status) != 0) return base::failure_errno("cannot look at " + where);
     if (!S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode))
         return failure(Errc::kUsage, where + " is neither a file nor a directory", "mount the directory that holds it");
-    return Pinned{std::move(*file), S_ISDIR(status.st_mode)};
+    return Pinned{std::move(*file), S_ISDIR(status.st_mode), kind, name};
 }
 
 Result<Pinned> pin_path(const Roots& roots, const std::string& path) {
@@ -72,7 +72,7 @@ Result<Pinned> pin_path(const Roots& roots, const std::string& path) {
         // Between here and there the directory may have become something else: what is opened counts.
         auto volume = open_volume(roots.of(kind), name);
         if (!volume) break;
-        return Pinned{std::move(*volume), true};
+        return Pinned{std::move(*volume), true, kind, name};
     }
     return not_managed(roots, path);
 }

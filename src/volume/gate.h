@@ -22,6 +22,9 @@ struct Roots {
 struct Pinned {
     os::Fd file;  // O_PATH
     bool directory = true;
+    // Which volume it was found to be.
+    Kind kind = Kind::kNamed;
+    std::string name;
 };
 
 // `name` is a plain name (or an id, for anonymous ones). `subpath`: a regular file or a directory in it, which must

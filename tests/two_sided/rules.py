@@ -217,6 +217,18 @@ rule("launcher_no_parameters", "a launcher takes verbs without parameters", ["sh
 rule("launcher_own_file", "a launcher starts a box's own disk only", ["shim_test"],
      "tests/shim_test --gtest_filter=LauncherTest.*", r"FAILED.*ALinkIsNoDisk")
 
+# What may be mounted in a box, for whoever asks.
+rule("volume_host_path", "-v refuses paths of the host", ["volume_test"],
+     "tests/volume_test --gtest_filter=VolumeOption.*", r"FAILED.*PathsOfTheHostAndWhatToWriteInstead")
+rule("volume_bind", "--mount refuses paths of the host, whatever it calls them", ["volume_test"],
+     "tests/volume_test --gtest_filter=MountFields.*", r"FAILED.*MountFields.PathsOfTheHost")
+rule("volume_gate_path", "the gate refuses every path that is not a volume's", ["volume_test"],
+     "tests/volume_test --gtest_filter=Gate*", r"FAILED.*TakesPathsOfVolumesOnly")
+rule("volume_relative", "the library refuses relative places in a box", ["box_test"],
+     "tests/box_test --gtest_filter=Mounts.*", r"FAILED.*AreCheckedForWhoeverFillsThem")
+rule("volume_twice", "no two mounts share a place", ["box_test"],
+     "tests/box_test --gtest_filter=Mounts.*", r"FAILED.*NoTwoShareAPlace")
+
 # The share server, whose other side is the guest's kernel.
 rule("share_read_only", "the share server writes nothing to a volume that is mounted read-only", ["volume_test"],
      "tests/volume_test --gtest_filter=ShareServer.NothingIsWrittenWhereNothingMayBe", r"FAILED.*NothingIsWrittenWhereNothingMayBe")

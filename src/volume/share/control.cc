@@ -21,7 +21,8 @@ constexpr std::size_t kMostDescriptors = 2;
 std::string encode(const Order& order) {
     switch (order.kind) {
         case Order::Kind::kMount:
-            return "mount " + std::to_string(order.number) + (order.read_only ? " ro " : " rw ") + std::to_string(order.limit_bytes);
+            return "mount " + std::to_string(order.number) + (order.read_only ? " ro " : " rw ") + std::to_string(order.limit_bytes) +
+                   " " + std::to_string(order.owner) + " " + std::to_string(order.group);
         case Order::Kind::kUnmount: return "unmount " + std::to_string(order.number);
         case Order::Kind::kEnd: break;
     }
@@ -43,8 +44,13 @@ Result<Order> parse_order(std::string_view text) {
         order.kind = Order::Kind::kUnmount;
         return order;
     }
-    auto limit = words.size() == 4 ? base::parse_u64(words[3]) : Result<std::uint64_t>(wrong());
-    if (words[0] != "mount" || !limit || *limit > INT64_MAX || (words[2] != "ro" && words[2] != "rw")) return wrong();
+    if (words[0] != "mount" || words.size() != 6 || (words[2] != "ro" && words[2] != "rw")) return wrong();
+    auto limit = base::parse_u64(words[3]);
+    auto owner = base::parse_u64(words[4]);
+    auto group = base::parse_u64(words[5]);
+    if (!limit || *limit > INT64_MAX || !owner || *owner > UINT32_MAX || !group || *group > UINT32_MAX) return wrong();
+    order.owner = static_cast<std::uint32_t>(*owner);
+    order.group = static_cast<std::uint32_t>(*group);
     order.read_only = words[2] == "ro";
     order.limit_bytes = *limit;
     return order;
@@ -70,9 +76,14 @@ Result<> give_order(int socket, const Order& order) {
             std::memcpy(CMSG_DATA(header) + i * sizeof number, &number, sizeof number);
         }
     }
-    if (::sendmsg(socket, &message, MSG_NOSIGNAL) < 0) return failure_errno("the share server is gone");
+    const auto silent = [] { return failure(Errc::kTimeout, "the share server does not answer"); };
+    if (::sendmsg(socket, &message, MSG_NOSIGNAL) < 0) {
+        if (errno == EAGAIN) return silent();
+        return failure_errno("the share server is gone");
+    }
     char answer[kMaxPacketBytes];
     const ssize_t length = ::recv(socket, answer, sizeof answer, 0);
+    if (length < 0 && errno == EAGAIN) return silent();
     if (length <= 0) return failure(Errc::kCancelled, "the share server is gone");
     std::string_view said(answer, static_cast<std::size_t>(length));
     if (said == "ok") return {};

@@ -15,14 +15,17 @@ TEST(ShareControl, OrdersAreReadAsTheyWereWritten) {
     mount.number = 4294967295u;
     mount.read_only = true;
     mount.limit_bytes = 10 << 20;
-    EXPECT_EQ(encode(mount), "mount 4294967295 ro 10485760");
+    mount.owner = 1000;
+    mount.group = 100;
+    EXPECT_EQ(encode(mount), "mount 4294967295 ro 10485760 1000 100");
     auto again = parse_order(encode(mount));
     ASSERT_TRUE(again);
     EXPECT_EQ(encode(*again), encode(mount));
     EXPECT_EQ(parse_order("unmount 7")->number, 7u);
     EXPECT_EQ(parse_order("end")->kind, Order::Kind::kEnd);
-    for (const char* bad : {"", "mount", "mount 1", "mount 1 ro", "mount 1 xx 0", "mount -1 ro 0", "mount 4294967296 ro 0", "mount 1 ro -1",
-                            "mount 1 ro 9223372036854775808", "unmount", "unmount x", "unmount 1 2", "end 1", "open 1 ro 0", "mount 1 ro 0 0"})
+    for (const char* bad : {"", "mount", "mount 1", "mount 1 ro 0", "mount 1 xx 0 0 0", "mount -1 ro 0 0 0", "mount 4294967296 ro 0 0 0", "mount 1 ro -1 0 0",
+                            "mount 1 ro 9223372036854775808 0 0", "mount 1 ro 0 -1 0", "mount 1 ro 0 0 4294967296", "unmount", "unmount x",
+                            "unmount 1 2", "end 1", "open 1 ro 0 0 0", "mount 1 ro 0 0 0 0"})
         EXPECT_FALSE(parse_order(bad)) << bad;
 }
 

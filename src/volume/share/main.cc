@@ -47,6 +47,8 @@ Result<> carry_out(Server& server, Order& order) {
     mount->number = order.number;
     mount->root = std::move(order.descriptors[0]);
     mount->read_only = order.read_only;
+    mount->owner = order.owner;
+    mount->group = order.group;
     if (order.limit_bytes > 0) mount->space = CAISSON_TRY(open_space(order.descriptors[1], order.limit_bytes));
     if (given > 1) mount->presence = CAISSON_TRY(Presence::enter(std::move(order.descriptors[1])));
     server.tree().add(std::move(mount));

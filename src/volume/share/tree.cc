@@ -291,8 +291,8 @@ int Tree::attributes(const Node& node, fuse_attr& attributes) const {
     const std::uint32_t type = kept.special != 0 ? kept.special : status.st_mode & S_IFMT;
     attributes.mode = type | kept.mode;
     attributes.nlink = static_cast<std::uint32_t>(status.st_nlink);
-    attributes.uid = kept.user.value_or(raw ? status.st_uid : identity_.user);
-    attributes.gid = kept.group.value_or(raw ? status.st_gid : identity_.group);
+    attributes.uid = kept.user.value_or(raw ? node.mount->owner : identity_.user);
+    attributes.gid = kept.group.value_or(raw ? node.mount->group : identity_.group);
     attributes.rdev = kept.device;
     attributes.blksize = static_cast<std::uint32_t>(status.st_blksize);
     return 0;

@@ -35,6 +35,7 @@ struct Mount {
     std::uint32_t number = 0;
     os::Fd root;  // O_PATH
     bool read_only = false;
+    std::uint32_t owner = 0, group = 0;  // of the volume, on the host
     std::shared_ptr<Space> space;  // null: no limit
     std::shared_ptr<Presence> presence;  // null: nobody else can have it
 };
