@@ -27,6 +27,7 @@ namespace {
 
 constexpr std::uint64_t kLimitBytes = 4 << 20;
 constexpr rlim_t kLargestFile = 64 << 20;
+constexpr std::size_t kFewOpen = 18;  // so that files are closed and opened again
 constexpr std::uint8_t kRaw = 255;
 // Without FUSE_INIT, which is sent before. The last one is ours.
 constexpr std::uint32_t kOperations[] = {1,  2,  3,  4,  5,  6,  8,  9,  10, 11, 12, 13, 14, 15, 16, 17, 18, 20, 21, 22,
@@ -129,6 +130,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         server.on_end = [&](const std::string&) { ended = true; };
         server.tree().add(mount_of(place, 0, "written", false, used));
         server.tree().add(mount_of(place, 1, "read", true, used));
+        if (size > 0 && data[0] % 2 == 1) server.tree().set_most_open(kFewOpen);
         if (!server.start()) std::abort();
         const auto stream = stream_of({data, size});
         std::size_t sent = 0;

@@ -376,6 +376,29 @@ CASE(flags_can_be_changed) {
     EQUAL(::pwrite(file, "x", 1, 0), 1);
     EXPECT(text_of("f") == "xbcd");
 }
+CASE(flags_append_can_be_taken_back) {
+    put("f", "abc");
+    const int file = opened("f", O_RDWR | O_APPEND);
+    EQUAL(::write(file, "d", 1), 1);
+    OKAY(::fcntl(file, F_SETFL, 0));
+    EQUAL(::pwrite(file, "x", 1, 0), 1);
+    EXPECT(text_of("f") == "xbcd");
+}
+CASE(map_beside_a_log_that_is_appended_to) {
+    put("f", std::string(4096, 'a'));
+    const int log = opened("f", O_RDWR | O_APPEND);
+    const int file = opened("f", O_RDWR);
+    char* map = mapped(file, 4096, PROT_READ | PROT_WRITE, MAP_SHARED);
+    map[10] = 'm';
+    EQUAL(::write(log, "end", 3), 3);
+    OKAY(::msync(map, 4096, MS_SYNC));
+    map[11] = 'n';
+    OKAY(::munmap(map, 4096));
+    OKAY(::fsync(log));
+    EQUAL(status_of("f").st_size, 4099);
+    EQUAL(text_of("f")[10], 'm');
+    EXPECT(text_of("f").substr(4096) == "end");
+}
 CASE(descriptors_share_their_offset) {
     put("f", "abcdef");
     const int file = opened("f", O_RDONLY);

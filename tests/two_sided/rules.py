@@ -274,3 +274,7 @@ rule("share_unsent", "answers that a guest does not take have a limit", ["volume
      "tests/volume_test --gtest_filter=ShareServer.AGuestThatTakesNoAnswersIsNotListenedTo", r"FAILED.*AGuestThatTakesNoAnswersIsNotListenedTo")
 rule("share_open_files", "what a guest has open has a limit", ["volume_test"],
      "tests/volume_test --gtest_filter=ShareServer.OpenFilesAreCounted", r"FAILED.*OpenFilesAreCounted")
+rule("share_same_file", "another file under a known one's name is not taken for it", ["volume_test"],
+     "tests/volume_test --gtest_filter=ShareServer.AnotherFileUnderAClosedOnesNameIsNotTakenForIt", r"FAILED.*AnotherFileUnderAClosedOnesNameIsNotTakenForIt")
+rule("share_room", "files that a guest knows of are not all held open", ["volume_test"],
+     "tests/volume_test --gtest_filter=ShareServer.FilesAreClosedAndOpenedAgain", r"FAILED.*FilesAreClosedAndOpenedAgain")

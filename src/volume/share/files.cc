@@ -1,6 +1,7 @@
 // Contents of files.
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -46,11 +47,12 @@ std::uint64_t Server::room(const Node& node, std::uint64_t offset, std::uint64_t
 }
 
 int Server::host_flags(std::uint32_t flags, bool read_only) {
-    constexpr std::uint32_t kKept = O_ACCMODE | O_APPEND | O_SYNC | O_DSYNC | O_TRUNC;
+    // Each write says whether it is to be appended: a program may change its mind, and what comes from a map never is.
+    constexpr std::uint32_t kKept = O_ACCMODE | O_SYNC | O_DSYNC | O_TRUNC;
     auto host = static_cast<int>(flags & kKept) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
     // Shared writable maps and locks need to read as well.
     if ((flags & O_ACCMODE) == O_WRONLY) host = (host & ~O_ACCMODE) | O_RDWR;
-    if (read_only) host = (host & ~(O_ACCMODE | O_TRUNC | O_APPEND)) | O_RDONLY;
+    if (read_only) host = (host & ~(O_ACCMODE | O_TRUNC)) | O_RDONLY;
     return host;
 }
 
@@ -119,7 +121,7 @@ int Server::make_temporary(Request& request) {
     Node* parent = request.node;
     if (too_many_handles()) return ENFILE;
     if (is_full(*parent)) return ENOSPC;
-    os::Fd file(::openat(parent->file.get(), ".", O_TMPFILE | O_RDWR | O_CLOEXEC | static_cast<int>(in.flags & O_APPEND), kHostFile));
+    os::Fd file(::openat(parent->file.get(), ".", O_TMPFILE | O_RDWR | O_CLOEXEC, kHostFile));
     if (!file) return errno;
     os::Fd path(::open(("/proc/self/fd/" + std::to_string(file.get())).c_str(), O_PATH | O_CLOEXEC));
     if (!path) return errno;
@@ -166,10 +168,13 @@ int Server::write(Request& request) {
     const auto wanted = static_cast<std::size_t>(room(node, in.offset, data.size()));
     if (wanted == 0 && !data.empty()) return ENOSPC;
     const auto before = allocated(node);
+    // At the end as it is now, also if another box has written there.
+    const bool appends = (in.flags & O_APPEND) != 0 && (in.write_flags & FUSE_WRITE_CACHE) == 0;
     std::size_t done = 0;
     int error = 0;
     while (done < wanted && error == 0) {
-        const ssize_t put = ::pwrite(handle->file.get(), data.data() + done, wanted - done, static_cast<off_t>(in.offset + done));
+        iovec part{const_cast<std::uint8_t*>(data.data()) + done, wanted - done};
+        const ssize_t put = ::pwritev2(handle->file.get(), &part, 1, static_cast<off_t>(in.offset + done), appends ? RWF_APPEND : 0);
         if (put >= 0) done += static_cast<std::size_t>(put);
         else if (errno != EINTR) error = errno;
     }

@@ -18,7 +18,7 @@ inline constexpr std::size_t kDeepestReopened = 4096;
 // Requests that wait for somebody else's lock.
 inline constexpr std::size_t kMostWaiting = 1024;
 // What one copy_file_range(2) copies at a time: nothing else is answered meanwhile.
-inline constexpr std::uint64_t kLargestCopyBytes = std::uint64_t{16} << 20;
+inline constexpr std::uint64_t kLargestCopyBytes = 16777216;
 
 // How the descriptors are divided.
 struct Budget {
