@@ -251,6 +251,23 @@ void change_writable_volume(int port, const Say& say) {
     say("end reached");
 }
 
+void read_until_refused(int port, const Say& say) {
+    Guest guest(port, say);
+    const auto root = guest.look_up(FUSE_ROOT_ID, "m1");
+    const auto file = guest.look_up(root, "f");
+    fuse_read_in in{};
+    in.fh = guest.open_file(file);
+    in.size = 64;
+    say(in.fh > 0 ? "found" : "nothing is there");
+    while (guest.ask(FUSE_READ, file, alone(in)) == 0) usleep(50000);
+    guest.attempt("read", FUSE_READ, file, alone(in));
+    guest.attempt("attributes", FUSE_GETATTR, root, alone(fuse_getattr_in{}));
+    guest.attempt("look_up", FUSE_LOOKUP, root, Guest::named("f"));
+    guest.attempt("look_up_in_root", FUSE_LOOKUP, FUSE_ROOT_ID, Guest::named("m1"));
+    guest.attempt("make", FUSE_MKDIR, root, Guest::named(fuse_mkdir_in{0777, 0}, "late"));
+    say("end reached");
+}
+
 void send_garbage(int port) {
     Bytes noise(1 << 20);
     std::uint64_t state = 1;

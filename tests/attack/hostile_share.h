@@ -11,6 +11,8 @@ namespace caisson::attack {
 void attack_read_only_volume(int port, const std::function<void(const std::string&)>& say);
 // The same of m1 that the box may write to: what becomes of owners, modes and kinds.
 void change_writable_volume(int port, const std::function<void(const std::string&)>& say);
+// Has a file of m1 open, and reads it until that is refused; tells how it is.
+void read_until_refused(int port, const std::function<void(const std::string&)>& say);
 // Bytes that are no messages.
 void send_garbage(int port);
 // Asks for as much as it can, for ever, and takes no answer.

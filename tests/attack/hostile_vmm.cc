@@ -250,6 +250,7 @@ int main(int, char** argv) {
         play_running_guest();
         if (behaviour == "share_read_only") attack::attack_read_only_volume(kShare, say);
         if (behaviour == "share_writable") attack::change_writable_volume(kShare, say);
+        if (behaviour == "share_keep") attack::read_until_refused(kShare, say);
         if (behaviour == "share_garbage") attack::send_garbage(kShare);
         if (behaviour == "share_never_read") attack::ask_and_never_read(kShare);
         if (behaviour == "share_open") attack::open_for_ever(kShare);

@@ -200,6 +200,24 @@ def test_a_vmm_that_speaks_nonsense_to_the_server_loses_its_box_alone(hostile, v
     wait_until_gone(2)
 
 
+def test_a_volume_is_taken_from_a_guest_that_does_not_let_go_of_it(hostile, volume):
+    caisson("run", "-d", "--cold", "--name", "goes", "-v", "goal:/g", BASE, "sleep", "60", env=hostile("share_keep")).ok()
+
+    def said():
+        return caisson("logs", "--source", "console", "goes").text
+
+    until(lambda: "found" in said(), 10)
+    detached = caisson("volume", "detach", "goes", "/g")  # it does not even answer
+    assert detached.code != 0 and "does not say" in detached.said, detached
+    assert "read" not in said()
+    caisson("volume", "detach", "--force", "goes", "/g").ok()
+    until(lambda: "end reached" in said(), 10, said)
+    answers = dict(line.split(" ") for line in said().replace("\r", "").splitlines() if " " in line)
+    assert "ok" not in (answers[name] for name in ("read", "attributes", "look_up", "look_up_in_root", "make")), answers
+    assert sorted(path.name for path in volume.iterdir()) == ["d", "f", "link", "pipe"]
+    assert caisson("volume", "inspect", "--format", "json", "goal").json()[0]["boxes"] == []
+
+
 # Of the server's memory, in MiB: what messages under way and what a guest knows may take, with room to spare.
 MOST_MEMORY = 200
 
