@@ -130,8 +130,8 @@ std::optional<Filter> share_filter() {
     constexpr std::uint64_t kOwnersDirectory = 0700;
     allowed.push_back({"mkdirat", {{2, kModeBits, kOwnersDirectory}}});
     allowed = allowed +
-              calls({"flock", "unlinkat", "renameat2", "linkat", "symlinkat", "utimensat", "truncate", "syncfs", "copy_file_range",
-                     "setxattr", "getxattr", "listxattr", "removexattr"});
+              calls({"flock", "unlinkat", "renameat", "renameat2", "linkat", "symlinkat", "utimensat", "truncate", "syncfs", "copy_file_range",
+                     "setxattr", "fsetxattr", "getxattr", "fgetxattr", "listxattr", "removexattr"});
     return allow_list("share", std::move(allowed));
 }
 

@@ -203,12 +203,16 @@ Result<std::uint64_t> Catalogue::used_bytes(const Volume& volume) const {
 
 // --- making and removing
 
+Result<> Catalogue::check_free(const std::string& name) const {
+    CAISSON_TRY(check_new_name(name));
+    if (!has_named(name)) return {};
+    return failure(Errc::kAlreadyExists, "there is a volume '" + name + "' already", "use it as it is, or remove it first: caisson volume rm " + name);
+}
+
 // The record comes first: without its volume it means nothing, while a volume without it would have no limit.
 Result<> Catalogue::make_named(const std::string& name, std::uint64_t limit_bytes, const std::map<std::string, std::string>& labels,
                                const std::function<Result<>(const std::string& path)>& appear, bool disk) {
-    CAISSON_TRY(check_new_name(name));
-    if (has_named(name))
-        return failure(Errc::kAlreadyExists, "there is a volume '" + name + "' already", "use it as it is, or remove it first: caisson volume rm " + name);
+    CAISSON_TRY(check_free(name));
     const std::string directory = in(disk ? "disks" : "named");
     auto made = [&]() -> Result<> {
         CAISSON_TRY(os::write_file_atomic(in("info", name), record_of(disk, limit_bytes, labels).SerializeAsString()));
@@ -587,13 +591,13 @@ Result<std::uint64_t> Catalogue::sweep(const std::function<Result<std::vector<st
 
 // --- the count of a volume with a limit
 
-Result<os::Fd> Catalogue::open_space(Kind kind, const std::string& name) const {
+Result<os::Fd> Catalogue::open_space(Kind kind, const std::string& name, bool counted) const {
     auto volume = CAISSON_TRY(pin(roots(), kind, name, {}));
     for (;;) {
         auto count = CAISSON_TRY(os::open_file(in("space", name), O_RDWR | O_CREAT | O_NOFOLLOW, 0600));
         // Whoever is alone counts: the last one may have died between a write and its count.
         if (::flock(count.get(), LOCK_EX | LOCK_NB) == 0) {
-            const auto used = static_cast<std::int64_t>(CAISSON_TRY(allocated_bytes(volume.file)));
+            const auto used = counted ? static_cast<std::int64_t>(CAISSON_TRY(allocated_bytes(volume.file))) : std::int64_t{0};
             char bytes[sizeof used];
             std::memcpy(bytes, &used, sizeof used);
             if (::pwrite(count.get(), bytes, sizeof bytes, 0) != sizeof bytes || ::ftruncate(count.get(), sizeof bytes) != 0)

@@ -77,6 +77,8 @@ class Catalogue {
     // path, before anybody sees the volume.
     Result<Volume> create(const std::string& name, bool disk, std::uint64_t limit_bytes, const std::map<std::string, std::string>& labels,
                           const std::function<Result<>(const std::string& path)>& make_disk = {});
+    // What create() would say of the name, for those who have much to do before.
+    Result<> check_free(const std::string& name) const;
     // An empty directory, 0700, and what turns it into a named volume in one step. Errors as for create().
     Result<Staged> stage();
     Result<Volume> create(const std::string& name, std::uint64_t limit_bytes, const std::map<std::string, std::string>& labels, Staged staged);
@@ -109,8 +111,9 @@ class Catalogue {
     Result<std::uint64_t> sweep(const std::function<Result<std::vector<std::string>>()>& known, bool wait = false);
 
     // The count of used bytes of a volume with a limit, as the share server wants it; counted anew if nobody else has it
-    // open. Held (shared flock) as long as the descriptor is open. Takes no lock of the catalogue.
-    Result<os::Fd> open_space(Kind kind, const std::string& name) const;
+    // open. Held (shared flock) as long as the descriptor is open. Takes no lock of the catalogue. Not `counted`: of a volume
+    // without a limit, whose servers only learn from it of each other.
+    Result<os::Fd> open_space(Kind kind, const std::string& name, bool counted = true) const;
 
   private:
     explicit Catalogue(std::string root) : root_(std::move(root)) {}

@@ -40,7 +40,7 @@ Result<> give(const Catalogue& catalogue, const wire::BoxMount& mount, bool deta
     order.owner = ::geteuid();
     order.group = ::getegid();
     order.descriptors.push_back(detached ? CAISSON_TRY(detached_mount(pinned, mount)) : std::move(pinned.file));
-    if (order.limit_bytes > 0) order.descriptors.push_back(CAISSON_TRY(catalogue.open_space(kind, mount.volume())));
+    order.descriptors.push_back(CAISSON_TRY(catalogue.open_space(kind, mount.volume(), order.limit_bytes > 0)));
     return share::give_order(orders, order);
 }
 

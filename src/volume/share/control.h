@@ -1,6 +1,8 @@
 // What the share server is told by the process that started it: mounts, over a SOCK_SEQPACKET socket, a packet each.
-//   "mount NUMBER ro|rw LIMIT OWNER GROUP"  with the descriptor of the directory or file, and for a LIMIT in bytes (0: none) that of
-//                               the volume's count of used bytes
+//   "mount NUMBER ro|rw LIMIT OWNER GROUP"
+//       With the descriptor of the directory or file, and that of the volume's own file, opened for this mount alone: it
+//       holds the count of used bytes, which there must be for a LIMIT in bytes (0: none), and tells who else has the
+//       volume (presence.h). Without a limit and without that file, nobody else may have it.
 //   "unmount NUMBER"
 //   "end"                       writes everything to the disk
 // Each is answered with "ok" or "error TEXT". Pure but for the sockets.
