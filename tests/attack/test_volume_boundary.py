@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from boxes import BASE, HOME, WORK, caisson, start, wait_until_gone
+from boxes import BASE, HOME, WORK, caisson, of_role, start, until, wait_until_gone
 
 VOLUMES = HOME / "volumes"
 
@@ -140,3 +140,48 @@ def test_nothing_behind_the_link_is_counted_or_removed(directory):
         assert (victim / "deep/precious").stat().st_size == (victim / "precious").stat().st_size == 1 << 20
     finally:
         subprocess.run(["rm", "-rf", victim], check=True)
+
+
+def test_the_server_holds_no_file_of_the_host(directory):
+    start("--name", "gets", "-v", "goal:/data", "-v", "goal/mine:/mine:ro", BASE, "sleep", "600")
+    until(lambda: caisson("exec", "gets", "cat", "/mine").text == "content\n")
+    server, = of_role("share")
+    held = {number: os.readlink(f"/proc/{server.pid}/fd/{number}") for number in os.listdir(f"/proc/{server.pid}/fd")}
+    # Orders, last words and messages; its event loop; and mounts, from whose roots "/" is all that can be seen.
+    for number, name in held.items():
+        assert name.startswith(("socket:", "pipe:", "anon_inode:", "/dev/null")) or str(WORK) not in name, held
+    assert held["0"].startswith("socket:") and held["2"].startswith("pipe:") and held["3"].startswith("socket:"), held
+    mounts = {}
+    for number, name in held.items():
+        if name.startswith("/") and name != "/dev/null":
+            info = pathlib.Path(f"/proc/{server.pid}/fdinfo/{number}").read_text()
+            mounts[number] = next(line.split()[1] for line in info.splitlines() if line.startswith("mnt_id:"))
+    # None of them is among the mounts that anybody else sees.
+    seen = {line.split()[0] for process in ("self", str(server.pid)) for line in pathlib.Path(f"/proc/{process}/mountinfo").read_text().splitlines()}
+    assert mounts and not seen & set(mounts.values()), (held, mounts)
+    status = server.status()
+    assert status["CapEff"].strip("0\n") == status["CapBnd"].strip("0\n") == "" and status["NoNewPrivs"].strip() == "1" and status["Seccomp"].strip() == "2"
+    assert int(status["Threads"]) == 1 and 0 not in map(int, status["Uid"].split())
+    ours = {name: os.readlink(f"/proc/self/ns/{name}") for name in ("user", "mnt", "pid", "ipc", "uts", "cgroup", "net")}
+    assert not set(ours.values()) & set(server.namespaces().values())
+
+
+def test_the_container_reaches_no_other_entry(directory):
+    (directory / "deep").mkdir()
+    (directory / "deep/inner").write_text("inner\n")
+    (directory / "secret").write_text("secret\n")
+    for path in (directory / "deep", directory / "deep/inner", directory / "secret"):
+        os.chown(path, directory.stat().st_uid, directory.stat().st_gid)
+    ended = caisson("run", "--rm", "--pull", "never", "-v", "goal/deep:/deep", "-v", "goal/mine:/only/mine", "-v", "/scratch:ro", BASE, "sh", "-c", """
+        ls -A /deep /only /scratch
+        cat /deep/../secret /deep/../../m1/inner /only/mine/../secret 2>/dev/null
+        find / -xdev -name 'm[0-9]' -not -path '/proc/*' -not -path '/sys/*' 2>/dev/null
+        cat /proc/1/root/run/*/m1/inner /proc/self/root/../m1/inner 2>/dev/null
+        mkdir /again; mount -t fuse.caisson caisson /again 2>/dev/null && echo mounted
+        mount --bind /deep /again 2>/dev/null && echo bound
+        mount -o remount,rw,bind /scratch 2>/dev/null && echo remounted
+        unshare -Urm sh -c 'mount -o remount,rw,bind /scratch; mount --bind /deep/.. /again; ls /again' 2>/dev/null | grep -w 'm1\\|secret'
+        unshare -Urm sh -c 'umount /deep; umount /scratch; umount -l /deep; ls /deep' 2>/dev/null | grep -v '^inner$'
+        touch /scratch/x 2>&1 | grep -c Read-only
+        true""").ok()
+    assert ended.lines == ["/deep:", "inner", "", "/only:", "mine", "", "/scratch:", "1"], ended
