@@ -19,6 +19,7 @@
 
 #include "agent/accounts.h"
 #include "agent/command_path.h"
+#include "agent/disks.h"
 #include "agent/init.h"
 #include "agent/mounts.h"
 #include "agent/paths.h"
@@ -259,6 +260,13 @@ Result<std::unique_ptr<Container>> Container::create(const wire::RootDisk& disk,
     return std::unique_ptr<Container>(new Container(std::move(init), stage, std::move(name)));
 }
 
+namespace {
+// A mount below another one comes after it.
+void sort_by_place(std::vector<ShareTree>& trees) {
+    std::stable_sort(trees.begin(), trees.end(), [](const auto& a, const auto& b) { return a.target.size() < b.target.size(); });
+}
+}  // namespace
+
 Result<std::vector<ShareTree>> Container::take_shares(const wire::Shares& wanted) {
     std::vector<ShareTree> trees;
     if (wanted.mounts_size() == 0) return trees;
@@ -274,8 +282,7 @@ Result<std::vector<ShareTree>> Container::take_shares(const wire::Shares& wanted
         shares_ = CAISSON_TRY(Shares::start(user.uid, user.gid));
     }
     for (const auto& mount : wanted.mounts()) trees.push_back(CAISSON_TRY(shares_.take(mount)));
-    // A mount below another one comes after it.
-    std::stable_sort(trees.begin(), trees.end(), [](const auto& a, const auto& b) { return a.target.size() < b.target.size(); });
+    sort_by_place(trees);
     return trees;
 }
 
@@ -346,14 +353,18 @@ Result<> Container::configure(const wire::Configure& configure, wire::Configured
         if (!usual_given[i]) unwanted.push_back(kUsualFiles[i]);
     for (std::size_t i = 0; i < more.size(); ++i) more[i].tree = &stage_.slots[std::size(kUsualFiles) + i].tree;
 
+    auto shares = CAISSON_TRY(take_disks(configure.disks(), volume_disks_));
     MountPlan opened;
     if (configure.privileged()) {
         CAISSON_TRY(stage_.cgroup.allow_every_device());
-        opened = CAISSON_TRY(device_nodes(kDevices, disk_));
+        auto hidden = volume_disks_;
+        hidden.insert(disk_);
+        opened = CAISSON_TRY(device_nodes(kDevices, hidden));
         for (auto& step : uncovered_mounts()) opened.push_back(std::move(step));
     }
 
-    auto shares = CAISSON_TRY(take_shares(configure.shares()));
+    for (auto& share : CAISSON_TRY(take_shares(configure.shares()))) shares.push_back(std::move(share));
+    sort_by_place(shares);
     image_covered_ = !wanted.empty() || !more.empty() || !shares.empty();
     bool read_only = configure.root().read_only();
     if (grown == 0 && wanted.empty() && more.empty() && shares.empty() && unwanted.empty() && opened.empty() && !read_only) return {};
@@ -452,11 +463,17 @@ Result<> Container::unmount(std::chrono::milliseconds deadline) {
     stage_.null.reset();
     stage_.container_mounts.reset();
     shares_.stop();
-    if (!os::open_file(std::string(kDevices) + "/" + disk_, O_RDONLY | O_EXCL)) {
-        ::sync();
-        return failure_errno("the root disk is still in use", EBUSY);
-    }
-    return {};
+    Result<> first = check_let_go(disk_);
+    for (const auto& device : volume_disks_)
+        if (auto let_go = check_let_go(device); !let_go && first) first = std::move(let_go);
+    if (!first) ::sync();
+    return first;
+}
+
+// Nothing has it mounted any more, so that all is written.
+Result<> Container::check_let_go(const std::string& device) const {
+    if (os::open_file(std::string(kDevices) + "/" + device, O_RDONLY | O_EXCL)) return {};
+    return failure_errno(device == disk_ ? std::string("the root disk is still in use") : "the disk " + device + " of a volume is still in use", EBUSY);
 }
 
 }  // namespace caisson::agent

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -66,6 +67,7 @@ class Container {
   private:
     Result<std::vector<ShareTree>> take_shares(const wire::Shares& wanted);
     Result<> place_shares(const std::vector<ShareTree>& shares);
+    Result<> check_let_go(const std::string& device) const;
     Container(Child init, Stage& stage, std::string disk)
         : init_(std::move(init)), stage_(stage), disk_(std::move(disk)) {}
     Child init_;
@@ -73,6 +75,7 @@ class Container {
     std::map<std::string, PlacedShare> placed_;  // by their entries
     Shares shares_;  // outlive the container's mounts of them
     std::string disk_;  // the kernel's name of the root device
+    std::set<std::string> volume_disks_;  // and of volumes that are disks
     bool killed_ = false;
     bool image_covered_ = false;
 };

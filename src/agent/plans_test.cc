@@ -46,7 +46,7 @@ TEST(Mounts, APrivilegedContainerIsUncovered) {
 
 TEST(Mounts, DeviceNodesLeaveOutPortsAndTheRootDisk) {
     // Any directory with devices will do.
-    auto plan = device_nodes("/dev", "null");
+    auto plan = device_nodes("/dev", {"null"});
     ASSERT_TRUE(plan) << plan.error().to_string();
     const std::string text = describe(*plan);
     EXPECT_NE(text.find("node /dev/zero 1:5\n"), std::string::npos) << text;

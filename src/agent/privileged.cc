@@ -16,7 +16,7 @@ namespace {
 constexpr int kMostLevels = 4;
 constexpr const char* kPortPrefix = "vport";
 
-Result<> add_nodes(MountPlan& plan, const std::string& from, const std::string& to, const std::string& disk, int levels) {
+Result<> add_nodes(MountPlan& plan, const std::string& from, const std::string& to, const std::set<std::string>& disks, int levels) {
     for (const auto& name : CAISSON_TRY(os::list_directory(from))) {
         struct stat info {};
         const std::string source = from + "/" + name;
@@ -24,10 +24,10 @@ Result<> add_nodes(MountPlan& plan, const std::string& from, const std::string& 
         if (::lstat(source.c_str(), &info) != 0) continue;  // devices come and go
         if (S_ISDIR(info.st_mode) && levels > 1) {
             plan.push_back({.kind = Kind::kDirectory, .target = target, .mode = info.st_mode & 0777});
-            CAISSON_TRY(add_nodes(plan, source, target, disk, levels - 1));
+            CAISSON_TRY(add_nodes(plan, source, target, disks, levels - 1));
         }
         if (!S_ISCHR(info.st_mode) && !S_ISBLK(info.st_mode)) continue;
-        if (base::starts_with(name, kPortPrefix) || name == disk) continue;
+        if (base::starts_with(name, kPortPrefix) || disks.contains(name)) continue;
         plan.push_back({.kind = Kind::kNode, .target = target, .mode = info.st_mode & (S_IFMT | 0777),
                         .major = ::major(info.st_rdev), .minor = ::minor(info.st_rdev)});
     }
@@ -46,9 +46,9 @@ MountPlan uncovered_mounts() {
     return plan;
 }
 
-Result<MountPlan> device_nodes(const std::string& devices, const std::string& disk) {
+Result<MountPlan> device_nodes(const std::string& devices, const std::set<std::string>& disks) {
     MountPlan plan;
-    CAISSON_TRY(add_nodes(plan, devices, "/dev", disk, kMostLevels));
+    CAISSON_TRY(add_nodes(plan, devices, "/dev", disks, kMostLevels));
     return plan;
 }
 

@@ -2,6 +2,9 @@
 // The container is no wall then; the machine is.
 #pragma once
 
+#include <set>
+#include <string>
+
 #include "agent/mounts.h"
 
 namespace caisson::agent {
@@ -11,8 +14,8 @@ namespace caisson::agent {
 MountPlan uncovered_mounts();
 
 // A node in the container's /dev for each device that the guest's kernel shows below `devices`, with the kernel's modes.
-// Left out are the agent's ports and the box's own root disk (`disk`: "vda"), which a slip of the hand would break; a
+// Left out are the agent's ports and the box's own `disks` that are mounted already ("vda"), which a slip of the hand would break; a
 // privileged process can make these nodes itself. To be called in the agent's own mount namespace.
-Result<MountPlan> device_nodes(const std::string& devices, const std::string& disk);
+Result<MountPlan> device_nodes(const std::string& devices, const std::set<std::string>& disks);
 
 }  // namespace caisson::agent

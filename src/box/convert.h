@@ -28,11 +28,14 @@ inline vmm::Assets from_message(const wire::MachineAssets& in) {
 inline void to_message(vmm::Shape shape, vmm::Accelerator accelerator, std::uint64_t tsc_khz, wire::MachineShape& out) {
     out.set_cpus(shape.cpus);
     out.set_memory_mib(shape.memory_mib);
+    out.set_disks(shape.disks);
     out.set_kvm(accelerator == vmm::Accelerator::kKvm);
     out.set_tsc_khz(tsc_khz);
 }
 
-inline vmm::Shape shape_from(const wire::MachineShape& in) { return {in.cpus(), in.memory_mib()}; }
+inline vmm::Shape shape_from(const wire::MachineShape& in) {
+    return {.cpus = in.cpus(), .memory_mib = in.memory_mib(), .disks = in.disks()};
+}
 inline vmm::Accelerator accelerator_from(const wire::MachineShape& in) {
     return in.kvm() ? vmm::Accelerator::kKvm : vmm::Accelerator::kTcg;
 }

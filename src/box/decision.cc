@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "box/disks.h"
 #include "box/mounts.h"
 #include "box/plan.h"
 #include "image/host.h"
@@ -44,6 +45,8 @@ Result<Decision> decide(const RuntimeState& runtime, const BoxOptions& options) 
     CAISSON_TRY(check_parts(runtime.home, decision.mounts));
     decision.exec = CAISSON_TRY(plan_exec(options, decision.image.config));
     decision.shape = CAISSON_TRY(vmm::shape_for(options.cpu_millis, options.memory_bytes));
+    decision.disks = disks_of(runtime.home, decision.mounts);
+    decision.shape.disks = places_for(decision.disks.size());
     decision.engine = CAISSON_TRY(choose_engine(runtime));
     // A larger disk is the usual base disk grown in the guest; a smaller one needs a base disk of its own.
     decision.base_disk_bytes = std::min(options.disk_bytes, vmm::kDefaultDiskBytes);

@@ -8,6 +8,7 @@
 #include "image/store.h"
 #include "vmm/shape.h"
 #include "wire/agent.pb.h"
+#include "wire/volume.pb.h"
 
 namespace caisson::box {
 
@@ -18,6 +19,7 @@ struct Decision {
     Engine engine;
     std::uint64_t base_disk_bytes = 0;
     std::vector<MountOption> mounts;  // with those that the image declares
+    std::vector<wire::BoxMount> disks;  // those of them that are disks
 };
 
 // Validates; the image must be in the store, and what is to be mounted of a volume must be in it.

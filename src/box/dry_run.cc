@@ -2,6 +2,7 @@
 #include "base/capabilities.h"
 #include "base/text.h"
 #include "box/decision.h"
+#include "box/disks.h"
 #include "box/host_limits.h"
 #include "box/mounts.h"
 #include "box/plan.h"
@@ -38,7 +39,7 @@ std::string host_limits_line(const internal::RuntimeState& state, const box::Dec
     const auto place = box::choose_place(box::gather_group_facts(state.home.root, state.options.cgroup_fd));
     if (place.bases.empty()) return "no limits (" + place.reason + ")";
     const auto figures = box::host_figures(decision.shape, decision.engine.choice.accelerator, options.cpu_millis,
-                                           box::disk_in_memory_bytes(state.home.boxes(), options.disk_bytes));
+                                           box::disk_in_memory_bytes(state.home.boxes(), options.disk_bytes + box::bytes_of(decision.disks)));
     std::vector<std::string> parts;
     if (place.has("memory")) parts.push_back("memory " + base::format_size(figures.memory_bytes));
     if (place.has("cpu")) parts.push_back("cpus " + std::to_string(figures.cpu_millis) + "/1000");
@@ -76,6 +77,8 @@ Result<std::string> Runtime::plan(const BoxOptions& options) {
     machine.disk = vmm::Disk{box_directory + "/disk.qcow2",
                              base_disk.value_or("(root disk of " + decision.image.name + ", not made yet)"),
                              options.disk_bytes};
+    for (const auto& disk : decision.disks)
+        machine.volumes.push_back({state_->home.volumes() + "/disks/" + disk.volume(), disk.read_only(), disk.limit_bytes()});
     box::add_hostname(decision.exec, options.hostname.empty() ? "(the end of ID)" : options.hostname);
     if (CAISSON_TRY(jail::sandbox_named(options.security)) == &jail::no_jail())
         machine = CAISSON_TRY(vmm::without_jail(std::move(machine), decision.engine.assets));

@@ -9,6 +9,7 @@
 #include "base/text.h"
 #include "box/convert.h"
 #include "box/decision.h"
+#include "box/disks.h"
 #include "box/host_limits.h"
 #include "box/lifecycle.h"
 #include "box/mounts.h"
@@ -49,6 +50,7 @@ struct Start {
     box::Engine engine;
     vmm::Shape shape;
     wire::HostLimits limits;         // without the figures
+    std::vector<wire::BoxMount> disks;  // volumes that are disks
 };
 
 // Writes the record. What it describes is made after this, and undone by whoever finds that this process died.
@@ -140,7 +142,7 @@ Result<> set_limits(const BoxState& box, const wire::BoxSpec& spec, const Start&
     auto& runtime = *box.runtime;
     limits = start.limits;
     box::set_figures(limits, box.id, box::host_figures(start.shape, start.engine.choice.accelerator, spec.cpu_millis(),
-                                                       box::disk_in_memory_bytes(runtime.home.boxes(), spec.disk_bytes())));
+                                                       box::disk_in_memory_bytes(runtime.home.boxes(), spec.disk_bytes() + box::bytes_of(start.disks))));
     std::string text;
     if (!limits.SerializeToString(&text)) return failure(Errc::kInternal, "the box's limits could not be packed");
     auto file = CAISSON_TRY(os::open_file(runtime.home.box(box.id) + "/" + box::kLimitsFile, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, 0600));
@@ -325,6 +327,8 @@ Result<std::shared_ptr<BoxState>> launch_new(std::shared_ptr<RuntimeState> runti
     CAISSON_TRY(internal::ensure_image(*runtime, options));
     auto decision = CAISSON_TRY(box::decide(*runtime, options));
     if (options.replace) CAISSON_TRY(internal::remove_replaced(*runtime, options.name));
+    CAISSON_TRY(box::check_disks_free(*runtime, "", decision.disks));
+    start.disks = decision.disks;
     start.base_disk = CAISSON_TRY(box::ensure_base_disk(*runtime, decision, options.disk_bytes));
     auto frozen = box::template_image(decision.image, start.base_disk, decision.base_disk_bytes);
     for (int attempt = 0;; ++attempt) {
@@ -385,6 +389,8 @@ Result<Start> decide_start(const RuntimeState& runtime, const store::BoxRecord& 
     start.base_disk = record.base_disk;
     start.engine = CAISSON_TRY(box::choose_engine(runtime));
     start.shape = CAISSON_TRY(vmm::shape_for(spec.cpu_millis(), spec.memory_bytes()));
+    start.disks = CAISSON_TRY(box::disks_of(runtime.home, record.id));
+    start.shape.disks = box::places_for(start.disks.size());
     if (spec.cold()) return start;
     const auto bare = [&] { return bare_template(runtime, start.engine, start.shape); };
     if (!fresh) start.template_directory = CAISSON_TRY(bare());
@@ -425,6 +431,7 @@ Result<std::shared_ptr<BoxState>> start_recorded(std::shared_ptr<RuntimeState> r
         const bool fresh = !has_disk(directory);
         const bool silent = files_only || in_the_making || attempt > 0;
         auto start = CAISSON_TRY(decide_start(*runtime, record, spec, fresh, silent));
+        CAISSON_TRY_CTX(box::check_disks_free(*runtime, record.id, start.disks), "starting box " + record.name);
         const auto keeper = box::hasten_entry(start.limits, runtime->options.cgroup_fd);
         if (!silent) tell_limits(*runtime, start.limits);
         if (!files_only && !(in_the_making && attempt == 0)) {

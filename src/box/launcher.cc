@@ -34,6 +34,9 @@ std::size_t descriptors_of(LauncherNews::Kind kind) {
     return kind == LauncherNews::Kind::kJailed ? 1 : 0;
 }
 
+// Its text is a message of the schema.
+bool is_packed(LauncherNews::Kind kind) { return kind == LauncherNews::Kind::kShare || kind == LauncherNews::Kind::kDisk; }
+
 // Packets go whole or not at all.
 Result<> send_packet(int socket, const void* bytes, std::size_t size) {
     for (;;) {
@@ -70,7 +73,7 @@ Result<LauncherNews> parse(const char* bytes, std::size_t size, std::vector<os::
     news.error.code = static_cast<Errc>(packet.code);
     news.error.sys_errno = packet.error_number;
     std::string_view text(bytes + sizeof packet, size - sizeof packet);
-    if (news.kind == LauncherNews::Kind::kShare) {  // bytes, and no text
+    if (is_packed(news.kind)) {  // bytes, and no text
         news.error.message = text;
         return news;
     }
@@ -92,7 +95,7 @@ Result<> send_news(int socket, const LauncherNews& news) {
     packet.code = static_cast<int>(news.error.code);
     packet.error_number = news.error.sys_errno;
     std::string bytes(reinterpret_cast<const char*>(&packet), sizeof packet);
-    if (news.kind == LauncherNews::Kind::kShare) {
+    if (is_packed(news.kind)) {
         if (news.error.message.size() > kMostLauncherText) return failure(Errc::kInternal, "a volume's place is too long for one packet");
         bytes += news.error.message;
     } else for (const auto* text : {&news.error.message, &news.error.hint}) {

@@ -18,6 +18,7 @@
 #include "os/file.h"
 #include "vmm/template.h"
 #include "vmm/vm.h"
+#include "volume/disk.h"
 #include "volume/host.h"
 
 namespace caisson::box {
@@ -38,6 +39,7 @@ class Server {
     Result<> start();
     Result<> start_machine();
     Result<> attach();
+    Result<> take_disks(vmm::MachinePlan& plan);
     Result<> serve_shares();
     Result<> on_share_exit();
     void end_shares();
@@ -54,6 +56,7 @@ class Server {
     os::Cgroup group_;  // before the machine in it: destroyed after that
     vmm::Vm vm_;
     volume::ShareHost shares_;
+    std::vector<volume::HeldDisk> disks_;  // locked as long as the machine, or anything of it, is there
     std::string shares_ended_;  // why the server of volumes ended by itself
     bool first_ = true;  // life of the box
     unsigned ends_ = 0;  // asked for and not answered
@@ -100,6 +103,7 @@ Result<> Server::start() {
     vm_ = vmm::Vm();
     CAISSON_TRY(group_.remove());
     end_shares();
+    disks_.clear();
     auto started = start_machine();
     first_ = false;
     if (started) started = serve_shares();
@@ -135,6 +139,7 @@ Result<> Server::start_machine() {
     plan.template_directory = from;
     plan.disk = vmm::Disk{launch_.overlay_path(), launch_.base_disk_path(), launch_.spec().disk_bytes()};
     CAISSON_TRY(check_own_file(launch_.overlay_path()));
+    CAISSON_TRY(take_disks(plan));
     const auto* sandbox = CAISSON_TRY(jail::sandbox_named(launch_.spec().security()));
     auto assets = from_message(launch_.assets());
     if (plan.start == vmm::MachinePlan::Start::kCold) {
@@ -150,6 +155,34 @@ Result<> Server::start_machine() {
     if (sandbox == &jail::no_jail()) plan = CAISSON_TRY(vmm::without_jail(std::move(plan), assets));
     vm_ = CAISSON_TRY(vmm::start_vm(plan, assets));
     shares_ = volume::ShareHost({.program = launch_.share_program(), .sandbox = sandbox, .groups = group_.entry()}, std::move(vm_.share));
+    return {};
+}
+
+// Volumes that are disks, in the order of the catalogue; the shim, which talks to the guest, learns what that has to know.
+// Between this and the jail's mount, which goes by the path again, only processes of this user can put something else
+// there: the directory is theirs alone.
+Result<> Server::take_disks(vmm::MachinePlan& plan) {
+    if (launch_.volumes().empty() || !os::exists(launch_.volumes())) return {};
+    auto catalogue = CAISSON_TRY(volume::Catalogue::open(launch_.volumes()));
+    const auto mounts = CAISSON_TRY(catalogue.mounts(launch_.box_id()));
+    for (const auto& mount : mounts.mounts()) {
+        if (!mount.disk()) continue;
+        if (disks_.size() >= plan.shape.disks) return failure(Errc::kInUse, "the box's volumes changed meanwhile", "try again");
+        wire::DiskMount told;
+        told.set_place(static_cast<std::uint32_t>(disks_.size()));
+        disks_.push_back(CAISSON_TRY(volume::hold_disk(catalogue, mount)));
+        const auto& held = disks_.back();
+        plan.volumes.push_back({held.path, mount.read_only(), held.size_bytes, mount.read_only() ? -1 : held.file.get()});
+        told.set_volume(mount.volume());
+        told.set_target(mount.target());
+        told.set_read_only(mount.read_only());
+        told.set_no_exec(mount.no_exec());
+        told.set_no_suid(mount.no_suid());
+        told.set_size_bytes(held.size_bytes);
+        LauncherNews news{.kind = LauncherNews::Kind::kDisk};
+        if (!told.SerializeToString(&news.error.message)) return failure(Errc::kInternal, "a disk's place could not be packed");
+        CAISSON_TRY(send_news(socket_.get(), news));
+    }
     return {};
 }
 
@@ -242,6 +275,7 @@ Result<> Server::answer_ends() {
     if (auto removed = group_.remove(); !removed) std::fprintf(stderr, "%s: %s\n", kLauncherName, removed.error().to_string().c_str());
     // Empty is what the directory of a box becomes that is removed; that of any other holds its lock.
     end_shares();
+    disks_.clear();
     if (::rmdir(launch_.box_directory().c_str()) == 0)
         if (auto released = release_volumes(); !released) std::fprintf(stderr, "%s: %s\n", kLauncherName, released.error().to_string().c_str());
     for (; ends_ > 0; --ends_) CAISSON_TRY(tell(LauncherNews::Kind::kGone));

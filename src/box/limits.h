@@ -22,6 +22,7 @@ inline constexpr std::size_t kMostExecutions = 128;                    // in one
 inline constexpr std::size_t kLongestShownCommand = 4096;              // bytes of an execution's command that records keep
 inline constexpr std::uint64_t kRoomBytes = 1073741824;                // left on the home's file system, or a twentieth of it
 inline constexpr std::size_t kMostMounts = 256;                        // of volumes in one box
+inline constexpr std::size_t kMostDisks = 4;                           // of them, volumes of type disk
 inline constexpr std::size_t kMostLabels = 64;
 inline constexpr std::size_t kLongestLabel = 256;                      // bytes, of a key; a value may have 4096
 inline constexpr std::size_t kLongestLabelValue = 4096;

@@ -4,6 +4,7 @@
 #include <map>
 
 #include "base/text.h"
+#include "box/disks.h"
 #include "box/limits.h"
 #include "os/file.h"
 #include "volume/gate.h"
@@ -104,11 +105,11 @@ Result<std::vector<MountOption>> plan_mounts(const BoxOptions& options, const im
 }
 
 Result<> check_parts(const store::Home& home, const std::vector<MountOption>& mounts) {
+    CAISSON_TRY(check_disks(home, mounts));
     const volume::Roots roots{home.volumes() + "/anonymous", home.volumes() + "/named"};
     for (const auto& mount : mounts) {
         if (!mount.host_path.empty()) CAISSON_TRY(volume::pin_path(roots, mount.host_path));
-        // Of a disk there are no parts; the catalogue says so.
-        if (mount.volume.empty() || mount.subpath.empty() || os::exists(home.volumes() + "/disks/" + mount.volume)) continue;
+        if (mount.volume.empty() || mount.subpath.empty() || is_disk(home, mount.volume)) continue;
         CAISSON_TRY(volume::pin(roots, volume::Kind::kNamed, mount.volume, mount.subpath));
     }
     return {};

@@ -184,6 +184,7 @@ void Supervisor::hear(LauncherNews news) {
         case Kind::kStarted: return on_machine_started(news);
         case Kind::kJailed: vm_.init = std::move(news.descriptors[0]); return;
         case Kind::kShare: return hear_of_share(news.error.message);
+        case Kind::kDisk: return hear_of_disk(news.error.message);
         case Kind::kAttached: return on_shares_served();
         case Kind::kFailed:
             if (volume_change_ && vm_.running) return end_volume_change(news.error);
@@ -316,7 +317,7 @@ void Supervisor::end(wire::Ended::Kind kind, int code, std::string reason) {
     const bool forced = kind == wire::Ended::TIMED_OUT || stop_asked_;
     // Before it was told to start the command it has nothing to write back, and may not answer yet.
     bool guest_alive = kind != wire::Ended::FAILED && vm_.running && command_sent_;
-    if (!launch_.spec().auto_remove() && guest_alive && !agent_closed_)
+    if ((!launch_.spec().auto_remove() || writes_disks()) && guest_alive && !agent_closed_)
         return sync_guest(forced ? kForcedSyncGrace : kSyncGrace);
     kill_vmm();
 }

@@ -57,6 +57,7 @@ struct Machine {
     pid_t pid = 0;          // for people
     std::map<std::string, wire::ShareMount> shares;  // what its volumes' server serves, by their entries
     std::set<std::string> placed;                    // those that the guest was given
+    std::vector<wire::DiskMount> disks;              // volumes that are disks
     os::Fd qmp, agent, console;
     os::Fd init;            // pidfd of the jail's first process
     bool asked = false;     // for its start
@@ -168,6 +169,9 @@ class Supervisor {
     // ---- volumes (supervisor_shares.cc) ----
     wire::Shares shares_for_guest();
     void hear_of_share(const std::string& packed);
+    void hear_of_disk(const std::string& packed);
+    // What outlives the box may still be in the guest's memory.
+    bool writes_disks() const;
     void change_volumes(Client& client, const wire::ChangeVolumes& request);
     void on_shares_served();
     Result<> on_shares_changed(const wire::SharesChanged& changed);

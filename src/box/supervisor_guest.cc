@@ -188,6 +188,7 @@ Result<> Supervisor::on_hello(const wire::Hello& hello) {
     base::Bytes entropy(kEntropyBytes);
     CAISSON_TRY(os::fill_random(entropy));
     if (!vm_.shares.empty()) *configure.mutable_configure()->mutable_shares() = shares_for_guest();
+    for (const auto& disk : vm_.disks) *configure.mutable_configure()->add_disks() = disk;
     configure.mutable_configure()->set_entropy(entropy.data(), entropy.size());
     configure.mutable_configure()->set_realtime_nanoseconds(realtime_nanoseconds());
     clock_sent_ = std::chrono::steady_clock::now();

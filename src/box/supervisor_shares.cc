@@ -1,5 +1,7 @@
 // Volumes that come to a box, and go, while it runs. The supervisor holds none: its launcher hands them to their server,
 // as the home's catalogue says, and the guest puts them in place.
+#include <algorithm>
+
 #include "base/text.h"
 #include "box/convert.h"
 #include "box/limits.h"
@@ -28,6 +30,16 @@ void Supervisor::hear_of_share(const std::string& packed) {
     wire::ShareMount mount;
     if (!mount.ParseFromString(packed) || vm_.shares.size() >= limits::kMostMounts) return;
     vm_.shares[mount.entry()] = std::move(mount);
+}
+
+void Supervisor::hear_of_disk(const std::string& packed) {
+    wire::DiskMount mount;
+    if (!mount.ParseFromString(packed) || vm_.disks.size() >= limits::kMostDisks) return;
+    vm_.disks.push_back(std::move(mount));
+}
+
+bool Supervisor::writes_disks() const {
+    return std::any_of(vm_.disks.begin(), vm_.disks.end(), [](const auto& disk) { return !disk.read_only(); });
 }
 
 void Supervisor::change_volumes(Client& client, const wire::ChangeVolumes& request) {

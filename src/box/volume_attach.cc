@@ -58,6 +58,9 @@ Result<> Runtime::detach_volume(const std::string& reference, const std::string&
     if (found == mounts.mounts().end())
         return failure(Errc::kNotFound, "box " + record.name + " has no volume at " + base::printable(target, 256),
                        "list what it has: caisson inspect " + record.name);
+    if (found->disk() && store::is_live(record.state))
+        return failure(Errc::kUnsupported, "volume '" + found->volume() + "' is a disk, which box " + record.name + " has as long as it runs",
+                       "stop the box first: caisson stop " + record.name);
     if (store::is_live(record.state)) {
         auto told = tell_supervisor(*state_, record, entry_of(*found), force);
         // A guest may not want to, or be silent. Its server does not ask it.

@@ -12,6 +12,7 @@
 #include "volume/archive.h"
 #include "volume/catalogue.h"
 #include "volume/clone.h"
+#include "volume/disk.h"
 
 namespace caisson {
 
@@ -131,12 +132,18 @@ Result<> sweep_volumes(const store::Home& home, store::Database& database) {
 
 Result<VolumeInfo> Runtime::create_volume(const VolumeOptions& options) {
     if (options.type != "directory" && options.type != "disk")
-        return failure(Errc::kUsage, "there is no type of volume called '" + base::printable(options.type, 100) + "'", "use: directory");
-    if (options.type == "disk") return failure(Errc::kUnsupported, "volumes of type disk are not supported yet", "use a directory, with --size if it is to have a limit");
+        return failure(Errc::kUsage, "there is no type of volume called '" + base::printable(options.type, 100) + "'", "use: directory, or disk");
+    const bool disk = options.type == "disk";
+    if (disk) CAISSON_TRY(volume::check_disk_size(options.size_bytes));
     CAISSON_TRY(box::validate_labels(options.labels));
     auto catalogue = CAISSON_TRY(catalogue_of(*state_));
     const auto name = options.name.empty() ? CAISSON_TRY(drawn_name()) : options.name;
-    return info_of(catalogue, CAISSON_TRY(catalogue.create(name, false, options.size_bytes, options.labels)), {});
+    auto make_disk = [&](const std::string& path) -> Result<> {
+        std::uint8_t random[16];
+        CAISSON_TRY(os::fill_random(random));
+        return state_->images->make_empty_disk(path, options.size_bytes, base::to_hex(random));
+    };
+    return info_of(catalogue, CAISSON_TRY(catalogue.create(name, disk, options.size_bytes, options.labels, make_disk)), {});
 }
 
 Result<std::vector<VolumeInfo>> Runtime::volumes(bool with_space) const {

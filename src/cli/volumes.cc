@@ -178,10 +178,10 @@ void add_format(CLI::App& command, std::string& format) { command.add_option("--
 void add_create(CLI::App& group, Action& action) {
     auto arguments = std::make_shared<CreateArguments>();
     auto* command = group.add_subcommand("create", "Make an empty volume");
-    command->footer("Examples:\n  caisson volume create data\n  caisson volume create --size 10M --label job=nightly scratch");
+    command->footer("Examples:\n  caisson volume create data\n  caisson volume create --size 10M --label job=nightly scratch\n  caisson volume create --type disk --size 1G database");
     command->add_option("NAME", arguments->options.name, "Its name; drawn if not given");
     command->add_option("--size", arguments->size, "Most that it may hold; a box that writes more gets \"no space left\"")->type_name("SIZE");
-    command->add_option("--type", arguments->options.type, "directory; disk is not supported yet")->type_name("TYPE")->capture_default_str();
+    command->add_option("--type", arguments->options.type, "directory; or disk: an ext4 of --size on a device of its own, for one box at a time")->type_name("TYPE")->capture_default_str();
     command->add_option("-l,--label", arguments->labels, "Label it; see ls --label")->type_name("KEY[=VALUE]")->allow_extra_args(false)->take_all();
     command->callback([arguments, &action] { action = [arguments](Context& context) { return create_volume(context, *arguments); }; });
 }

@@ -135,6 +135,20 @@ Result<BaseDisk> build_disk(const Store::Options& options, const Image& image, s
     return disk;
 }
 
+Result<> Store::make_empty_disk(const std::string& path, std::uint64_t size_bytes, const std::string& identity) const {
+    auto output = CAISSON_TRY(os::open_file(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0600));
+    UnpackJob job{.subcommand = "disk", .output = output.get(), .output_bytes = size_bytes};
+    job.request = nlohmann::json{{"virtual_size_bytes", size_bytes}, {"identity", identity}, {"layers", nlohmann::json::array()}}.dump();
+    auto made = [&]() -> Result<> {
+        static_cast<void>(CAISSON_TRY(run_unpacker(options_, job, "making an empty disk")));
+        if (!is_complete(path, size_bytes)) return failure(Errc::kIo, "the unpacker left a disk of the wrong size");
+        if (::fsync(output.get()) != 0) return failure_errno("cannot sync " + path);
+        return {};
+    }();
+    if (!made) ::unlink(path.c_str());
+    return made;
+}
+
 Result<> prepare_disk(const Store::Options& options, const Image& image, std::uint64_t virtual_size_bytes,
                       const ProgressCallback& progress, const BlobPath& path_of) {
     auto usual = build_disk(options, image, virtual_size_bytes, progress, path_of);

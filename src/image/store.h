@@ -151,6 +151,10 @@ class Store {
     // Its path if it exists already: no lock, one stat(2).
     Result<std::optional<std::string>> cached_base_disk(const Image& image, std::uint64_t virtual_size_bytes) const;
 
+    // An empty ext4, its root directory root's and 0755, as a new file (0600) of this size (from kMinDiskBytes, in steps of
+    // 4096). `identity`: any text; file systems of the same text and size are the same. After an error there is no file.
+    Result<> make_empty_disk(const std::string& path, std::uint64_t size_bytes, const std::string& identity) const;
+
   private:
     explicit Store(Options options) : options_(std::move(options)) {}
     Options options_;

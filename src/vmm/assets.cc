@@ -21,7 +21,7 @@ Result<Shape> shape_for(std::uint32_t cpu_millis, std::uint64_t memory_bytes) {
     if (mib > kMaxMemoryMib)
         return failure(Errc::kUsage, "a box has at most " + std::to_string(kMaxMemoryMib) + " MiB of memory");
     auto memory = std::bit_ceil(std::max(static_cast<std::uint32_t>(mib), kMinMemoryMib));
-    return Shape{cpus, memory};
+    return Shape{.cpus = cpus, .memory_mib = memory};
 }
 
 namespace {

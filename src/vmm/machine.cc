@@ -26,6 +26,23 @@ std::string block_node(const MachinePlan& plan) {
            plan.paths.base_disk + R"(","locking":"off"}}})";
 }
 
+std::string volume_path(const MachinePlan& plan, std::size_t place) {
+    return plan.paths.volumes.empty() ? kVolumeInJail + number(place) : plan.paths.volumes[place];
+}
+
+// Smaller than any volume: a guest that still sees this has not looked again.
+constexpr std::uint64_t kPlaceholderBytes = 4096;
+
+// Raw, whatever a guest has written there. A guest's flush is a flush of the file, as it is everywhere unless one says
+// otherwise, and what it discards becomes a hole.
+std::string volume_node(const MachinePlan& plan, std::size_t place) {
+    const std::string name = R"("node-name":"v)" + number(place) + "\"";
+    if (place >= plan.volumes.size()) return R"({"driver":"null-co",)" + name + R"(,"read-zeroes":true,"size":)" + number(kPlaceholderBytes) + "}";
+    const std::string how = plan.volumes[place].read_only ? R"("read-only":true)" : R"("discard":"unmap")";
+    return R"({"driver":"raw",)" + name + "," + how + R"(,"file":{"driver":"file","filename":")" + volume_path(plan, place) + "\"," + how +
+           R"(,"locking":"off"}})";
+}
+
 // QEMU's default size of the buffer.
 constexpr std::uint64_t kTranslatedCodeBytes = 1ull << 30;
 constexpr std::uint64_t kVmmOwnBytes = 1ull << 30;
@@ -72,6 +89,10 @@ std::vector<std::string> qemu_arguments(const MachinePlan& plan) {
              kernel_command_line(plan)});
     // The order and the ids of devices are part of a template: change them only together with the key.
     add({"-blockdev", block_node(plan), "-device", "virtio-blk-device,drive=d0,id=disk0"});
+    // The serial number is how the guest tells them apart.
+    for (std::uint32_t place = 0; place < plan.shape.disks; ++place)
+        add({"-blockdev", volume_node(plan, place), "-device",
+             "virtio-blk-device,drive=v" + number(place) + ",id=volume" + number(place) + ",serial=volume" + number(place)});
     // Without a limit QEMU makes room for as much randomness as a guest's buffers claim to have, gigabytes at once. The
     // guest reads a few bytes at boot and then now and again.
     add({"-object", "rng-builtin,id=rng", "-device", "virtio-rng-device,rng=rng,id=rng0,max-bytes=4096,period=100"});
@@ -98,8 +119,13 @@ Result<MachinePlan> without_jail(MachinePlan plan, const Assets& assets) {
     if (plan.disk) plan.paths.overlay = plan.disk->overlay_path;
     if (plan.disk) plan.paths.base_disk = plan.disk->base_path;
     plan.paths.kernel = assets.kernel;
+    std::vector<std::string> paths{root, plan.paths.template_directory, plan.paths.overlay, plan.paths.base_disk, plan.paths.kernel};
+    for (const auto& volume : plan.volumes) {
+        plan.paths.volumes.push_back(volume.path);
+        paths.push_back(volume.path);
+    }
     // Separators of QEMU's options, of JSON and of the loader's path.
-    for (const auto& path : {root, plan.paths.template_directory, plan.paths.overlay, plan.paths.base_disk, plan.paths.kernel})
+    for (const auto& path : paths)
         if (path.find_first_of(",:;$\"\\") != std::string::npos ||
             std::any_of(path.begin(), path.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }))
             return base::failure(Errc::kUnsupported, "a VMM without a jail cannot be given the path " + base::printable(path, 200),
@@ -165,16 +191,22 @@ jail::Description vmm_jail(const MachinePlan& plan, const Assets& assets) {
     if (plan.start != MachinePlan::Start::kRestore)
         description.mounts.push_back({Kind::kReadOnly, assets.kernel, kKernelInJail});
     jail::enter_by(description, enter, kEnterInJail);
+    std::uint64_t largest_volume = 0;
     if (plan.disk) {
         description.mounts.push_back({Kind::kTmpfs, "", "/box"});
         description.mounts.push_back({Kind::kReadWrite, plan.disk->overlay_path, kOverlayInJail});
+        for (std::size_t place = 0; place < plan.volumes.size(); ++place) {
+            const auto& volume = plan.volumes[place];
+            description.mounts.push_back({volume.read_only ? Kind::kReadOnly : Kind::kReadWrite, volume.path, kVolumeInJail + number(place)});
+            largest_volume = std::max(largest_volume, volume.size_bytes);
+        }
         description.mounts.push_back({Kind::kTmpfs, "", "/disk"});
         description.mounts.push_back({Kind::kReadOnly, plan.disk->base_path, kBaseDiskInJail});
     }
     description.filter = jail::vmm_filter();
     description.arguments = qemu_arguments(plan);
     description.groups = plan.groups;
-    // What it may write to a file: a disk of its size, or the memory that a template keeps.
+    // What it may write to a file: a disk of its size, a volume of its, or the memory that a template keeps.
     const std::uint64_t disk_bytes = plan.disk ? plan.disk->virtual_size_bytes : 0;
     const std::uint64_t memory_bytes = std::uint64_t{plan.shape.memory_mib} << 20;
     // What it may hold of the host's memory, also where no cgroup says so: the guest's memory, the buffer of translated
@@ -183,7 +215,7 @@ jail::Description vmm_jail(const MachinePlan& plan, const Assets& assets) {
     const std::uint64_t code_bytes = plan.accelerator == Accelerator::kTcg ? kTranslatedCodeBytes : 0;
     description.resource_limits = {{RLIMIT_NOFILE, 256},
                                    {RLIMIT_DATA, memory_bytes + code_bytes + kVmmOwnBytes},
-                                   {RLIMIT_FSIZE, max_overlay_bytes(std::max(disk_bytes, memory_bytes))}};
+                                   {RLIMIT_FSIZE, std::max(max_overlay_bytes(std::max(disk_bytes, memory_bytes)), largest_volume)}};
     return description;
 }
 

@@ -18,6 +18,7 @@ namespace caisson::vmm {
 inline constexpr const char* kTemplateInJail = "/template";  // mem, state, initramfs
 inline constexpr const char* kOverlayInJail = "/box/disk.qcow2";
 inline constexpr const char* kBaseDiskInJail = "/disk/base.ext4";
+inline constexpr const char* kVolumeInJail = "/box/volume";  // and the place of each volume that is a disk: "/box/volume0"
 inline constexpr const char* kKernelInJail = "/run/vmlinux";
 inline constexpr const char* kEnterInJail = "/run/caisson-enter";
 
@@ -29,6 +30,16 @@ struct Disk {
     std::string overlay_path;       // host path of the box's own qcow2, read-write
     std::string base_path;          // host path of the raw base disk, read-only
     std::uint64_t virtual_size_bytes = kDefaultDiskBytes;
+};
+
+// A volume that is a disk. Its place in MachinePlan::volumes is its device's: "volume0" is the first one's serial number.
+struct VolumeDisk {
+    std::string path;          // host path of the raw file
+    bool read_only = false;
+    std::uint64_t size_bytes = 0;
+    // The starter's descriptor by which the file is locked, or -1: the VMM keeps it open, so that the lock lasts as long as
+    // it can write.
+    int lock_fd = -1;
 };
 
 struct MachinePlan {
@@ -43,12 +54,14 @@ struct MachinePlan {
     std::uint64_t tsc_khz = 0;       // kTemplate and kCold under TCG
     std::string template_directory;  // kTemplate: holds initramfs, and mem and state to be written; else read-only
     std::optional<Disk> disk;        // every machine that starts has one
+    std::vector<VolumeDisk> volumes; // at most shape.disks; not of a template
     // Descriptor numbers inside the VMM.
     int qmp_fd = 3;
     int agent_fd = 4;
     int console_fd = 5;
     int kvm_fd = 6;
     int share_fd = 7;  // not of a template
+    int first_lock_fd = 8;  // of volumes
     // The starter's own descriptor of /dev/kvm, for machines under KVM.
     int kvm_source_fd = -1;
     // Control groups that the jail enters.
@@ -60,6 +73,7 @@ struct MachinePlan {
         std::string overlay = kOverlayInJail;
         std::string base_disk = kBaseDiskInJail;
         std::string kernel = kKernelInJail;
+        std::vector<std::string> volumes;  // empty: those of kVolumeInJail
     };
     Paths paths;
     const jail::Sandbox* sandbox = &jail::bubblewrap();

@@ -12,11 +12,16 @@ namespace caisson::vmm {
 struct Shape {
     std::uint32_t cpus = 1;          // 1, 2, 4, 8
     std::uint32_t memory_mib = 512;  // 256 ... 8192, powers of two
+    std::uint32_t disks = 0;         // beside the root disk: 0 or kVolumeDisks, so that boxes without them pay for none
     bool operator==(const Shape&) const = default;
-    std::string to_string() const { return std::to_string(cpus) + "cpu-" + std::to_string(memory_mib) + "m"; }
+    std::string to_string() const {
+        return std::to_string(cpus) + "cpu-" + std::to_string(memory_mib) + "m" + (disks > 0 ? "-" + std::to_string(disks) + "disks" : "");
+    }
 };
 
 inline constexpr std::uint32_t kMaxCpus = 8;
+// What a machine has room for: a microvm has eight places for devices, and none can be filled while it runs.
+inline constexpr std::uint32_t kVolumeDisks = 4;
 inline constexpr std::uint32_t kMinMemoryMib = 256;
 inline constexpr std::uint32_t kMaxMemoryMib = 8192;
 // Virtual size of every base disk and of the template's placeholder: the usual box needs no resize.

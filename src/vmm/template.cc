@@ -145,6 +145,7 @@ Result<std::vector<TemplateInfo>> list_templates(const std::string& templates) {
         info.shape.cpus = small_number_of(document, "cpus");
         info.shape.memory_mib = small_number_of(document, "memory_mib");
         info.accelerator = text_of(document, "accelerator");
+        info.shape.disks = small_number_of(document, "disks");
         info.image = text_of(document, "image");
         struct stat used {};
         if (::stat((info.directory + "/state").c_str(), &used) == 0) info.used_unix = used.st_atim.tv_sec;

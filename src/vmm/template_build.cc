@@ -319,6 +319,7 @@ tl::expected<std::string, BuildFailure> build_template(const BuildRequest& reque
     auto boot_id = CAISSON_TRY(os::boot_id());
     nlohmann::json info{{"cpus", request.shape.cpus},
                         {"memory_mib", request.shape.memory_mib},
+                        {"disks", request.shape.disks},
                         {"image", request.image},
                         {"accelerator", request.accelerator == Accelerator::kKvm ? "kvm" : "tcg"},
                         {"vmm_version", request.assets.vmm_version},

@@ -26,6 +26,8 @@ Result<Vm> start_vm(const MachinePlan& plan, const Assets& assets) {
                                {console.second.get(), plan.console_fd}};
     if (plan.accelerator == Accelerator::kKvm) description.descriptors.push_back({plan.kvm_source_fd, plan.kvm_fd});
     if (has_share) description.descriptors.push_back({share.second.get(), plan.share_fd});
+    for (std::size_t place = 0; place < plan.volumes.size(); ++place)
+        if (plan.volumes[place].lock_fd >= 0) description.descriptors.push_back({plan.volumes[place].lock_fd, plan.first_lock_fd + static_cast<int>(place)});
     auto jailed = CAISSON_TRY_CTX(jail::start(description, *plan.sandbox), "starting the virtual machine");
     Vm vm;
     vm.process = std::move(jailed.process);

@@ -94,6 +94,51 @@ TEST(Machine, RestoreCommandLineIsTheGoldenOne) {
               "chardev=qmp,mode=control -incoming defer");
 }
 
+MachinePlan plan_with_volumes() {
+    auto plan = restore_plan();
+    plan.shape.disks = kVolumeDisks;
+    plan.volumes = {{"/home/volumes/disks/a", false, 1ull << 30}, {"/home/volumes/disks/b", true, 64ull << 20}};
+    return plan;
+}
+
+TEST(Machine, VolumesThatAreDisksComeInTheirPlacesAndTheRestIsEmpty) {
+    auto line = base::join(qemu_arguments(plan_with_volumes()), " ");
+    for (const char* part :
+         {"-blockdev {\"driver\":\"raw\",\"node-name\":\"v0\",\"discard\":\"unmap\",\"file\":{\"driver\":\"file\",\"filename\":\"/box/volume0\","
+          "\"discard\":\"unmap\",\"locking\":\"off\"}} -device virtio-blk-device,drive=v0,id=volume0,serial=volume0 ",
+          "-blockdev {\"driver\":\"raw\",\"node-name\":\"v1\",\"read-only\":true,\"file\":{\"driver\":\"file\",\"filename\":\"/box/volume1\","
+          "\"read-only\":true,\"locking\":\"off\"}} -device virtio-blk-device,drive=v1,id=volume1,serial=volume1 ",
+          "-blockdev {\"driver\":\"null-co\",\"node-name\":\"v2\",\"read-zeroes\":true,\"size\":4096} -device virtio-blk-device,drive=v2,",
+          "drive=v3,id=volume3,serial=volume3 -object rng-builtin"})
+        EXPECT_NE(line.find(part), std::string::npos) << part << "\n" << line;
+    // A machine without places for them has nothing of it.
+    EXPECT_EQ(base::join(qemu_arguments(restore_plan()), " ").find("volume"), std::string::npos);
+    EXPECT_NE(template_command_line({.disks = kVolumeDisks}, Accelerator::kTcg, 1), template_command_line({}, Accelerator::kTcg, 1));
+}
+
+TEST(Machine, AVolumesDiskIsWritableInTheJailOnlyIfItIsToBe) {
+    auto jail = vmm_jail(plan_with_volumes(), {});
+    std::string writable, shown;
+    for (const auto& mount : jail.mounts) {
+        if (mount.kind == jail::Mount::Kind::kReadWrite) writable += mount.source + ";";
+        if (mount.target.starts_with(kVolumeInJail)) shown += mount.source + "=" + mount.target + ";";
+    }
+    EXPECT_EQ(writable, "/home/boxes/b/disk.qcow2;/home/volumes/disks/a;");
+    EXPECT_EQ(shown, "/home/volumes/disks/a=/box/volume0;/home/volumes/disks/b=/box/volume1;");
+}
+
+TEST(Machine, ItMayWriteAsMuchAsItsLargestVolume) {
+    auto limit = [](const MachinePlan& plan) {
+        for (const auto& entry : vmm_jail(plan, {}).resource_limits)
+            if (entry.resource == RLIMIT_FSIZE) return entry.value;
+        return decltype(jail::Description().resource_limits[0].value){};
+    };
+    auto plan = plan_with_volumes();
+    EXPECT_EQ(limit(plan), limit(restore_plan()));
+    plan.volumes[0].size_bytes = 1ull << 40;
+    EXPECT_EQ(limit(plan), 1ull << 40);
+}
+
 TEST(Machine, KvmComesAsADescriptor) {
     auto plan = restore_plan();
     plan.accelerator = Accelerator::kKvm;
@@ -143,6 +188,9 @@ TEST(Machine, ItsJailsAreThoseThatWereReviewed) {
         if (plan.start != MachinePlan::Start::kTemplate) description.descriptors.push_back({0, plan.share_fd});
         jail::expect_golden(name, jail::rendered(description));
     }
+    auto description = vmm_jail(plan_with_volumes(), assets);
+    description.descriptors = {{0, 1}, {0, 2}, {0, plan.qmp_fd}, {0, plan.agent_fd}, {0, plan.console_fd}, {0, plan.share_fd}, {0, plan.first_lock_fd}};
+    jail::expect_golden("vmm-volumes.jail", jail::rendered(description));
 }
 
 TEST(Machine, WithoutAJailItIsTheSameMachineByItsPathsOnTheHost) {

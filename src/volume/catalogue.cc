@@ -15,6 +15,7 @@
 #include "base/text.h"
 #include "os/host.h"
 #include "os/random.h"
+#include "volume/disk.h"
 #include "volume/metadata.h"
 #include "volume/names.h"
 #include "volume/usage.h"
@@ -397,10 +398,7 @@ Result<wire::BoxMount> Catalogue::plan(const Request& request, std::vector<std::
                        "volume '" + name + "' is there already, " +
                            (volume.limit_bytes == 0 ? "without a limit" : "with a limit of " + base::format_size(volume.limit_bytes)),
                        "leave the size out; a limit is set when a volume is made");
-    if (volume.disk) {
-        if (request.subpath.empty()) return mount;
-        return failure(Errc::kUsage, "volume '" + name + "' is a disk, of which no part can be mounted", "mount all of it");
-    }
+    if (volume.disk) return mount;
     mount.set_directory(CAISSON_TRY(pin(roots(), kind, name, request.subpath)).directory);
     return mount;
 }
@@ -421,9 +419,11 @@ Result<> Catalogue::add(const std::string& box, wire::BoxMounts mounts, const st
     const bool had_file = os::exists(in("boxes", box));
     std::vector<std::string> named;
     std::vector<wire::BoxMount> added;
+    std::set<std::string> disks;
     auto done = [&]() -> Result<> {
         for (const auto& request : requests) {
             auto mount = CAISSON_TRY(plan(request, named));
+            if (mount.disk()) CAISSON_TRY(count_disk(disks, mount.volume(), request.subpath));
             mount.set_number(mounts.last_number() + 1);
             mount.set_attached(attached);
             mounts.set_last_number(mount.number());
@@ -460,6 +460,9 @@ Result<wire::BoxMounts> Catalogue::give(const std::string& box, const std::vecto
 Result<wire::BoxMount> Catalogue::attach(const std::string& box, const Request& request) {
     auto lock = CAISSON_TRY(os::FileLock::acquire(in("lock")));
     auto before = CAISSON_TRY(mounts(box));
+    if (check_name(request.name) && is_file(in("disks", request.name)))
+        return failure(Errc::kUnsupported, "volume '" + request.name + "' is a disk, which a machine has from its start or not at all",
+                       "make a new box with it (caisson run -v " + request.name + ":/PATH), or attach a volume that is a directory");
     for (const auto& mount : before.mounts())
         if (mount.target() == request.target)
             return failure(Errc::kInUse, "the box has volume '" + mount.volume() + "' at " + base::printable(request.target, 400),

@@ -1,0 +1,22 @@
+// Volumes that are disks. The machine has the devices from its start; which file each one shows is the host's business,
+// and a restored guest has to look again. What they hold was written by guests, maybe others.
+#pragma once
+
+#include <set>
+#include <string>
+#include <vector>
+
+#include "agent/shares.h"
+#include "base/result.h"
+#include "wire/agent.pb.h"
+
+namespace caisson::agent {
+
+using WantedDisks = google::protobuf::RepeatedPtrField<wire::DiskMount>;
+
+// Each disk's file system as a mount that is nowhere yet: only the container gets it, and when the container's mounts end it
+// is unmounted. In the guest's mount namespace; blocks until the devices have their true sizes. `devices` gets their names
+// ("vdb"). Errors name the volume.
+Result<std::vector<ShareTree>> take_disks(const WantedDisks& wanted, std::set<std::string>& devices);
+
+}  // namespace caisson::agent
