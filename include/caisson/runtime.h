@@ -479,6 +479,14 @@ class CAISSON_API Runtime {
     // labels, what processes that died left of others.
     Result<PrunedVolumes> prune_volumes(const std::map<std::string, std::string>& labels);
 
+    // A copy of all of a volume under a new name, sharing its blocks on file systems that can. With its limit.
+    Result<VolumeInfo> clone_volume(const std::string& source, const std::string& name);
+    // A volume's end of a copy, see copy.h; what the stream holds is the guest's view of the files. kNotFound. Of what
+    // is read nothing changes in the volume; it may be in use meanwhile.
+    Result<HostCopy> read_volume(const std::string& name, const VolumeCopyOptions& options);
+    // kNoSpace if the volume's limit is reached.
+    Result<HostCopy> write_volume(const std::string& name, const VolumeCopyOptions& options);
+
     Result<std::vector<TemplateInfo>> templates() const;
     // Makes the template that boxes of this image and shape start from, unless it is there.
     Result<TemplateInfo> build_template(const TemplateShape& shape);

@@ -22,12 +22,12 @@ namespace {
 
 // ---- files
 
-Result<> restrict_files(CopyKind kind, int directory) {
+Result<> restrict_files(CopyKind kind, int directory, bool removes) {
     namespace right = os::landlock;
     std::uint64_t rights = right::kReadFile | right::kReadDirectory;
     if (kind != CopyKind::kPack)
         rights = right::kReadDirectory | right::kWriteFile | right::kTruncate | right::kRemoveFile | right::kMakeFile |
-                 right::kMakeDirectory | right::kMakeLink | right::kMakePipe | right::kRefer;
+                 right::kMakeDirectory | right::kMakeLink | right::kMakePipe | right::kRefer | (removes ? right::kRemoveDirectory : 0);
     // Where the kernel has no Landlock the rest has to do.
     CAISSON_TRY_CTX(os::restrict_self({.rules = {{"", directory, rights}}}), "restricting the copy's files");
     return {};
@@ -73,6 +73,7 @@ constexpr int kAllowed[] = {
     SYS_read, SYS_write, SYS_pread64, SYS_pwrite64, SYS_lseek, SYS_close, SYS_openat, SYS_openat2, SYS_fcntl, SYS_dup,
     SYS_fstat, SYS_newfstatat, SYS_statx, SYS_fstatfs, SYS_getdents64, SYS_readlinkat, SYS_mkdirat, SYS_unlinkat, SYS_linkat, SYS_renameat,
     SYS_symlinkat, SYS_mknodat, SYS_ftruncate, SYS_fchmod, SYS_fchown, SYS_fchownat, SYS_utimensat, SYS_umask, SYS_munmap,
+    SYS_renameat2, SYS_fchmodat, SYS_fgetxattr, SYS_fsetxattr, SYS_inotify_init1, SYS_inotify_add_watch, SYS_ppoll,
     SYS_mremap, SYS_brk, SYS_madvise, SYS_futex, SYS_getrandom, SYS_getpid, SYS_gettid, SYS_rt_sigreturn, SYS_exit, SYS_exit_group};
 
 Result<> filter_calls() {
@@ -107,14 +108,14 @@ Result<> filter_calls() { return {}; }  // sanitizers make calls of their own
 
 }  // namespace
 
-Result<> enter_copy_jail(CopyKind kind, int directory) {
+Result<> enter_copy_jail(CopyKind kind, int directory, bool removes) {
     const bool root = ::geteuid() == 0;
     if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || ::prctl(PR_SET_DUMPABLE, 0) != 0)
         return failure_errno("cannot give up privileges");
     // Absolute paths end here, too. Only who may change its root can leave it again, and that goes below.
     if (root && (::fchdir(directory) != 0 || ::chroot(".") != 0) && errno != EPERM)
         return failure_errno("cannot enter the copy's directory");
-    CAISSON_TRY(restrict_files(kind, directory));
+    CAISSON_TRY(restrict_files(kind, directory, removes));
     CAISSON_TRY(keep_capabilities(kind, root));
     return filter_calls();
 }

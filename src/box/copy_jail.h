@@ -13,7 +13,8 @@ namespace caisson::box {
 enum class CopyKind { kPack, kExtract, kExtractWithOwners };
 
 // In this order: no new privileges, not dumpable; as root, the directory becomes the root; Landlock, where the kernel has
-// it; capabilities; and a system call filter whose breach ends the process. Single-threaded; nothing takes it back.
-Result<> enter_copy_jail(CopyKind kind, int directory);
+// it; capabilities; and a system call filter whose breach ends the process. Single-threaded; nothing takes it
+// back. `removes`: an extraction that also removes directories.
+Result<> enter_copy_jail(CopyKind kind, int directory, bool removes = false);
 
 }  // namespace caisson::box

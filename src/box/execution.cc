@@ -68,7 +68,6 @@ BoxState::~BoxState() {
     // Nor can it remove the last of the box if its launcher was killed.
     const bool left = auto_remove && os::exists(runtime->home.box(id));
     if (owner && (!ended || left)) clean_after_shim("the box's owner let it go");
-    if (owner && auto_remove) static_cast<void>(release_volumes(runtime->home, id));
 }
 
 Outcome BoxState::end_without_a_word() {

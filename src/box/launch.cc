@@ -13,6 +13,7 @@
 #include "box/host_limits.h"
 #include "box/lifecycle.h"
 #include "box/mounts.h"
+#include "box/new_copies.h"
 #include "box/owner.h"
 #include "box/plan.h"
 #include "box/state.h"
@@ -90,23 +91,26 @@ Result<store::BoxRecord> insert_record(RuntimeState& runtime, const BoxOptions& 
 
 void undo_record(RuntimeState& runtime, const std::string& id) {
     static_cast<void>(os::remove_tree(runtime.home.box(id)));
-    static_cast<void>(internal::release_volumes(runtime.home, id, true));
+    static_cast<void>(internal::release_volumes(runtime.home, id));
     std::scoped_lock guard(runtime.database_mutex);
     static_cast<void>(runtime.database->remove_box(id));
 }
 
-// Its volumes; undone by undo_record(). A box without any needs no catalogue.
-Result<> give_mounts(const RuntimeState& runtime, const std::string& id, const std::vector<MountOption>& mounts) {
-    if (mounts.empty()) return {};
-    auto catalogue = CAISSON_TRY(volume::Catalogue::open(runtime.home.volumes()));
-    CAISSON_TRY(catalogue.give(id, box::requests_of(mounts)));
-    return {};
+// Its volumes. undo_record() takes them from the box, undo_mounts() removes those that were made for it after that. A box
+// without any needs no catalogue.
+Result<wire::BoxMounts> give_mounts(const RuntimeState& runtime, const std::string& id, const std::vector<MountOption>& mounts) {
+    if (mounts.empty()) return wire::BoxMounts();
+    return CAISSON_TRY(volume::Catalogue::open(runtime.home.volumes())).give(id, box::requests_of(mounts));
+}
+
+void undo_mounts(const RuntimeState& runtime, const wire::BoxMounts& given) {
+    if (given.mounts().empty()) return;
+    if (auto catalogue = volume::Catalogue::open(runtime.home.volumes())) static_cast<void>(catalogue->undo(given));
 }
 
 // What can be said of a request without its image.
 Result<> check_request(const RuntimeState& runtime, const BoxOptions& options) {
     CAISSON_TRY(box::validate(options));
-    if (!options.copies.empty()) return failure(Errc::kUnsupported, "--copy is not available yet", "use caisson cp");
     return box::check_parts(runtime.home, options.mounts);
 }
 
@@ -242,8 +246,6 @@ tl::expected<void, LaunchFailure> wait_until_launched(BoxState& box) {
 void settle(RuntimeState& runtime, const std::string& id, const Error& error, bool made_for_it) {
     auto self = box::this_process();
     auto record = internal::find_record(runtime, id);
-    // The supervisor has removed the box; it never had its volumes.
-    if (made_for_it && !record && record.error().code == Errc::kNotFound) static_cast<void>(internal::release_volumes(runtime.home, id, true));
     if (!self || !record || !store::is_live(record->state) || record->owner.pid != self->pid || record->owner.start_time != self->start_time)
         return;
     if (made_for_it) return undo_record(runtime, id);
@@ -262,6 +264,54 @@ Result<std::string> bare_template(const RuntimeState& runtime, box::Engine& engi
     return CAISSON_TRY(box::ensure_template(runtime, engine, shape, {})).directory;
 }
 
+// A box that has all that it is made of, and is still in the making: whoever finds that this process died removes it.
+struct NewBox {
+    store::BoxRecord record;
+    wire::BoxMounts given;
+};
+
+void undo_new(RuntimeState& runtime, const NewBox& made) {
+    undo_record(runtime, made.record.id);
+    undo_mounts(runtime, made.given);
+}
+
+// Nothing stays of one that cannot be made.
+Result<NewBox> make_new(std::shared_ptr<RuntimeState> runtime, const BoxOptions& options) {
+    CAISSON_TRY(check_request(*runtime, options));
+    CAISSON_TRY(check_security(*runtime, options.security));
+    const auto opened = CAISSON_TRY(internal::open_copies(*runtime, options.copies));
+    tell_limits(*runtime, CAISSON_TRY(box::decide_limits(*runtime, options.require_limits)));
+    CAISSON_TRY(internal::ensure_image(*runtime, options));
+    auto decision = CAISSON_TRY(box::decide(*runtime, options));
+    if (options.replace) CAISSON_TRY(internal::remove_replaced(*runtime, options.name));
+    auto base_disk = CAISSON_TRY(box::ensure_base_disk(*runtime, decision, options.disk_bytes));
+    auto frozen = box::template_image(decision.image, base_disk, decision.base_disk_bytes);
+    NewBox box;
+    box.record = CAISSON_TRY(insert_record(*runtime, options, decision, base_disk, frozen.warm));
+    const auto directory = runtime->home.box(box.record.id);
+    auto made = [&]() -> Result<> {
+        box.given = CAISSON_TRY(give_mounts(*runtime, box.record.id, decision.mounts));
+        CAISSON_TRY(os::make_directories(directory, 0700));
+        CAISSON_TRY(os::FileLock::acquire(directory + "/lock"));
+        if (!options.copies.empty()) CAISSON_TRY(internal::copy_into_new(runtime, box.record, options.copies, opened));
+        return os::fsync_directory(runtime->home.boxes());
+    }();
+    if (made) return box;
+    undo_new(*runtime, box);
+    return base::failure(std::move(made.error()).with_context("creating the box"));
+}
+
+// One whose disk is written to before it starts: made as by create(), then started.
+Result<std::shared_ptr<BoxState>> launch_with_copies(std::shared_ptr<RuntimeState> runtime, const BoxOptions& options, bool detached) {
+    const auto made = CAISSON_TRY(make_new(runtime, options));
+    auto box = internal::start_recorded(runtime, made.record, detached ? internal::StartMode::kDetached : internal::StartMode::kAttached);
+    if (box) return box;
+    // A box whose command could not be started stays, as without copies; of one that did not start nothing does.
+    auto now = internal::find_record(*runtime, made.record.id);
+    if (!now || now->state != store::BoxState::kStopped) undo_new(*runtime, made);
+    return box;
+}
+
 // Makes a box from its options and starts it at once.
 Result<std::shared_ptr<BoxState>> launch_new(std::shared_ptr<RuntimeState> runtime, const BoxOptions& options, bool detached) {
     CAISSON_TRY(check_request(*runtime, options));
@@ -269,6 +319,7 @@ Result<std::shared_ptr<BoxState>> launch_new(std::shared_ptr<RuntimeState> runti
     if (!detached && options.restart != RestartPolicy::kNo)
         return failure(Errc::kUsage, "a box that ends with its caller cannot be started again by a policy",
                        "run it detached (-d), or leave out --restart");
+    if (!options.copies.empty()) return launch_with_copies(std::move(runtime), options, detached);
     Start start;
     start.limits = CAISSON_TRY(box::decide_limits(*runtime, options.require_limits));
     tell_limits(*runtime, start.limits);
@@ -291,9 +342,10 @@ Result<std::shared_ptr<BoxState>> launch_new(std::shared_ptr<RuntimeState> runti
         auto spec = CAISSON_TRY(internal::spec_of(record));
         auto box = state_of(runtime, record, spec);
         box->owner = !detached;
+        wire::BoxMounts given;
         auto started = [&]() -> Result<> {
             const auto directory = runtime->home.box(box->id);
-            CAISSON_TRY(give_mounts(*runtime, box->id, decision.mounts));
+            given = CAISSON_TRY(give_mounts(*runtime, box->id, decision.mounts));
             CAISSON_TRY(os::make_directories(directory, 0700));
             box->lock = CAISSON_TRY(os::FileLock::acquire(directory + "/lock"));
             CAISSON_TRY(box->make_order_pipe());
@@ -303,11 +355,16 @@ Result<std::shared_ptr<BoxState>> launch_new(std::shared_ptr<RuntimeState> runti
         if (!started) {
             box->shim.reset();
             undo_record(*runtime, box->id);
+            undo_mounts(*runtime, given);
             return base::failure(std::move(started.error()).with_context("creating the box"));
         }
         auto launched = wait_until_launched(*box);
         if (launched) return box;
         settle(*runtime, box->id, launched.error().error, true);
+        if (!given.mounts().empty() && !internal::find_record(*runtime, box->id)) {
+            static_cast<void>(internal::release_volumes(runtime->home, box->id));
+            undo_mounts(*runtime, given);
+        }
         if (!launched.error().no_answer || options.cold || attempt > 0) return base::failure(launched.error().error);
         box.reset();
         discard_template(*runtime, start.template_directory, launched.error().error);
@@ -354,10 +411,14 @@ Result<std::shared_ptr<BoxState>> start_recorded(std::shared_ptr<RuntimeState> r
     auto spec = CAISSON_TRY(spec_of(record));
     const auto directory = runtime->home.box(record.id);
     auto box = state_of(runtime, record, spec);
+    box->owner = mode == StartMode::kAttached;
+    const bool in_the_making = record.state == store::BoxState::kCreating;  // by the caller, who says what there is to say
+    // Read-only is what it is for its command, and that does not run yet.
+    if (in_the_making && mode == StartMode::kFilesOnly) spec.mutable_configure()->mutable_root()->set_read_only(false);
     // Its last supervisor may just be leaving; or somebody else starts it.
     auto lock = lock_patiently(directory, record.name, [&] {
         auto now = find_record(*runtime, record.id);
-        return !now || store::is_live(now->state);
+        return !now || (store::is_live(now->state) && !in_the_making);
     });
     if (!lock && lock.error().sys_errno == ENOENT) {
         if (!find_record(*runtime, record.id)) return failure(Errc::kNotFound, "box " + record.name + " was removed meanwhile");
@@ -368,18 +429,19 @@ Result<std::shared_ptr<BoxState>> start_recorded(std::shared_ptr<RuntimeState> r
     const bool files_only = mode == StartMode::kFilesOnly;
     for (int attempt = 0;; ++attempt) {
         const bool fresh = !has_disk(directory);
-        auto start = CAISSON_TRY(decide_start(*runtime, record, spec, fresh, files_only || attempt > 0));
+        const bool silent = files_only || in_the_making || attempt > 0;
+        auto start = CAISSON_TRY(decide_start(*runtime, record, spec, fresh, silent));
         CAISSON_TRY_CTX(box::check_disks_free(*runtime, record.id, start.disks), "starting box " + record.name);
         const auto keeper = box::hasten_entry(start.limits, runtime->options.cgroup_fd);
-        if (!files_only && attempt == 0) tell_limits(*runtime, start.limits);
-        if (!files_only) {
+        if (!silent) tell_limits(*runtime, start.limits);
+        if (!files_only && !(in_the_making && attempt == 0)) {
             std::scoped_lock guard(runtime->database_mutex);
             CAISSON_TRY(runtime->database->begin_start(record.id, CAISSON_TRY(box::this_process())));
         }
         auto started = [&]() -> Result<> {
             CAISSON_TRY(box->make_order_pipe());
             if (fresh) CAISSON_TRY(make_overlay(directory, start.template_directory, spec.disk_bytes()));
-            return start_shim(*box, spec, start, !files_only, false, files_only);
+            return start_shim(*box, spec, start, mode == StartMode::kDetached, false, files_only);
         }();
         if (!started) {
             box->shim.reset();
@@ -420,28 +482,16 @@ Result<BoxInfo> Runtime::run_detached(const BoxOptions& options) {
 }
 
 Result<BoxInfo> Runtime::create(const BoxOptions& options) {
-    CAISSON_TRY(check_request(*state_, options));
-    CAISSON_TRY(check_security(*state_, options.security));
-    tell_limits(*state_, CAISSON_TRY(box::decide_limits(*state_, options.require_limits)));
-    CAISSON_TRY(internal::ensure_image(*state_, options));
-    auto decision = CAISSON_TRY(box::decide(*state_, options));
-    if (options.replace) CAISSON_TRY(internal::remove_replaced(*state_, options.name));
-    auto base_disk = CAISSON_TRY(box::ensure_base_disk(*state_, decision, options.disk_bytes));
-    auto frozen = box::template_image(decision.image, base_disk, decision.base_disk_bytes);
-    auto record = CAISSON_TRY(insert_record(*state_, options, decision, base_disk, frozen.warm));
-    auto made = [&]() -> Result<> {
-        CAISSON_TRY(give_mounts(*state_, record.id, decision.mounts));
-        CAISSON_TRY(os::make_directories(state_->home.box(record.id), 0700));
-        CAISSON_TRY(os::FileLock::acquire(state_->home.box(record.id) + "/lock"));
-        CAISSON_TRY(os::fsync_directory(state_->home.boxes()));
+    const auto made = CAISSON_TRY(make_new(state_, options));
+    auto recorded = [&] {
         std::scoped_lock guard(state_->database_mutex);
-        return state_->database->set_box_created(record.id);
+        return state_->database->set_box_created(made.record.id);
     }();
-    if (!made) {
-        undo_record(*state_, record.id);
-        return base::failure(std::move(made.error()).with_context("creating the box"));
+    if (!recorded) {
+        undo_new(*state_, made);
+        return base::failure(std::move(recorded.error()).with_context("creating the box"));
     }
-    return internal::find_info(*state_, record.id);
+    return internal::find_info(*state_, made.record.id);
 }
 
 Result<BoxInfo> Runtime::start(const std::string& reference) {

@@ -223,7 +223,8 @@ Result<> Server::on_share_exit() {
     if (!status.signalled && status.code > 128) status = {true, status.code - 128};
     shares_ended_ = jail::killed_by_filter(status) ? "the server of the box's volumes was killed by its system call filter: it made a call that an honest one does not make"
                     : status.signalled             ? "the server of the box's volumes was killed by signal " + std::to_string(status.code)
-                                                   : "the server of the box's volumes ended (its last words are in the supervisor's log)";
+                                                   : "the server of the box's volumes ended";
+    if (auto words = shares_.last_words(); !words.empty()) shares_ended_ += ": " + words;
     vm_.init.kill();
     static_cast<void>(vm_.process.send_signal(SIGKILL));
     return {};

@@ -24,10 +24,11 @@ Result<os::FileLock> lock_patiently(const std::string& box_directory, const std:
                                     const std::function<bool()>& hopeless = {});
 
 enum class StartMode {
+    kAttached,   // its command runs, and ends with the caller
     kDetached,   // its command runs, on its own
     kFilesOnly,  // only so that its files can be reached; the record does not change, and it ends with the caller
 };
-// Starts a box that has a record and does not run. Returns when its command (or guest) runs.
+// Starts a box that has a record and does not run; one that is still in the making by this process, too. Returns when its command (or guest) runs.
 Result<std::shared_ptr<BoxState>> start_recorded(std::shared_ptr<RuntimeState> runtime, const store::BoxRecord& record,
                                                  StartMode mode);
 

@@ -46,7 +46,7 @@ using Places = std::map<std::string, std::string>;
 Result<> take_place(Places& places, const std::string& target, const std::string& what) {
     auto [found, taken] = places.emplace(plain_path(target), what);
     if (taken) return {};
-    return failure(Errc::kUsage, "two things are to be mounted at " + base::printable(target, 300) + ": " + found->second + " and " + what,
+    return failure(Errc::kUsage, base::printable(target, 300) + " is mounted twice: " + found->second + " and " + what,
                    "leave one of them out, or give it another place");
 }
 
@@ -61,9 +61,10 @@ Result<> validate_copy(const CopyOption& copy, const Places& places) {
     if (copy.source.empty() || copy.source.find('\0') != std::string::npos) return failure(Errc::kUsage, "--copy names no path of the host");
     const auto option = "--copy " + base::printable(copy.source, 200);
     CAISSON_TRY_CTX(volume::check_copy_target(copy.target), option);
-    const auto target = plain_path(copy.target);
+    // Into a directory it goes under its own name.
+    const auto target = plain_path(copy.target), inside = plain_path(copy.target + "/" + copy_name(copy.source));
     for (const auto& [place, what] : places)
-        if (is_at_or_below(target, place))
+        if (is_at_or_below(target, place) || is_at_or_below(inside, place))
             return failure(Errc::kUsage, option + ": " + what + " is mounted at " + base::printable(place, 200) + " and would hide the copy, which goes to the root disk",
                            "copy into a volume instead: caisson volume cp");
     return {};
@@ -128,21 +129,23 @@ std::vector<volume::Request> requests_of(const std::vector<MountOption>& mounts)
     return requests;
 }
 
+MountInfo mount_info(const wire::BoxMount& mount) {
+    MountInfo info;
+    info.type = "volume";
+    info.volume = mount.volume();
+    info.anonymous = mount.anonymous();
+    info.subpath = mount.subpath();
+    info.target = mount.target();
+    info.read_only = mount.read_only();
+    info.no_exec = mount.no_exec();
+    info.no_suid = mount.no_suid();
+    info.attached = mount.attached();
+    return info;
+}
+
 std::vector<MountInfo> mount_infos(const wire::BoxMounts& mounts, const wire::Configure& configure) {
     std::vector<MountInfo> infos;
-    for (const auto& mount : mounts.mounts()) {
-        MountInfo info;
-        info.type = "volume";
-        info.volume = mount.volume();
-        info.anonymous = mount.anonymous();
-        info.subpath = mount.subpath();
-        info.target = mount.target();
-        info.read_only = mount.read_only();
-        info.no_exec = mount.no_exec();
-        info.no_suid = mount.no_suid();
-        info.attached = mount.attached();
-        infos.push_back(std::move(info));
-    }
+    for (const auto& mount : mounts.mounts()) infos.push_back(mount_info(mount));
     for (const auto& tmpfs : configure.tmpfs()) {
         MountInfo info;
         info.type = "tmpfs";

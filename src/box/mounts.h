@@ -26,6 +26,7 @@ Result<> check_parts(const store::Home& home, const std::vector<MountOption>& mo
 
 std::vector<volume::Request> requests_of(const std::vector<MountOption>& mounts);
 
+MountInfo mount_info(const wire::BoxMount& mount);
 // For people and `inspect`, by target.
 std::vector<MountInfo> mount_infos(const wire::BoxMounts& mounts, const wire::Configure& configure);
 

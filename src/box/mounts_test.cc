@@ -5,6 +5,7 @@
 
 #include "box/limits.h"
 #include "box/plan.h"
+#include "os/file.h"
 
 namespace caisson::box {
 namespace {
@@ -33,11 +34,11 @@ TEST(Mounts, AreCheckedForWhoeverFillsThem) {
 
 TEST(Mounts, NoTwoShareAPlace) {
     EXPECT_THAT(refused({.image = "i", .mounts = {at("/a", "v"), at("/a", "w")}}),
-                HasSubstr("two things are to be mounted at /a: the volume 'v' and the volume 'w'"));
-    EXPECT_THAT(refused({.image = "i", .mounts = {at("/a"), at("/a")}}), HasSubstr("two things are to be mounted at /a"));
+                HasSubstr("/a is mounted twice: the volume 'v' and the volume 'w'"));
+    EXPECT_THAT(refused({.image = "i", .mounts = {at("/a"), at("/a")}}), HasSubstr("/a is mounted twice"));
     EXPECT_THAT(refused({.image = "i", .tmpfs = {{.path = "/a"}}, .mounts = {at("/a", "v")}}), HasSubstr("a tmpfs and the volume 'v'"));
     // Another spelling of the same place.
-    EXPECT_THAT(refused({.image = "i", .tmpfs = {{.path = "/a/./b/"}}, .mounts = {at("/a/b", "v")}}), HasSubstr("two things are to be mounted"));
+    EXPECT_THAT(refused({.image = "i", .tmpfs = {{.path = "/a/./b/"}}, .mounts = {at("/a/b", "v")}}), HasSubstr("is mounted twice"));
     EXPECT_THAT(refused({.image = "i", .tmpfs = {{.path = "/a"}, {.path = "/a//"}}}), HasSubstr("a tmpfs and a tmpfs"));
 }
 
@@ -59,6 +60,8 @@ TEST(Mounts, ACopyThatAMountWouldHideIsRefused) {
     EXPECT_EQ(refused({.image = "i", .mounts = {at("/data", "v")}, .copies = {{"a", "/database", {}}}}), "accepted");
     EXPECT_THAT(refused({.image = "i", .mounts = {at("/data", "v")}, .copies = {{"a", "/data/x", {}}}}),
                 HasSubstr("the volume 'v' is mounted at /data and would hide the copy"));
+    EXPECT_THAT(refused({.image = "i", .mounts = {at("/data", "v")}, .copies = {{"../data", "/", {}}}}), HasSubstr("would hide the copy"));
+    EXPECT_EQ(refused({.image = "i", .mounts = {at("/data", "v")}, .copies = {{"data/.", "/", {}}}}), "accepted");
     EXPECT_THAT(refused({.image = "i", .tmpfs = {{.path = "/data"}}, .copies = {{"a", "/data/", {}}}}), HasSubstr("a tmpfs is mounted at /data"));
     EXPECT_THAT(refused({.image = "i", .copies = {{"a", "data", {}}}}), HasSubstr("relative"));
     EXPECT_THAT(refused({.image = "i", .copies = {{"", "/data", {}}}}), HasSubstr("names no path of the host"));
@@ -90,6 +93,27 @@ TEST(Mounts, WhatTheImageDeclaresIsAVolumeUnlessSomethingIsThere) {
     std::vector<std::string> many;
     for (int i = 0; i < 257; ++i) many.push_back("/v" + std::to_string(i));
     EXPECT_FALSE(plan_mounts({}, {.volumes = many}));
+}
+
+TEST(Mounts, WhatMustExistIsLookedForAndNothingIsMade) {
+    auto place = os::TemporaryDirectory::create("/tmp", "mounts").value();
+    const store::Home home{place.path()};
+    auto said = [&](const MountOption& mount) {
+        auto checked = check_parts(home, {mount});
+        return checked ? std::string() : checked.error().to_string();
+    };
+    EXPECT_THAT(said({.host_path = "/etc", .target = "/x"}), HasSubstr("Volume host path '/etc' is not a caisson-managed volume"));
+    EXPECT_THAT(said({.volume = "v", .subpath = "a", .target = "/x"}), HasSubstr("there is no volume 'v'"));
+    EXPECT_EQ(said({.volume = "v", .target = "/x"}) + said({.target = "/x"}), "") << "these are made";
+    EXPECT_EQ(os::list_directory(place.path())->size(), 0U);
+
+    ASSERT_TRUE(os::make_directories(home.volumes() + "/named/v", 0700));
+    ASSERT_TRUE(os::write_file_atomic(home.volumes() + "/named/v/a", "a"));
+    EXPECT_EQ(said({.volume = "v", .subpath = "a", .target = "/x"}), "");
+    EXPECT_EQ(said({.host_path = home.volumes() + "/named/v", .target = "/x"}), "");
+    EXPECT_THAT(said({.volume = "v", .subpath = "b", .target = "/x"}), HasSubstr("there is no 'b' in volume 'v'"));
+    EXPECT_THAT(said({.host_path = home.volumes() + "/named/v/a", .target = "/x"}), HasSubstr("not a caisson-managed volume"));
+    EXPECT_THAT(said({.host_path = home.volumes() + "/named", .target = "/x"}), HasSubstr("not a caisson-managed volume"));
 }
 
 TEST(Mounts, AreShownByTheirPlace) {

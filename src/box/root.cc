@@ -14,7 +14,8 @@ using base::failure;
 
 namespace {
 
-constexpr const char* kPrograms[] = {"caisson-shim", "caisson-unpack", "caisson-agent", "caisson-fetch", "caisson-enter", "caisson-share"};
+constexpr const char* kPrograms[] = {"caisson-shim", "caisson-unpack", "caisson-agent", "caisson-fetch",
+                                     "caisson-enter", "caisson-share", "caisson-copy"};
 
 // The service user cannot enter, say, a build tree below /root. Then it gets copies of caisson's programs in the home.
 Result<> copy_program(const os::Fd& source, const std::string& target) {

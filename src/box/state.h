@@ -90,9 +90,8 @@ Outcome outcome_of(const store::EndRecord& end);
 // What a box was asked to be; kUnsupported for one that an older caisson made and that has no such record.
 Result<wire::BoxSpec> spec_of(const store::BoxRecord& record);
 
-// The box is gone for good, its record and its processes included: its anonymous volumes go, too. `undo`: it never ran; the
-// named ones that were made for it go as well.
-Result<> release_volumes(const store::Home& home, const std::string& box_id, bool undo = false);
+// The box is gone for good, its record and its processes included: its anonymous volumes go, too.
+Result<> release_volumes(const store::Home& home, const std::string& box_id);
 // Removes what dead processes left of volumes. Cheap if there is nothing.
 Result<> sweep_volumes(const store::Home& home, store::Database& database);
 

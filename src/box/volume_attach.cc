@@ -4,6 +4,7 @@
 
 #include "base/text.h"
 #include "box/lifecycle.h"
+#include "box/mounts.h"
 #include "box/plan.h"
 #include "volume/catalogue.h"
 
@@ -26,20 +27,6 @@ Result<> tell_supervisor(RuntimeState& runtime, const store::BoxRecord& record, 
 
 std::string entry_of(const wire::BoxMount& mount) { return "m" + std::to_string(mount.number()); }
 
-MountInfo info_of(const wire::BoxMount& mount) {
-    MountInfo info;
-    info.type = "volume";
-    info.volume = mount.volume();
-    info.anonymous = mount.anonymous();
-    info.subpath = mount.subpath();
-    info.target = mount.target();
-    info.read_only = mount.read_only();
-    info.no_exec = mount.no_exec();
-    info.no_suid = mount.no_suid();
-    info.attached = mount.attached();
-    return info;
-}
-
 }  // namespace
 
 Result<MountInfo> Runtime::attach_volume(const std::string& reference, const MountOption& option) {
@@ -53,14 +40,12 @@ Result<MountInfo> Runtime::attach_volume(const std::string& reference, const Mou
         if (tmpfs.path() == option.target)
             return failure(Errc::kInUse, "box " + record.name + " has a tmpfs at " + base::printable(option.target, 256), "choose another place");
     auto catalogue = CAISSON_TRY(volume::Catalogue::open(state_->home.volumes()));
-    volume::Request request{option.volume,    option.host_path, option.subpath, option.target,
-                            option.read_only, option.no_exec,   option.no_suid, option.size_bytes};
-    auto mount = CAISSON_TRY(catalogue.attach(record.id, request));
-    if (!store::is_live(record.state)) return info_of(mount);
+    auto mount = CAISSON_TRY(catalogue.attach(record.id, box::requests_of({option}).front()));
+    if (!store::is_live(record.state)) return box::mount_info(mount);
     auto told = tell_supervisor(*state_, record, "", false);
-    if (told) return info_of(mount);
+    if (told) return box::mount_info(mount);
     // It ended meanwhile: it has the volume when it is started again, if it still is.
-    if (auto now = internal::find_record(*state_, record.id); now && !store::is_live(now->state)) return info_of(mount);
+    if (auto now = internal::find_record(*state_, record.id); now && !store::is_live(now->state)) return box::mount_info(mount);
     if (catalogue.detach(record.id, mount.number())) static_cast<void>(tell_supervisor(*state_, record, "", false));
     return base::failure(std::move(told.error()).with_context("attaching the volume to box " + record.name));
 }
@@ -78,7 +63,9 @@ Result<> Runtime::detach_volume(const std::string& reference, const std::string&
                        "stop the box first: caisson stop " + record.name);
     if (store::is_live(record.state)) {
         auto told = tell_supervisor(*state_, record, entry_of(*found), force);
-        if (!told) return base::failure(std::move(told.error()));
+        // A guest may not want to, or be silent. Its server does not ask it.
+        const bool by_guest = !told && (told.error().code == Errc::kGuest || told.error().code == Errc::kTimeout);
+        if (!told && !(force && by_guest)) return base::failure(std::move(told.error()));
     }
     CAISSON_TRY(catalogue.detach(record.id, found->number()));
     if (store::is_live(record.state)) CAISSON_TRY(tell_supervisor(*state_, record, "", false));

@@ -1,13 +1,17 @@
 // Runtime's volumes: a thin layer over volume::Catalogue that knows what boxes are called.
 #include <algorithm>
+#include <memory>
 
 #include "base/bytes.h"
 #include "base/text.h"
+#include "box/host_copy.h"
 #include "box/plan.h"
 #include "box/state.h"
 #include "caisson/runtime.h"
 #include "os/random.h"
+#include "volume/archive.h"
 #include "volume/catalogue.h"
+#include "volume/clone.h"
 #include "volume/disk.h"
 
 namespace caisson {
@@ -63,15 +67,59 @@ bool has_labels(const std::map<std::string, std::string>& labels, const std::map
     });
 }
 
+base::Failure no_files_of(const volume::Volume& volume) {
+    return failure(Errc::kUnsupported, "volume '" + volume.name + "' is a disk, whose files only a box can reach", "mount it in one, and use caisson cp");
+}
+
+box::CopyManner manner_of(const VolumeCopyOptions& options) {
+    box::CopyManner manner;
+    manner.volume = true;
+    manner.owner = {options.owner_user, options.owner_group};
+    manner.again = options.again;
+    manner.update = options.update;
+    manner.remove_others = options.update && options.remove_others;
+    return manner;
+}
+
+// The volume that is written to: there, or to be made.
+struct Target {
+    os::Fd directory, count;
+    std::uint64_t limit_bytes = 0;
+    std::shared_ptr<volume::Staged> staged;  // that it is made of, when it is complete
+};
+
+Result<Target> open_target(volume::Catalogue& catalogue, const std::string& name, const VolumeCopyOptions& options) {
+    Target target;
+    auto volume = catalogue.find(name);
+    if (!volume && (volume.error().code != Errc::kNotFound || !options.make)) return failure(std::move(volume).error());
+    if (!volume) {
+        CAISSON_TRY(catalogue.check_free(name));
+        target.limit_bytes = options.size_bytes;
+        if (!options.again) {
+            target.staged = std::make_shared<volume::Staged>(CAISSON_TRY(catalogue.stage()));
+            target.directory = CAISSON_TRY(target.staged->directory().duplicate());
+            return target;
+        }
+        volume = CAISSON_TRY(catalogue.create(name, false, options.size_bytes, {}));
+    } else if (options.size_bytes != 0 && options.size_bytes != volume->limit_bytes) {
+        return failure(Errc::kUsage, "volume '" + name + "' is there already, and keeps its limit", "leave the size out");
+    }
+    if (volume->disk) return no_files_of(*volume);
+    target.limit_bytes = volume->limit_bytes;
+    if (target.limit_bytes > 0) target.count = CAISSON_TRY(catalogue.open_space(volume->kind, volume->name));
+    target.directory = CAISSON_TRY(volume::pin(catalogue.roots(), volume->kind, volume->name, {})).file;
+    return target;
+}
+
 Result<volume::Catalogue> catalogue_of(const RuntimeState& state) { return volume::Catalogue::open(state.home.volumes()); }
 
 }  // namespace
 
 namespace internal {
 
-Result<> release_volumes(const store::Home& home, const std::string& box_id, bool undo) {
+Result<> release_volumes(const store::Home& home, const std::string& box_id) {
     if (!os::exists(home.volumes())) return {};
-    return CAISSON_TRY(volume::Catalogue::open(home.volumes())).release(box_id, undo);
+    return CAISSON_TRY(volume::Catalogue::open(home.volumes())).release(box_id);
 }
 
 Result<> sweep_volumes(const store::Home& home, store::Database& database) {
@@ -128,6 +176,54 @@ Result<> Runtime::remove_volume(const std::string& name) {
     for (auto& box : boxes) box = base::printable(box, 200);
     return failure(Errc::kInUse, "volume '" + name + "' is used by box " + base::join(boxes, ", "),
                    "remove " + std::string(boxes.size() == 1 ? "it" : "them") + " first: caisson rm " + base::join(boxes, " "));
+}
+
+Result<VolumeInfo> Runtime::clone_volume(const std::string& source, const std::string& name) {
+    auto catalogue = CAISSON_TRY(catalogue_of(*state_));
+    const auto volume = CAISSON_TRY(catalogue.find(source));
+    if (volume.disk) return no_files_of(volume);
+    CAISSON_TRY(catalogue.check_free(name));
+    auto pinned = CAISSON_TRY(volume::pin(catalogue.roots(), volume.kind, volume.name, {}));
+    auto staged = CAISSON_TRY(catalogue.stage());
+    CAISSON_TRY_CTX(volume::clone_tree(pinned.file, staged.directory()), "cloning volume '" + source + "'");
+    return info_of(catalogue, CAISSON_TRY(catalogue.create(name, volume.limit_bytes, {}, std::move(staged))), {});
+}
+
+Result<HostCopy> Runtime::read_volume(const std::string& name, const VolumeCopyOptions& options) {
+    auto catalogue = CAISSON_TRY(catalogue_of(*state_));
+    const auto volume = CAISSON_TRY(catalogue.find(name));
+    if (volume.disk) return no_files_of(volume);
+    auto pinned = CAISSON_TRY(volume::pin(catalogue.roots(), volume.kind, volume.name, {}));
+    auto origin = CAISSON_TRY(volume::open_origin(pinned.file, options.path, name + ":" + options.path));
+    HostCopy::Plan plan;
+    plan.packs = true;
+    plan.program = state_->libexec + "/caisson-copy";
+    plan.arguments = box::pack_arguments(origin, manner_of(options));
+    plan.directory = origin.directory.get();
+    plan.on_notice = options.on_notice;
+    return HostCopy::start(std::move(plan));
+}
+
+Result<HostCopy> Runtime::write_volume(const std::string& name, const VolumeCopyOptions& options) {
+    auto catalogue = CAISSON_TRY(catalogue_of(*state_));
+    auto target = CAISSON_TRY(open_target(catalogue, name, options));
+    auto destination = CAISSON_TRY(volume::open_destination(target.directory, options.path, name + ":" + options.path));
+    auto manner = manner_of(options);
+    manner.limit_bytes = target.limit_bytes;
+    manner.counted = static_cast<bool>(target.count);
+    HostCopy::Plan plan;
+    plan.program = state_->libexec + "/caisson-copy";
+    plan.arguments = box::extract_arguments(destination, options.top, options.keep_owner, 0, manner);
+    plan.directory = destination.directory.get();
+    plan.count = target.count ? target.count.get() : -1;
+    plan.on_notice = options.on_notice;
+    plan.on_pass = options.on_pass;
+    if (target.staged)
+        plan.complete = [catalogue, name, limit = target.limit_bytes, staged = target.staged]() mutable -> Result<> {
+            CAISSON_TRY(catalogue.create(name, limit, {}, std::move(*staged)));
+            return {};
+        };
+    return HostCopy::start(std::move(plan));
 }
 
 Result<PrunedVolumes> Runtime::prune_volumes(const std::map<std::string, std::string>& labels) {

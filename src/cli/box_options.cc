@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <charconv>
 #include <cmath>
+#include <cstdio>
 #include <cstdlib>
 #include <limits>
 
@@ -127,7 +128,7 @@ Result<> parse_restart(BoxOptions& options, const std::string& text) {
     return {};
 }
 
-// Mounts of all three spellings, and copies. What is copied is opened here, while the caller's rights are there.
+// Mounts of all three spellings, and copies.
 Result<> add_files(BoxOptions& options, const BoxArguments& arguments) {
     for (const auto& text : arguments.tmpfs) options.tmpfs.push_back(CAISSON_TRY(parse_tmpfs(text)));
     for (const auto& text : arguments.volumes) options.mounts.push_back(CAISSON_TRY(parse_volume_option(text)));
@@ -192,6 +193,17 @@ class UsageWithOperands : public CLI::Formatter {
 };
 
 }  // namespace
+
+Result<> open_copies(BoxOptions& options, bool quiet) {
+    for (auto& copy : options.copies) {
+        HostCopyOptions host;
+        if (!quiet) host.on_notice = [](const std::string& text) { std::fprintf(stderr, "caisson: %s\n", base::printable(text).c_str()); };
+        auto opened = HostCopy::pack(copy.source, host);
+        if (!opened) return base::failure(std::move(opened.error()).with_context("--copy " + base::printable(copy.source, 200)));
+        copy.opened = std::make_shared<HostCopy>(std::move(*opened));
+    }
+    return {};
+}
 
 void show_operands(CLI::App& command, const std::string& operands) {
     auto formatter = std::make_shared<UsageWithOperands>(operands);

@@ -32,6 +32,8 @@ struct BoxArguments {
     std::vector<std::string> image_and_command;
 };
 
+// Opens what --copy names, as the calling user: before open_runtime(). Notices go to standard error unless `quiet`.
+Result<> open_copies(BoxOptions& options, bool quiet);
 // Declares them. IMAGE and COMMAND are what the parser leaves.
 void add_box_options(CLI::App& command, const std::shared_ptr<BoxArguments>& arguments);
 Result<BoxOptions> box_options(const BoxArguments& arguments);

@@ -37,6 +37,8 @@ void add_image_commands(CLI::App& app, Action& action);
 // Those of `caisson image` that have to do with registries and archives.
 void add_image_transfer_commands(CLI::App& group, Action& action);
 void add_volume_commands(CLI::App& app, Action& action);
+// Those of `caisson volume` that bring files in and out.
+void add_volume_file_commands(CLI::App& group, Action& action);
 void add_registry_commands(CLI::App& app, Action& action);
 void add_template_commands(CLI::App& app, Action& action);
 void add_doctor(CLI::App& app, Action& action);

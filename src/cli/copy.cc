@@ -22,46 +22,8 @@ struct Arguments {
     bool keep_owner = false, follow_link = false, quiet = false;
 };
 
-// What the box's end says on its standard error. A hostile box may say anything, and without end.
-class BoxWords {
-  public:
-    void add(std::string_view text) {
-        if (text_.size() < kMost) text_ += text.substr(0, kMost - text_.size());
-    }
-    // The lines; if the copy failed, the last one is why.
-    std::vector<std::string> lines() const {
-        std::vector<std::string> lines;
-        for (const auto& line : base::split(text_, '\n'))
-            if (!line.empty()) lines.push_back(base::printable(line, 1000));
-        return lines;
-    }
-
-  private:
-    static constexpr std::size_t kMost = 64 << 10;
-    std::string text_;
-};
-
 void notify(const Arguments& arguments, const std::string& text) {
     if (!arguments.quiet) std::fprintf(stderr, "caisson: %s\n", base::printable(text).c_str());
-}
-
-// How the box's end ended. Without a value: well.
-std::optional<Error> failure_of_box(const Arguments& arguments, const std::string& box, const Outcome& outcome, const BoxWords& words) {
-    auto lines = words.lines();
-    const bool ended_itself = outcome.kind == Outcome::Kind::kExited;
-    Error error;
-    error.code = ended_itself && outcome.exit_code == kCopyNotFound ? Errc::kNotFound : Errc::kIo;
-    if (ended_itself && outcome.exit_code != 0 && !lines.empty()) {
-        error.message = box + ": " + lines.back();
-        lines.pop_back();
-    } else if (outcome.kind == Outcome::Kind::kSignalled) {
-        error.message = "the copy in " + box + " was ended by signal " + std::to_string(outcome.signal);
-    } else {
-        error.message = "the copy in " + box + " failed" + (outcome.reason.empty() ? "" : ": " + outcome.reason);
-    }
-    for (const auto& line : lines) notify(arguments, box + ": " + line);
-    if (ended_itself && outcome.exit_code == 0) return std::nullopt;
-    return error;
 }
 
 Result<int> copy_out(Context& context, const Arguments& arguments, const CopyPlace& from, const CopyPlace& to) {
@@ -79,11 +41,11 @@ Result<int> copy_out(Context& context, const Arguments& arguments, const CopyPla
     }
     auto runtime = CAISSON_TRY(open_runtime(context));
     auto box = CAISSON_TRY(runtime.copy_out(from.box, {.path = from.path, .follow_link = arguments.follow_link}));
-    BoxWords words;
+    CopyWords words;
     auto outcome = CAISSON_TRY(box.wait({.stdout_fd = host ? host->stream_fd() : STDOUT_FILENO,
                                          .on_stderr = [&words](std::string_view text) { words.add(text); }}));
     auto copied = host ? host->finish() : Result<>();
-    auto failed = failure_of_box(arguments, from.box, outcome, words);
+    auto failed = words.failure(from.box, outcome, [&arguments](const std::string& text) { notify(arguments, text); });
     // A box that was ended by a signal had nobody who read on: the host knows why. Else the host has seen only that
     // the stream was cut off.
     if (failed && (copied || outcome.kind != Outcome::Kind::kSignalled)) return base::failure(std::move(*failed));
@@ -107,11 +69,11 @@ Result<int> copy_in(Context& context, const Arguments& arguments, const CopyPlac
                                                     .keep_owner = arguments.keep_owner,
                                                     .top = host ? copy_name(from.path) : ".",
                                                     .must_exist = !host}));
-    BoxWords words;
+    CopyWords words;
     auto outcome = CAISSON_TRY(box.wait({.stdin_fd = host ? host->stream_fd() : STDIN_FILENO,
                                          .on_stderr = [&words](std::string_view text) { words.add(text); }}));
     auto copied = host ? host->finish() : Result<>();
-    auto failed = failure_of_box(arguments, to.box, outcome, words);
+    auto failed = words.failure(to.box, outcome, [&arguments](const std::string& text) { notify(arguments, text); });
     // If the host could not go on, the box has only seen that the stream was cut off.
     CAISSON_TRY(std::move(copied));
     if (failed) return base::failure(std::move(*failed));

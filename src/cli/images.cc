@@ -12,6 +12,7 @@
 #include "base/text.h"
 #include "cli/command.h"
 #include "cli/json_text.h"
+#include "cli/output_file.h"
 #include "os/file.h"
 
 namespace caisson::cli {
@@ -53,47 +54,8 @@ Result<int> pull_images(Context& context, const PullArguments& arguments) {
     return 0;
 }
 
-// Where `image save` writes; opened as the caller, before root is given up. A file appears under its name when it is
-// complete.
-class Target {
-  public:
-    static Result<Target> open(const std::string& path) {
-        Target target;
-        if (path == "-" || path.empty()) {
-            if (::isatty(STDOUT_FILENO) == 1)
-                return failure(Errc::kUsage, "standard output is a terminal", "name a file with -o, or pipe the archive on");
-            int copy = ::fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
-            if (copy < 0) return base::failure_errno("cannot write to standard output");
-            target.fd_ = os::Fd(copy);
-            return target;
-        }
-        target.fd_ = CAISSON_TRY(os::open_file(path, O_WRONLY | O_CREAT | O_EXCL, 0666 & ~mask()));
-        target.path_ = path;
-        return target;
-    }
-    int fd() const { return fd_.get(); }
-    Result<> finish() {
-        if (!path_.empty() && ::fsync(fd_.get()) != 0) return base::failure_errno("cannot sync " + path_);
-        path_.clear();
-        return {};
-    }
-    Target(Target&& other) noexcept : fd_(std::move(other.fd_)), path_(std::exchange(other.path_, {})) {}
-    Target& operator=(Target&&) = delete;
-    // What is not complete does not stay. A service user may not remove its caller's file, but it can empty it.
-    ~Target() {
-        if (path_.empty()) return;
-        if (::unlink(path_.c_str()) != 0) static_cast<void>(::ftruncate(fd_.get(), 0) == 0);
-    }
-
-  private:
-    Target() = default;
-    static unsigned mask() { return 0077; }
-    os::Fd fd_;
-    std::string path_;
-};
-
 Result<int> save_images(Context& context, const std::vector<std::string>& names, const std::string& path) {
-    auto target = CAISSON_TRY(Target::open(path));
+    auto target = CAISSON_TRY(OutputFile::open(path));
     auto runtime = CAISSON_TRY(open_runtime(context));
     CAISSON_TRY(runtime.save_images(names, target.fd()));
     CAISSON_TRY(target.finish());

@@ -43,6 +43,7 @@ Result<int> run(Context& context, const RunArguments& arguments) {
         options.terminal_columns = size.columns;
     }
     options.pull_options.on_layer = layer_progress(context, options.image);
+    CAISSON_TRY(open_copies(options, arguments.quiet));
     auto runtime = CAISSON_TRY(open_runtime(context));
     if (arguments.dry_run) {
         auto plan = CAISSON_TRY(runtime.plan(options));
@@ -80,6 +81,7 @@ Result<int> create(Context& context, const CreateArguments& arguments) {
     auto options = CAISSON_TRY(box_options(arguments));
     options.terminal = arguments.terminal;
     options.pull_options.on_layer = layer_progress(context, options.image);
+    CAISSON_TRY(open_copies(options, arguments.quiet));
     auto runtime = CAISSON_TRY(open_runtime(context));
     auto box = CAISSON_TRY(runtime.create(options));
     clear_progress();

@@ -252,6 +252,7 @@ void add_volume_commands(CLI::App& app, Action& action) {
     add_space(*group, action);
     add_volume_attach(*group, action);
     add_volume_detach(*group, action);
+    add_volume_file_commands(*group, action);
 }
 
 }  // namespace caisson::cli

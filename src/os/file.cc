@@ -242,6 +242,20 @@ Result<> remove_tree(const std::string& path) {
     return {};
 }
 
+Result<> remove_at(const Fd& directory, const std::string& name) {
+    struct stat info {};
+    if (::fstatat(directory.get(), name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0)
+        return errno == ENOENT ? Result<>() : failure_errno("cannot look at " + name);
+    const bool is_directory = S_ISDIR(info.st_mode);
+    if (is_directory) {
+        if ((info.st_mode & S_IRWXU) != S_IRWXU) static_cast<void>(!::fchmodat(directory.get(), name.c_str(), 0700, 0));
+        auto top = CAISSON_TRY(open_at(directory, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
+        CAISSON_TRY(TreeRemover(std::move(top), name, info.st_dev).run());
+    }
+    if (::unlinkat(directory.get(), name.c_str(), is_directory ? AT_REMOVEDIR : 0) == 0 || errno == ENOENT) return {};
+    return failure_errno("cannot remove " + name);
+}
+
 Result<> empty_directory(const std::string& path) {
     auto fd = open_file(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
     if (!fd && fd.error().sys_errno == ENOENT) return {};

@@ -34,6 +34,8 @@ Result<> make_directories(const std::string& path, unsigned mode = 0700);
 // rm -rf, never following links, never leaving the file system that `path` is on; a missing path is fine. However deep
 // it is; a removal cut short may leave directories moved up to the top.
 Result<> remove_tree(const std::string& path);
+// The same for one name of a directory; no link is followed, not even an earlier part of a path.
+Result<> remove_at(const Fd& directory, const std::string& name);
 // The same with everything in the directory, but not itself.
 Result<> empty_directory(const std::string& path);
 Result<std::vector<std::string>> list_directory(const std::string& path);

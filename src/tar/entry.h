@@ -47,4 +47,24 @@ using Notice = std::function<void(const std::string& text)>;
 Source read_from(int fd);
 Sink write_to(int fd);
 
+// Several archives in one stream: pieces with their length before them (32 bits, little-endian), and an empty one at the
+// end of each archive. Of blocking descriptors, which stay the caller's.
+Sink write_framed_to(int fd);
+Result<> end_framed(int fd);
+class FramedArchives {
+  public:
+    explicit FramedArchives(int fd) : fd_(fd) {}
+    // Waits for the next archive, after the end of the one before. false: the stream has ended. kCorrupt: in its midst.
+    Result<bool> next();
+    // Of that archive; good until the next one.
+    Source source();
+
+  private:
+    Result<bool> read_length();
+    Result<std::size_t> read(std::span<std::uint8_t> buffer);
+    int fd_;
+    std::uint32_t left_ = 0;
+    bool ended_ = true;
+};
+
 }  // namespace caisson::tar

@@ -1,5 +1,6 @@
 #include "tar/extract.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/openat2.h>
@@ -45,6 +46,10 @@ Identity identity(const struct stat& info) { return {info.st_dev, info.st_ino}; 
 
 std::string joined(const Parts& parts) { return base::join(parts, "/"); }
 
+struct DirectoryCloser {
+    void operator()(DIR* directory) const { ::closedir(directory); }
+};
+
 class Extractor {
   public:
     Extractor(Source source, const Destination& destination, const ExtractOptions& options, const Notice& notice)
@@ -61,6 +66,7 @@ class Extractor {
             CAISSON_TRY(take(entry));
         }
         CAISSON_TRY(reader_.drain());
+        if (options_.remove_others) CAISSON_TRY(remove_others());
         CAISSON_TRY(finish_directories());
         return {};
     }
@@ -93,7 +99,8 @@ class Extractor {
         }
         const auto name = std::move(parts.back());
         parts.pop_back();
-        if ((entry.kind == Kind::kCharacter || entry.kind == Kind::kBlock) && !options_.make_devices) {
+        if (options_.remove_others) saw(parts, name);
+        if ((entry.kind == Kind::kCharacter || entry.kind == Kind::kBlock) && !options_.make_devices && !options_.describe) {
             note_("left out " + shown_ + ": it is a device");
             return {};
         }
@@ -103,15 +110,18 @@ class Extractor {
             case Kind::kDirectory: return directory(parent, parts, name, entry);
             case Kind::kHardLink: return hard_link(parent, parts.size(), name, entry);
             case Kind::kSymlink: {
+                if (options_.update && has_text(parent, name, entry.link)) return {};
                 CAISSON_TRY(put(
                     parent, name, S_IFLNK, [&](const char* at) { return ::symlinkat(entry.link.c_str(), parent, at); },
                     [&](const std::string& at) { return settle_node(parent, at, entry); }));
+                count_change();
                 tell_of_link(parts.size(), entry.link);
                 return {};
             }
             case Kind::kCharacter:
             case Kind::kBlock:
             case Kind::kFifo: {
+                if (options_.describe) return file(parent, name, entry);
                 const mode_t type = entry.kind == Kind::kFifo ? S_IFIFO : entry.kind == Kind::kBlock ? S_IFBLK : S_IFCHR;
                 const mode_t mode = entry.mode & 01777 & ~options_.mask;
                 return put(
@@ -246,6 +256,7 @@ class Extractor {
             if (errno == ENOENT) return {};
             return failed("look at");
         }
+        if (S_ISDIR(info.st_mode) && options_.remove_others) return discard(parent, name);
         if (S_ISDIR(info.st_mode)) return failure(Errc::kUsage, "cannot extract " + shown_ + ": a directory has this name");
         if (options_.replaces_all) return {};
         // Not even if this extraction made the file: it may have replaced one that was there before.
@@ -264,15 +275,16 @@ class Extractor {
     Result<> rename(int parent, Unfinished& from, const std::string& name) {
         struct stat info {};
         // Its number may soon be that of somebody else's file.
-        if (::fstatat(parent, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0 && info.st_nlink == 1) made_.erase(identity(info));
+        const bool last_name = ::fstatat(parent, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0 && info.st_nlink == 1;
+        if (last_name) made_.erase(identity(info));
         if (::renameat(parent, from.name().c_str(), parent, name.c_str()) != 0) return failed("put in place");
         from.keep();
-        return {};
+        return last_name ? give_back(info) : Result<>();
     }
 
     // `depth`: how many directories are above the link in the destination.
     void tell_of_link(std::size_t depth, const std::string& text) {
-        if (options_.follow_links) return;
+        if (options_.follow_links || options_.describe) return;
         const bool in_one_place = names_.top.empty() && names_.instead.empty();
         if (leads_out(text, static_cast<std::ptrdiff_t>(depth) - (in_one_place ? 0 : 1)))
             note_link_("the link " + shown_ + " leads out of the copy: to " + printable(text, 300));
@@ -292,7 +304,8 @@ class Extractor {
     }
 
     // Of an open file or directory.
-    Result<> settle(int fd, const Entry& entry) {
+    Result<> settle(int fd, const Entry& entry, bool fresh = true) {
+        if (options_.describe) return settle_described(fd, entry, fresh);
         bool kept = options_.keep_owner && CAISSON_TRY(owned(::fchown(fd, entry.user, entry.group)));
         if (::fchmod(fd, entry.mode & (kept ? 07777 : 01777) & ~options_.mask) != 0) return failed("set the mode of");
         timespec when[2];
@@ -301,10 +314,107 @@ class Extractor {
         return {};
     }
 
+    Result<> settle_described(int fd, const Entry& entry, bool fresh) {
+        struct stat info {};
+        if (::fstat(fd, &info) != 0) return failed("look at");
+        if (::fchmod(fd, S_ISDIR(info.st_mode) ? 0700 : 0600) != 0) return failed("set the mode of");
+        CAISSON_TRY(options_.describe(fd, entry, fresh));
+        timespec when[2];
+        times(entry, when);
+        if (::futimens(fd, when) != 0) return failed("set the time of");
+        return {};
+    }
+
+    // ---- what a file takes on the disk
+
+    Result<> account(std::int64_t bytes) const {
+        if (!options_.account || bytes == 0) return {};
+        return options_.account(bytes);
+    }
+    static std::int64_t allocated(const struct stat& info) { return static_cast<std::int64_t>(info.st_blocks) * 512; }
+    Result<> give_back(const struct stat& info) const { return account(-allocated(info)); }
+
+    // ---- copies of what was copied before
+
+    void count_change() const {
+        if (options_.report != nullptr) ++options_.report->changed;
+    }
+
+    static bool has_text(int parent, const std::string& name, const std::string& text) {
+        char present[PATH_MAX];
+        ssize_t size = ::readlinkat(parent, name.c_str(), present, sizeof present);
+        return size >= 0 && std::string_view(present, static_cast<std::size_t>(size)) == text;
+    }
+
+    // Whether the file is there already. Its content is not looked at, like that of any file that was changed without a
+    // trace. What is opened is asked, and only its mode is set.
+    Result<bool> is_up_to_date(int parent, const std::string& name, const Entry& entry) {
+        os::Fd fd(::openat(parent, name.c_str(), O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+        struct stat info {};
+        if (!fd || ::fstat(fd.get(), &info) != 0 || !S_ISREG(info.st_mode)) return false;
+        if (static_cast<std::uint64_t>(info.st_size) != entry.size || info.st_mtim.tv_sec != entry.seconds ||
+            info.st_mtim.tv_nsec != static_cast<long>(entry.nanoseconds))
+            return false;
+        CAISSON_TRY(settle(fd.get(), entry, false));
+        made_.insert(identity(info));
+        return true;
+    }
+
+    // An archive need not name the directories that its names are in.
+    void saw(Parts parts, const std::string& name) {
+        parts.push_back(name);
+        std::string path;
+        for (const auto& part : parts) seen_.insert(path += path.empty() ? part : "/" + part);
+    }
+
+    // With all that is in it, as nothing of the archive has this name.
+    Result<> discard(int parent, const std::string& name) const {
+        const os::Fd directory = CAISSON_TRY(resolve(parent, ".", O_RDONLY));
+        return os::remove_at(directory, name);
+    }
+
+    // A list of directories and not a recursion: whoever made the tree decides how deep it is.
+    Result<> remove_others() {
+        Parts waiting{""};
+        while (!waiting.empty()) {
+            const auto path = std::move(waiting.back());
+            waiting.pop_back();
+            auto directory = resolve(destination_.directory.get(), path.empty() ? "." : path, O_RDONLY);
+            if (!directory) continue;  // it became something else meanwhile, or went away
+            for (const auto& name : CAISSON_TRY(names_in(*directory))) {
+                auto below = path.empty() ? name : path + "/" + name;
+                struct stat info {};
+                if (::fstatat(directory->get(), name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0) continue;
+                if (seen_.contains(below)) {
+                    if (S_ISDIR(info.st_mode)) waiting.push_back(std::move(below));
+                    continue;
+                }
+                shown_ = printable(below, 300);
+                CAISSON_TRY_CTX(os::remove_at(*directory, name), "removing " + shown_);
+                if (!S_ISDIR(info.st_mode) && info.st_nlink == 1) CAISSON_TRY(give_back(info));
+                if (options_.report != nullptr) ++options_.report->removed;
+            }
+        }
+        return {};
+    }
+
+    static Result<Parts> names_in(const os::Fd& directory) {
+        auto listed = CAISSON_TRY(directory.duplicate());
+        std::unique_ptr<DIR, DirectoryCloser> listing(::fdopendir(listed.get()));
+        if (!listing) return failure_errno("cannot read a directory");
+        listed.release();
+        Parts names;
+        while (dirent* found = ::readdir(listing.get())) {
+            std::string name = found->d_name;
+            if (name != "." && name != "..") names.push_back(std::move(name));
+        }
+        return names;
+    }
+
     // Of what cannot be opened; its mode is right from birth, or means nothing.
     Result<> settle_node(int parent, const std::string& name, const Entry& entry) {
         CAISSON_TRY(remember(parent, name));
-        if (options_.keep_owner)
+        if (options_.keep_owner && !options_.describe)
             CAISSON_TRY(owned(::fchownat(parent, name.c_str(), entry.user, entry.group, AT_SYMLINK_NOFOLLOW)));
         timespec when[2];
         times(entry, when);
@@ -313,7 +423,9 @@ class Extractor {
     }
 
     Result<> file(int parent, const std::string& name, const Entry& entry) {
+        if (options_.update && entry.kind == Kind::kFile && CAISSON_TRY(is_up_to_date(parent, name, entry))) return {};
         CAISSON_TRY(may_replace(parent, name, S_IFREG));
+        count_change();
         // Half a file looks like a whole one.
         Unfinished half(parent);
         os::Fd fd;
@@ -322,13 +434,33 @@ class Extractor {
             return fd ? 0 : -1;
         }));
         if (!made) return failed("make");
-        CAISSON_TRY(fill(fd.get(), entry));
+        std::int64_t asked_for = 0;
+        auto filled = fill(fd.get(), entry, asked_for);
+        if (!filled) {
+            static_cast<void>(account(-asked_for));
+            return filled;
+        }
         return rename(parent, half, name);
     }
 
-    Result<> fill(int fd, const Entry& entry) {
+    Result<> fill(int fd, const Entry& entry, std::int64_t& asked_for) {
         CAISSON_TRY(remember(fd, ""));
-        CAISSON_TRY(reader_.read_data(entry, [&](std::uint64_t offset, base::ByteView bytes) -> Result<> {
+        CAISSON_TRY(write_data(fd, entry, asked_for));
+        if (entry.sparse && ::ftruncate(fd, static_cast<off_t>(entry.size)) != 0) return failed("set the size of");
+        CAISSON_TRY(settle(fd, entry));
+        // Blocks are more than bytes, or less where there are holes.
+        struct stat info {};
+        if (!options_.account || ::fstat(fd, &info) != 0) return {};
+        CAISSON_TRY(account(allocated(info) - asked_for));
+        asked_for = allocated(info);
+        return {};
+    }
+
+    Result<> write_data(int fd, const Entry& entry, std::int64_t& asked_for) {
+        if (entry.kind != Kind::kFile) return {};
+        return reader_.read_data(entry, [&](std::uint64_t offset, base::ByteView bytes) -> Result<> {
+            CAISSON_TRY(account(static_cast<std::int64_t>(bytes.size())));
+            asked_for += static_cast<std::int64_t>(bytes.size());
             while (!bytes.empty()) {
                 ssize_t put = ::pwrite(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset));
                 if (put < 0 && errno == EINTR) continue;
@@ -337,20 +469,24 @@ class Extractor {
                 bytes = bytes.subspan(static_cast<std::size_t>(put));
             }
             return {};
-        }));
-        if (entry.sparse && ::ftruncate(fd, static_cast<off_t>(entry.size)) != 0) return failed("set the size of");
-        return settle(fd, entry);
+        });
     }
 
     Result<> directory(int parent, Parts parts, const std::string& name, const Entry& entry) {
+        struct stat info {};
+        if (options_.remove_others && ::fstatat(parent, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISDIR(info.st_mode))
+            CAISSON_TRY(discard(parent, name));
         bool made = ::mkdirat(parent, name.c_str(), 0700) == 0;
         if (!made && errno != EEXIST) return failed("make");
-        struct stat info {};
+        if (made) count_change();
         if (::fstatat(parent, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0) return failed("look at");
         if (S_ISLNK(info.st_mode) && options_.follow_links && resolve(parent, name, O_PATH)) return {};
         if (!S_ISDIR(info.st_mode))
             return failure(Errc::kCorrupt, "cannot extract the directory " + shown_ + ": something else has this name");
-        if (made) made_.insert(identity(info));
+        if (made) {
+            made_.insert(identity(info));
+            CAISSON_TRY(account(allocated(info)));
+        }
         if (!made_.contains(identity(info))) return {};
         parts.push_back(name);
         Pending pending{joined(parts), identity(info), {}};
@@ -395,6 +531,7 @@ class Extractor {
                 if (::fstatat(parent, at.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0 || !made_.contains(identity(info))) return wrong();
                 return {};
             }));
+        count_change();
         if (!S_ISLNK(info.st_mode)) return {};
         // What leads to a place in the copy from there may lead out of it from here.
         char text[PATH_MAX];
@@ -431,6 +568,7 @@ class Extractor {
     os::Fd parent_;  // of the entry before
     std::unordered_set<Identity, IdentityHash> made_;
     std::vector<Pending> directories_;
+    std::unordered_set<std::string> seen_;  // if the others are to be removed
     bool told_of_owners_ = false;
 };
 

@@ -15,6 +15,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "os/fd.h"
@@ -50,6 +51,21 @@ struct ExtractOptions {
     // Links, pipes and devices of the archive take the place of files, too, and anything that of a device.
     bool replaces_all = false;
     bool must_exist = false;  // the destination has to be a directory already
+    // Files that are there already, with the same size and time of last change, stay as they are, and links with the same
+    // text.
+    bool update = false;
+    // At the end, what the archive did not name is removed. Only for contents that go to a directory that exists.
+    bool remove_others = false;
+    // Where something else than the file system keeps owner, mode and kind: files and directories are then the calling
+    // user's alone, devices and pipes are empty files, and this is given each of them, open. `fresh`: it was made now,
+    // else only its mode is new. Links have no owner then, and are not told, as nothing of this host follows them.
+    std::function<Result<>(int file, const Entry& entry, bool fresh)> describe;
+    // Asks for space (kNoSpace), or gives it back: bytes on the disk.
+    std::function<Result<>(std::int64_t bytes)> account;
+    struct Report {
+        std::uint64_t changed = 0, removed = 0;  // entries
+    };
+    Report* report = nullptr;
 };
 
 // Reads `source` to its end. The caller's umask must be 0. An error names the entry; what was made before it stays.

@@ -56,8 +56,8 @@ bool is_kernels_own(int fd) {
 
 class Packer {
   public:
-    Packer(const Origin& origin, Sink sink, const Notice& notice)
-        : origin_(origin), writer_(std::move(sink)), note_(notice), buffer_(new std::uint8_t[kReadBytes]) {}
+    Packer(const Origin& origin, Sink sink, const Notice& notice, const View& view)
+        : origin_(origin), writer_(std::move(sink)), note_(notice), view_(view), buffer_(new std::uint8_t[kReadBytes]) {}
 
     Result<> run() {
         struct stat info {};
@@ -92,11 +92,14 @@ class Packer {
         auto opened = path.empty() ? root_.duplicate() : os::open_beneath(root_, path, O_RDONLY | O_DIRECTORY);
         if (!opened) {
             if (opened.error().sys_errno == ENOENT) return {};  // removed meanwhile
+            if (opened.error().sys_errno == ENAMETOOLONG) return too_deep(path);
             return base::failure(std::move(opened).error());
         }
         struct stat info {};
         if (::fstat(opened->get(), &info) != 0) return failure_errno("cannot look at " + printable(path, 300));
-        CAISSON_TRY(writer_.begin(describe(Kind::kDirectory, archived(path), info)));
+        auto entry = describe(Kind::kDirectory, archived(path), info);
+        CAISSON_TRY(seen_as(opened->get(), entry));
+        CAISSON_TRY(writer_.begin(entry));
         if (info.st_dev != device_ && is_kernels_own(opened->get())) {
             note_("left out what is in " + printable(archived(path), 300) + ": it holds no files but the kernel's state");
             return {};
@@ -132,6 +135,18 @@ class Packer {
         return other(parent, name, archived(below), info);
     }
 
+    static base::Failure too_deep(const std::string& path) {
+        return failure(Errc::kLimit, "directories are nested too deep: a path of " + std::to_string(path.size()) + " bytes is too long for any program; it begins " +
+                                         printable(path, 100),
+                       "remove them, or copy the parts one by one");
+    }
+
+    Result<bool> seen_as(int file, Entry& entry) {
+        if (!view_ || CAISSON_TRY(view_(file, entry))) return true;
+        note_("left out " + printable(entry.path, 300) + ": it is nothing that an archive can hold");
+        return false;
+    }
+
     static Entry describe(Kind kind, std::string path, const struct stat& info) {
         Entry entry;
         entry.kind = kind;
@@ -149,7 +164,14 @@ class Packer {
         if (info.st_nlink > 1 && !S_ISSOCK(info.st_mode)) {
             auto [known, fresh] = links_.try_emplace({info.st_dev, info.st_ino}, path);
             if (!fresh) {
-                auto entry = describe(Kind::kHardLink, path, info);
+                auto entry = describe(Kind::kFile, path, info);
+                if (view_ && S_ISREG(info.st_mode)) {
+                    os::Fd fd(::openat(parent.get(), name.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+                    if (fd && !CAISSON_TRY(seen_as(fd.get(), entry))) return {};
+                } else {
+                    CAISSON_TRY(seen_as(-1, entry));
+                }
+                entry.kind = Kind::kHardLink;
                 entry.link = known->second;
                 return writer_.begin(entry);
             }
@@ -162,6 +184,7 @@ class Packer {
             if (size < 0 && errno == ENOENT) return gone(info);
             if (size < 0) return failure_errno("cannot read the link " + printable(path, 300));
             entry.link.assign(target, static_cast<std::size_t>(size));
+            CAISSON_TRY(seen_as(-1, entry));
             return writer_.begin(entry);
         }
         if (S_ISFIFO(info.st_mode)) return writer_.begin(describe(Kind::kFifo, path, info));
@@ -193,6 +216,11 @@ class Packer {
         }
         auto entry = describe(Kind::kFile, path, info);
         entry.size = static_cast<std::uint64_t>(info.st_size);
+        if (!CAISSON_TRY(seen_as(fd.get(), entry))) return gone(info);
+        if (entry.kind != Kind::kFile) {
+            entry.size = 0;
+            return writer_.begin(entry);
+        }
         if (info.st_blocks < info.st_size / 512) find_holes(fd.get(), entry);
         CAISSON_TRY(writer_.begin(entry));
         bool short_of = false;
@@ -245,6 +273,7 @@ class Packer {
     const Origin& origin_;
     Writer writer_;
     Notices note_;
+    const View& view_;
     std::unique_ptr<std::uint8_t[]> buffer_;
     os::Fd root_;
     dev_t device_ = 0;
@@ -281,6 +310,8 @@ Result<Origin> open_origin(const std::string& path, bool follow) {
     return origin;
 }
 
-Result<> pack(const Origin& origin, Sink sink, const Notice& notice) { return Packer(origin, std::move(sink), notice).run(); }
+Result<> pack(const Origin& origin, Sink sink, const Notice& notice, const View& view) {
+    return Packer(origin, std::move(sink), notice, view).run();
+}
 
 }  // namespace caisson::tar

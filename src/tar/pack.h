@@ -21,9 +21,13 @@ struct Origin {
 // the path can only mean a directory: whoever wrote an earlier copy may have made it. kNotFound if nothing is there.
 Result<Origin> open_origin(const std::string& path, bool follow);
 
+// Says what an entry is, instead of the file system: owner, mode and kind may be changed, the path not. `file` is an open
+// file or directory, or -1 for anything else. false: leave it out, with a notice.
+using View = std::function<Result<bool>(int file, Entry& entry)>;
+
 // The complete archive. Holes are kept, names of one file become hard links. Sockets are left out with a notice, and
 // so is what lies below a directory of the kernel's own (proc, sysfs and their like). A file that changes meanwhile has
 // the size that it had at first, with zeros for what is missing, and a notice.
-Result<> pack(const Origin& origin, Sink sink, const Notice& notice);
+Result<> pack(const Origin& origin, Sink sink, const Notice& notice, const View& view = {});
 
 }  // namespace caisson::tar

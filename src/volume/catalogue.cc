@@ -204,12 +204,16 @@ Result<std::uint64_t> Catalogue::used_bytes(const Volume& volume) const {
 
 // --- making and removing
 
+Result<> Catalogue::check_free(const std::string& name) const {
+    CAISSON_TRY(check_new_name(name));
+    if (!has_named(name)) return {};
+    return failure(Errc::kAlreadyExists, "there is a volume '" + name + "' already", "use it as it is, or remove it first: caisson volume rm " + name);
+}
+
 // The record comes first: without its volume it means nothing, while a volume without it would have no limit.
 Result<> Catalogue::make_named(const std::string& name, std::uint64_t limit_bytes, const std::map<std::string, std::string>& labels,
                                const std::function<Result<>(const std::string& path)>& appear, bool disk) {
-    CAISSON_TRY(check_new_name(name));
-    if (has_named(name))
-        return failure(Errc::kAlreadyExists, "there is a volume '" + name + "' already", "use it as it is, or remove it first: caisson volume rm " + name);
+    CAISSON_TRY(check_free(name));
     const std::string directory = in(disk ? "disks" : "named");
     auto made = [&]() -> Result<> {
         CAISSON_TRY(os::write_file_atomic(in("info", name), record_of(disk, limit_bytes, labels).SerializeAsString()));
@@ -501,14 +505,14 @@ Result<> Catalogue::detach(const std::string& box, std::uint32_t number) {
     return {};
 }
 
-// One that somebody has filled meanwhile is his: rmdir(2) leaves it.
-Result<> Catalogue::undo_named(const std::string& box, const wire::BoxMounts& had) {
-    for (const auto& mount : had.mounts()) {
-        if (!mount.made() || mount.anonymous() || !check_name(mount.volume())) continue;
+Result<> Catalogue::undo(const wire::BoxMounts& given) {
+    auto lock = CAISSON_TRY(os::FileLock::acquire(in("lock")));
+    for (const auto& mount : given.mounts()) {
+        if (!mount.made() || !check_name(mount.volume())) continue;
         auto volume = look_up(Kind::kNamed, mount.volume());
         if (!volume || volume->disk) continue;
         add_uses(CAISSON_TRY(all_mounts()), *volume);
-        std::erase(volume->boxes, box);
+        // One that somebody has filled meanwhile is his: rmdir(2) leaves it.
         if (!volume->boxes.empty() || ::rmdir(directory_of(*volume).c_str()) != 0) continue;
         CAISSON_TRY(unlink_if_there(in("info", volume->name)));
         CAISSON_TRY(unlink_if_there(in("space", volume->name)));
@@ -516,7 +520,7 @@ Result<> Catalogue::undo_named(const std::string& box, const wire::BoxMounts& ha
     return {};
 }
 
-Result<> Catalogue::release(const std::string& box, bool undo) {
+Result<> Catalogue::release(const std::string& box) {
     if (!check_name(box) || !os::exists(in("boxes", box))) return {};
     std::vector<Discarded> discarded;
     {
@@ -527,7 +531,6 @@ Result<> Catalogue::release(const std::string& box, bool undo) {
             if (mount.anonymous()) ids.push_back(mount.volume());
         // The file goes last: as long as it is there, whoever finds it does this again.
         CAISSON_TRY(discard_anonymous(box, ids, discarded));
-        if (undo) CAISSON_TRY(undo_named(box, had));
         CAISSON_TRY(unlink_if_there(in("boxes", box)));
     }
     CAISSON_TRY(remove_discarded(discarded));
@@ -591,13 +594,13 @@ Result<std::uint64_t> Catalogue::sweep(const std::function<Result<std::vector<st
 
 // --- the count of a volume with a limit
 
-Result<os::Fd> Catalogue::open_space(Kind kind, const std::string& name) const {
+Result<os::Fd> Catalogue::open_space(Kind kind, const std::string& name, bool counted) const {
     auto volume = CAISSON_TRY(pin(roots(), kind, name, {}));
     for (;;) {
         auto count = CAISSON_TRY(os::open_file(in("space", name), O_RDWR | O_CREAT | O_NOFOLLOW, 0600));
         // Whoever is alone counts: the last one may have died between a write and its count.
         if (::flock(count.get(), LOCK_EX | LOCK_NB) == 0) {
-            const auto used = static_cast<std::int64_t>(CAISSON_TRY(allocated_bytes(volume.file)));
+            const auto used = counted ? static_cast<std::int64_t>(CAISSON_TRY(allocated_bytes(volume.file))) : std::int64_t{0};
             char bytes[sizeof used];
             std::memcpy(bytes, &used, sizeof used);
             if (::pwrite(count.get(), bytes, sizeof bytes, 0) != sizeof bytes || ::ftruncate(count.get(), sizeof bytes) != 0)

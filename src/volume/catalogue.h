@@ -77,6 +77,8 @@ class Catalogue {
     // path, before anybody sees the volume.
     Result<Volume> create(const std::string& name, bool disk, std::uint64_t limit_bytes, const std::map<std::string, std::string>& labels,
                           const std::function<Result<>(const std::string& path)>& make_disk = {});
+    // What create() would say of the name, for those who have much to do before.
+    Result<> check_free(const std::string& name) const;
     // An empty directory, 0700, and what turns it into a named volume in one step. Errors as for create().
     Result<Staged> stage();
     Result<Volume> create(const std::string& name, std::uint64_t limit_bytes, const std::map<std::string, std::string>& labels, Staged staged);
@@ -100,16 +102,18 @@ class Catalogue {
     // Empty if it has none.
     Result<wire::BoxMounts> mounts(const std::string& box) const;
     // The box is gone: so are its file and its anonymous volumes, unless another box mounted them by their path. Not an error if there are none.
-    // `undo`: it came to nothing; named volumes that give() made for it go too, as long as they are empty and no other box has them.
-    Result<> release(const std::string& box, bool undo = false);
+    Result<> release(const std::string& box);
+    // What give() returned came to nothing: of the named volumes that it made those go that are empty and that no box has.
+    Result<> undo(const wire::BoxMounts& given);
     // Removes what dead processes left: of boxes that are not `known`, and what was being removed. Cheap if there is nothing.
     // `known` is asked only if something is there, and under the lock: whoever calls give() has told of the box before.
     // While another process changes something it does nothing, unless it is to `wait` for it. Bytes that it freed.
     Result<std::uint64_t> sweep(const std::function<Result<std::vector<std::string>>()>& known, bool wait = false);
 
     // The count of used bytes of a volume with a limit, as the share server wants it; counted anew if nobody else has it
-    // open. Held (shared flock) as long as the descriptor is open. Takes no lock of the catalogue.
-    Result<os::Fd> open_space(Kind kind, const std::string& name) const;
+    // open. Held (shared flock) as long as the descriptor is open. Takes no lock of the catalogue. Not `counted`: of a volume
+    // without a limit, whose servers only learn from it of each other.
+    Result<os::Fd> open_space(Kind kind, const std::string& name, bool counted = true) const;
 
   private:
     explicit Catalogue(std::string root) : root_(std::move(root)) {}
@@ -131,7 +135,6 @@ class Catalogue {
     static std::optional<Discarded> condemn(const std::string& path);
     static Result<std::uint64_t> remove_discarded(const std::vector<Discarded>& all);
     Result<> discard(const std::string& path, std::vector<Discarded>& discarded);
-    Result<> undo_named(const std::string& box, const wire::BoxMounts& had);
     Result<> discard_anonymous(const std::string& box, const std::vector<std::string>& ids, std::vector<Discarded>& discarded);
     Result<std::uint64_t> empty_trash();
     bool has_named(const std::string& name) const;

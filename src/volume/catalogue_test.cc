@@ -170,18 +170,18 @@ TEST_F(CatalogueTest, ReleasesAnonymousVolumesWithTheirBox) {
 
 TEST_F(CatalogueTest, UndoesWhatWasMadeForABoxThatNeverRan) {
     ASSERT_TRUE(catalogue_.create("old", false, 0, {}));
-    ASSERT_TRUE(catalogue_.give("a", {{.target = "/own"}, {.name = "old", .target = "/old"}, {.name = "new", .target = "/new"},
-                                      {.name = "shared", .target = "/shared"}, {.name = "filled", .target = "/filled"}}));
+    auto given = catalogue_.give("a", {{.target = "/own"}, {.name = "old", .target = "/old"}, {.name = "new", .target = "/new"},
+                                      {.name = "shared", .target = "/shared"}, {.name = "filled", .target = "/filled"}});
+    ASSERT_TRUE(given);
     ASSERT_TRUE(catalogue_.give("b", {{.name = "shared", .target = "/x"}}));
     ASSERT_TRUE(os::write_file_atomic(in("named/filled/f"), "somebody's"));
-    ASSERT_TRUE(catalogue_.release("a", true));
+    ASSERT_TRUE(catalogue_.undo(*given));
+    EXPECT_EQ(names("named"), (Names{"filled", "new", "old", "shared"})) << "it is still the box's";
+    ASSERT_TRUE(catalogue_.release("a"));
+    ASSERT_TRUE(catalogue_.undo(*given));
     EXPECT_EQ(names("named"), (Names{"filled", "old", "shared"}));
     EXPECT_EQ(names("info"), (Names{"filled", "old", "shared"}));
     EXPECT_EQ(names("anonymous"), Names{});
-    // One that ran keeps what was made for it.
-    ASSERT_TRUE(catalogue_.give("c", {{.name = "kept", .target = "/x"}}));
-    ASSERT_TRUE(catalogue_.release("c"));
-    EXPECT_EQ(names("named"), (Names{"filled", "kept", "old", "shared"}));
 }
 
 TEST_F(CatalogueTest, SweepsWhatDeadProcessesLeft) {

@@ -2,8 +2,11 @@
 
 #include <fcntl.h>
 #include <linux/mount.h>
+#include <signal.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -24,18 +27,6 @@ std::string name_of(const wire::BoxMount& mount) {
     return "the volume at " + base::printable(mount.target(), 256) + " ('" + base::printable(mount.volume(), 100) + "')";
 }
 
-// A mount of its own of what `path` and nothing else leads to, in no place: from its root no ".." leads out, and the
-// kernel refuses through it what it is not for, whoever asks. For a process with a mount namespace of its own.
-Result<os::Fd> detached_mount(const Pinned& pinned, const wire::BoxMount& mount) {
-    os::Fd tree(static_cast<int>(::syscall(SYS_open_tree, pinned.file.get(), "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)));
-    if (!tree) return failure_errno("cannot make a mount of " + name_of(mount));
-    mount_attr attributes{};
-    attributes.attr_set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC | (mount.read_only() ? MOUNT_ATTR_RDONLY : 0u);
-    if (::syscall(SYS_mount_setattr, tree.get(), "", AT_EMPTY_PATH, &attributes, sizeof attributes) != 0)
-        return failure_errno("cannot set how " + name_of(mount) + " is mounted");
-    return tree;
-}
-
 // Opens one volume, through the gate and in this process's own mount namespace, and gives it to the server.
 Result<> give(const Catalogue& catalogue, const wire::BoxMount& mount, bool detached, int orders) {
     const auto kind = mount.anonymous() ? Kind::kAnonymous : Kind::kNamed;
@@ -49,13 +40,33 @@ Result<> give(const Catalogue& catalogue, const wire::BoxMount& mount, bool deta
     order.owner = ::geteuid();
     order.group = ::getegid();
     order.descriptors.push_back(detached ? CAISSON_TRY(detached_mount(pinned, mount)) : std::move(pinned.file));
-    if (order.limit_bytes > 0) order.descriptors.push_back(CAISSON_TRY(catalogue.open_space(kind, mount.volume())));
+    order.descriptors.push_back(CAISSON_TRY(catalogue.open_space(kind, mount.volume(), order.limit_bytes > 0)));
     return share::give_order(orders, order);
 }
 
 }  // namespace
 
+Result<os::Fd> detached_mount(const Pinned& pinned, const wire::BoxMount& mount) {
+    os::Fd tree(static_cast<int>(::syscall(SYS_open_tree, pinned.file.get(), "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)));
+    if (!tree) return failure_errno("cannot make a mount of " + name_of(mount));
+    mount_attr attributes{};
+    attributes.attr_set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC | (mount.read_only() ? MOUNT_ATTR_RDONLY : 0u);
+    attributes.propagation = MS_PRIVATE;
+    if (::syscall(SYS_mount_setattr, tree.get(), "", AT_EMPTY_PATH, &attributes, sizeof attributes) != 0)
+        return failure_errno("cannot set how " + name_of(mount) + " is mounted");
+    return tree;
+}
+
 Result<> ShareHost::serve(const Catalogue& catalogue, const wire::BoxMounts& mounts) {
+    auto served = give_and_take(catalogue, mounts);
+    if (!served && served.error().code == Errc::kTimeout) {
+        init_.kill();
+        static_cast<void>(process_.send_signal(SIGKILL));
+    }
+    return served;
+}
+
+Result<> ShareHost::give_and_take(const Catalogue& catalogue, const wire::BoxMounts& mounts) {
     std::set<std::uint32_t> wanted;
     std::vector<const wire::BoxMount*> added;
     for (const auto& mount : mounts.mounts()) {
@@ -79,16 +90,33 @@ Result<> ShareHost::serve(const Catalogue& catalogue, const wire::BoxMounts& mou
 Result<> ShareHost::start() {
     if (!port_) return failure(Errc::kInternal, "this machine has no port for volumes");
     auto sockets = CAISSON_TRY(os::make_socketpair(SOCK_SEQPACKET));
+    const struct timeval patience {kAnswerPatience.count(), 0};
+    for (int wait : {SO_RCVTIMEO, SO_SNDTIMEO})
+        if (::setsockopt(sockets.first.get(), SOL_SOCKET, wait, &patience, sizeof patience) != 0)
+            return failure_errno("cannot limit how long a server is waited for");
+    // Not this process's own standard error, which is a file: whoever holds one can open it anew, empty it and grow it.
+    auto words = CAISSON_TRY(os::make_pipe());
     auto description = share_jail(options_.program, *options_.sandbox);
-    description.descriptors = {{sockets.second.get(), kShareOrdersFd}, {STDERR_FILENO, STDERR_FILENO}, {port_.get(), kSharePortFd}};
+    description.descriptors = {{sockets.second.get(), kShareOrdersFd}, {words.second.get(), STDERR_FILENO}, {port_.get(), kSharePortFd}};
     description.groups = options_.groups;
     auto jailed = CAISSON_TRY(jail::start(description, *options_.sandbox));
     process_ = std::move(jailed.process);
     init_ = std::move(jailed.init);
     init_.learn();  // it has read nothing yet
     orders_ = std::move(sockets.first);
+    words_ = std::move(words.first);
     port_.reset();
     return {};
+}
+
+std::string ShareHost::last_words() {
+    char text[4096];
+    if (!words_ || !os::set_nonblocking(words_.get(), true)) return {};
+    const ssize_t got = ::read(words_.get(), text, sizeof text);
+    std::string_view line(text, static_cast<std::size_t>(std::max<ssize_t>(got, 0)));
+    constexpr std::string_view kName = "caisson-share: ";
+    if (base::starts_with(line, kName)) line.remove_prefix(kName.size());
+    return base::printable(line.substr(0, line.find('\n')), kMostLastWords);
 }
 
 Result<> ShareHost::hand_over(const Catalogue& catalogue, const std::vector<const wire::BoxMount*>& mounts) {

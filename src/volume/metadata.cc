@@ -33,7 +33,7 @@ bool parse_id(std::string_view text, std::optional<std::uint32_t>& id) {
 }
 
 bool is_special(std::uint32_t type) {
-    return type == 0 || type == S_IFCHR || type == S_IFBLK || type == S_IFIFO || type == S_IFSOCK;
+    return type == 0 || type == S_IFCHR || type == S_IFBLK || type == S_IFIFO || type == S_IFSOCK || type == S_IFLNK;
 }
 
 }  // namespace

@@ -16,11 +16,14 @@ inline constexpr char kMetadataAttribute[] = "user.caisson.metadata";
 // Names below it are caisson's; a guest neither sees nor sets them.
 inline constexpr std::string_view kOwnAttributes = "user.caisson.";
 
+inline constexpr std::size_t kMaxMetadataBytes = 128;  // of its text
+
 struct Metadata {
     // nullopt: whoever owns the volume, hence the box's user in every box, whatever its number is there.
     std::optional<std::uint32_t> user, group;
     std::uint32_t mode = 0;    // permissions, set-id and sticky bits (07777)
-    // S_IFCHR, S_IFBLK, S_IFIFO or S_IFSOCK if the host has an empty regular file in its place; else 0.
+    // S_IFCHR, S_IFBLK, S_IFIFO or S_IFSOCK if the host has an empty regular file in its place; S_IFLNK if it has one that
+    // holds the link's text (Linux keeps no such attributes for links; one of the owner is a link there, too); else 0.
     std::uint32_t special = 0;
     std::uint32_t device = 0;  // of a device, as the guest's kernel encodes it
 

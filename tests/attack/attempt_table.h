@@ -12,7 +12,7 @@
 
 namespace caisson::attack {
 
-enum Kind { kVmm, kUnpacker, kFetch, kKinds };
+enum Kind { kVmm, kUnpacker, kFetch, kShare, kKinds };
 
 // Names of errno, "ok" (it succeeds), names of signals; several with " or " between them where kernels and settings of
 // hosts differ. Empty: does not apply to this kind.
@@ -70,7 +70,7 @@ inline std::vector<Row> attempt_table() {
     const char* group = "Files";
     DENIED(group, "host_file", "a file of the host that everybody may read", "mount namespace", "ENOENT");
     DENIED(group, "host_write", "writing to a file of the same user", "mount namespace", "ENOENT");
-    DENIED(group, "host_remove", "removing it", "mount namespace", "ENOENT").filtered("ENOSYS").filtered(kFetch, "ENOENT");
+    DENIED(group, "host_remove", "removing it", "mount namespace", "ENOENT").filtered("ENOSYS").filtered(kFetch, "ENOENT").filtered(kShare, "ENOENT");
     DENIED(group, "shadow", "/etc/shadow", "mount namespace", "ENOENT");
     DENIED(group, "passwd", "/etc/passwd", "mount namespace", "ENOENT");
     DENIED(group, "home", "the home", "mount namespace", "ENOENT");
@@ -83,12 +83,12 @@ inline std::vector<Row> attempt_table() {
     DENIED(group, "create_file", "a new file in /", "read-only mount", "EROFS");
     DENIED(group, "make_device", "a device node of its own", "capabilities", "EROFS or EPERM").filtered("ENOSYS");
     DENIED(group, "devices", "mem, kvm, net/tun, fuse, vhost-net, tty, disks in /dev", "mount namespace", "ENOENT");
-    DENIED(group, "proc", "/proc: itself, process 1, another process, kcore, sysctl, sysrq", "mount namespace", "ENOENT");
+    DENIED(group, "proc", "/proc: itself, process 1, another process, kcore, sysctl, sysrq", "mount namespace", "ENOENT").alone(kShare, "");
     DENIED(group, "sys", "/sys/kernel", "mount namespace", "ENOENT");
 
     group = "Descriptors";
     DENIED(group, "inherited_descriptor", "a descriptor that the starting program left open", "list of descriptors", "EBADF");
-    DENIED(group, "reopen_descriptor", "its descriptors again, through /proc/self/fd and /dev/fd", "mount namespace", "ENOENT");
+    DENIED(group, "reopen_descriptor", "its descriptors again, through /proc/self/fd and /dev/fd", "mount namespace", "ENOENT").alone(kShare, "");
     DENIED(group, "directory_descriptor", "`..` of a descriptor that it holds", "list of descriptors", "ENOTDIR");
     DENIED(group, "by_handle", "a file by its handle (open_by_handle_at)", "capabilities", "EPERM").filtered("SIGSYS");
 
@@ -119,7 +119,7 @@ inline std::vector<Row> attempt_table() {
     DENIED(group, "clone_user", "clone with a user namespace", "limit of user namespaces", "ENOSPC").filtered("SIGSYS");
     DENIED(group, "clone3_user", "clone3 with a user namespace", "limit of user namespaces", "ENOSPC").filtered("ENOSYS");
     DENIED(group, "clone3_others", "clone3 with each other namespace", "capabilities", "EPERM").filtered("ENOSYS");
-    DENIED(group, "enter_namespace", "setns", "capabilities", "EPERM").filtered("SIGSYS");
+    DENIED(group, "enter_namespace", "setns", "capabilities", "EPERM").filtered("SIGSYS").filtered(kShare, "ENOSYS");
     DENIED(group, "mount_tmpfs", "mount", "capabilities", "EPERM").filtered("SIGSYS");
     DENIED(group, "mount_again", "mounting / again, writable", "capabilities", "EPERM").filtered("SIGSYS");
     DENIED(group, "unmount_root", "umount of /", "capabilities", "EPERM").filtered("SIGSYS");
@@ -161,11 +161,38 @@ inline std::vector<Row> attempt_table() {
     SHARED("shared_remove", "MADV_REMOVE in a private mapping", "private mapping", "EINVAL or EACCES");
 #undef SHARED
 
+#define VOLUME(id, attempt, layer, result) std::move(add("Volumes", id, attempt, layer)).alone(kShare, result)
+    VOLUME("volume_climb", "`..` from a volume: another volume, the database, a secret of the user, a box's disk", "detached mount", "ENOENT");
+    VOLUME("volume_link", "links in a volume that lead out of it", "detached mount, mount namespace", "ENOENT");
+    VOLUME("volume_sibling", "a file beside a single file, by `..`, by name, through /proc/self/fd", "detached mount", "ENOTDIR");
+    VOLUME("volume_place", "where on the host a volume lies", "detached mount", "ENOENT");
+    VOLUME("volume_handle", "a file of a volume by its handle", "capabilities", "EPERM").filtered(kShare, "SIGSYS");
+    VOLUME("volume_mounted_again", "mounting a read-only one again, for writing, elsewhere, or unmounting it", "capabilities", "EPERM").filtered(kShare, "SIGSYS");
+    VOLUME("volume_write", "16 ways to change a read-only one", "read-only mount", "EROFS");
+    VOLUME("volume_write_contents", "writing to a file of it that was opened for reading", "read-only descriptor", "EBADF");
+    VOLUME("volume_map", "a shared writable mapping of it", "read-only descriptor", "EACCES");
+    VOLUME("volume_edge", "linking and moving a file from one volume into another", "detached mount", "EXDEV");
+    VOLUME("volume_mode", "chmod of a file in a writable one", "system call filter only", "ok").filtered(kShare, "ENOSYS");
+    VOLUME("volume_owner", "chown of it", "user namespace", "EINVAL").filtered(kShare, "ENOSYS");
+    VOLUME("volume_new_set_user_id", "a new set-user-id file", "system call filter only", "ok").filtered(kShare, "ENOSYS");
+    VOLUME("volume_new_open_to_all", "a new file, file without a name, directory that is open to everybody", "system call filter only", "ok").filtered(kShare, "ENOSYS");
+    VOLUME("volume_capability", "the attributes security.capability, trusted.*, security.*", "capabilities", "EPERM");
+    VOLUME("volume_access_list", "an access list that opens a file to everybody", "none; the directory above is its owner's", "ok or EOPNOTSUPP");
+    VOLUME("volume_device", "a device node in it", "capabilities", "EPERM").filtered(kShare, "ENOSYS");
+    VOLUME("volume_pipe", "a named pipe in it", "system call filter only", "ok").filtered(kShare, "ENOSYS");
+    VOLUME("volume_program", "executing a file of a volume", "noexec of the mount", "EACCES");
+    VOLUME("volume_library", "mapping a file of a volume as code", "noexec of the mount", "EPERM");
+    VOLUME("volume_reopen", "its other descriptors again, for more than they were opened for, through /proc/self/fd", "list of descriptors", "ENXIO");
+    VOLUME("volume_proc_of_others", "files, memory and environment of a process outside, through /proc", "PID namespace", "ENOENT");
+    VOLUME("volume_proc_settings", "settings and memory of the kernel, through /proc", "capabilities, read-only mounts", "EACCES");
+    VOLUME("volume_proc_first", "the host's files, through /proc/1", "mount namespace", "ENOENT");
+#undef VOLUME
+
     group = "Using things up";
     DENIED(group, "many_descriptors", "descriptors", "resource limit", "EMFILE");
     DENIED(group, "much_address_space", "64 GiB of address space", "resource limit; for the VMM control groups, too", "ENOMEM").alone(kFetch, "ok");
-    DENIED(group, "large_file", "a file of 1 TiB", "resource limit", "EFBIG");
-    DENIED(group, "many_processes", "600 processes", "control groups, for the VMM where the host has them", "ok");
+    DENIED(group, "large_file", "a file of 1 TiB", "resource limit", "EFBIG").alone(kShare, "ok");
+    DENIED(group, "many_processes", "600 processes", "control groups, for the VMM where the host has them", "ok").filtered(kShare, "ENOSYS");
 #undef DENIED
     // clang-format on
     return rows;

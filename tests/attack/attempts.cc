@@ -37,6 +37,7 @@
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -62,6 +63,11 @@ struct Target {
     const char* listed = "0,1,2,";   // the descriptors that the description lists
     const char* shared = "";         // inside the jail: a file that it shows read-only, and that others use
     const char* writable = "";       // inside the jail: a file or a directory that it may write to; @N: descriptor N
+    // Descriptors of three detached mounts, if it has them: a volume for reading, one for writing, and a single file. The
+    // first two hold a file f, a directory d, a program "program" and a link "link" to the home.
+    const char* kept = "-1";
+    const char* own = "-1";
+    const char* single = "-1";
 };
 Target target;
 
@@ -178,8 +184,12 @@ long reopen_descriptor() {
     return all.answer();
 }
 long directory_descriptor() {
-    for (int fd = 0; fd < 8; ++fd)
-        if (openat(fd, "..", O_RDONLY | O_DIRECTORY) >= 0) return 0;
+    for (int fd = 0; fd < 8; ++fd) {
+        struct stat here {}, above {};
+        const int up = openat(fd, "..", O_RDONLY | O_DIRECTORY);
+        // A root is above itself.
+        if (up >= 0 && (fstat(fd, &here) != 0 || fstat(up, &above) != 0 || here.st_ino != above.st_ino || here.st_dev != above.st_dev)) return 0;
+    }
     return refused(ENOTDIR);
 }
 long by_handle() {
@@ -423,6 +433,193 @@ long shared_remove() {
     return map == MAP_FAILED ? -1 : madvise(map, kPages, MADV_REMOVE);
 }
 
+// ---- volumes, for whoever serves them
+
+int kept() { return static_cast<int>(number_of(target.kept)); }
+int own() { return static_cast<int>(number_of(target.own)); }
+int single() { return static_cast<int>(number_of(target.single)); }
+
+std::string by_proc(int fd) { return "/proc/self/fd/" + std::to_string(fd); }
+
+// Volumes lie in <home>/volumes/named/NAME.
+long volume_climb() {
+    Together all;
+    for (const char* name : {"../other/f", "d/../../other/f", "../../../secret", "../../../caisson.db", "../../../boxes/other/disk.qcow2"})
+        for (int fd : {kept(), own()}) {
+            all.add(openat(fd, name, O_RDONLY));
+            all.add(open((by_proc(fd) + "/" + name).c_str(), O_RDONLY));
+        }
+    return all.answer();
+}
+long volume_link() {
+    Together all;
+    all.add(openat(own(), "link/secret", O_RDONLY));
+    if (symlinkat("../other", own(), "beside") != 0 && errno != EEXIST) return -1;
+    all.add(openat(own(), "beside/f", O_RDONLY));
+    return all.answer();
+}
+long volume_sibling() {
+    Together all;
+    for (const char* name : {"..", "../f", "f", "."}) {
+        all.add(openat(single(), name, O_RDONLY));
+        all.add(open((by_proc(single()) + "/" + name).c_str(), O_RDONLY));
+    }
+    return all.answer();
+}
+// Where on the host a volume lies, /proc may not tell.
+long volume_place() {
+    char text[4096];
+    for (int fd : {kept(), own(), single()}) {
+        const auto length = readlink(by_proc(fd).c_str(), text, sizeof text);
+        if (length < 0) return -1;
+        if (std::string_view(text, static_cast<size_t>(length)).find("volumes") != std::string_view::npos) return 0;
+    }
+    return refused(ENOENT);
+}
+// The right handle is that of a file beside the volume; its numbers can be guessed.
+long volume_handle() {
+    constexpr unsigned kBytes = 128;
+    alignas(file_handle) char room[sizeof(file_handle) + kBytes] = {};
+    auto* handle = reinterpret_cast<file_handle*>(room);
+    handle->handle_bytes = kBytes;
+    int mount = 0;
+    if (name_to_handle_at(kept(), "f", handle, &mount, 0) != 0) return -1;
+    return open_by_handle_at(openat(kept(), ".", O_RDONLY | O_DIRECTORY), handle, O_RDONLY);
+}
+long volume_mounted_again() {
+    Together all;
+    all.apart([] { return mount(nullptr, by_proc(kept()).c_str(), nullptr, MS_REMOUNT | MS_BIND, nullptr); });
+    all.apart([] { return mount(by_proc(kept()).c_str(), "/", nullptr, MS_BIND, nullptr); });
+    all.apart([] { return umount2(by_proc(kept()).c_str(), MNT_DETACH); });
+    all.apart([] { return syscall(428 /* open_tree */, kept(), "", AT_EMPTY_PATH | 1 /* OPEN_TREE_CLONE */); });
+    all.apart([] { return syscall(429 /* move_mount */, kept(), "", AT_FDCWD, "/", 4 /* MOVE_MOUNT_F_EMPTY_PATH */); });
+    all.apart([] {
+        const unsigned long attributes[4] = {0, 1 /* MOUNT_ATTR_RDONLY */, 0, 0};
+        return syscall(442 /* mount_setattr */, kept(), "", AT_EMPTY_PATH, attributes, sizeof attributes);
+    });
+    return all.answer();
+}
+// Each way to change a file or a directory that does not need what the filter forbids anyway.
+long volume_write() {
+    Together all;
+    const int reading = openat(kept(), "f", O_RDONLY);
+    const auto file = by_proc(reading);
+    const timespec times[2] = {{1, 0}, {1, 0}};
+    all.add(openat(kept(), "f", O_WRONLY));
+    all.add(openat(kept(), "f", O_RDONLY | O_TRUNC));
+    all.add(open(file.c_str(), O_RDWR));
+    all.add(openat(kept(), "new", O_WRONLY | O_CREAT | O_EXCL, 0600));
+    all.add(openat(kept(), ".", O_TMPFILE | O_RDWR, 0600));
+    all.add(truncate(file.c_str(), 0));
+    all.add(mkdirat(kept(), "new", 0700));
+    all.add(symlinkat("f", kept(), "new"));
+    all.add(linkat(kept(), "f", kept(), "new", 0));
+    all.add(unlinkat(kept(), "f", 0));
+    all.add(unlinkat(kept(), "d", AT_REMOVEDIR));
+    all.add(syscall(SYS_renameat2, kept(), "f", kept(), "new", 0));
+    all.add(utimensat(kept(), "f", times, 0));
+    all.add(futimens(reading, times));
+    all.add(setxattr(file.c_str(), "user.caisson", "x", 1, 0));
+    all.add(removexattr(file.c_str(), "user.caisson"));
+    return all.answer();
+}
+long volume_write_contents() {
+    Together all;
+    const int reading = openat(kept(), "f", O_RDONLY);
+    const int other = openat(own(), "f", O_RDONLY);
+    all.add(write(reading, "x", 1));
+    all.add(fallocate(reading, 0, 0, 4096));
+    all.add(fallocate(reading, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096));
+    all.add(copy_file_range(other, nullptr, reading, nullptr, 1, 0));
+    return all.answer();
+}
+long volume_map() {
+    void* map = mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, openat(kept(), "f", O_RDONLY), 0);
+    return map == MAP_FAILED ? -1 : 0;
+}
+// From one volume to the other: they are one file system on the host.
+long volume_edge() {
+    Together all;
+    all.add(linkat(kept(), "f", own(), "linked", 0));
+    all.add(linkat(AT_FDCWD, by_proc(single()).c_str(), own(), "linked", AT_SYMLINK_FOLLOW));
+    all.add(syscall(SYS_renameat2, own(), "f", kept(), "moved", 0));
+    return all.answer();
+}
+long volume_mode() {
+    Together all;
+    all.add(fchmodat(own(), "f", 0777, 0));
+    all.add(fchmod(openat(own(), "f", O_RDONLY), 04755));
+    return all.answer();
+}
+long volume_owner() { return fchownat(own(), "f", 12, 34, 0); }
+long volume_new_set_user_id() {
+    const int fd = openat(own(), "set-user-id", O_WRONLY | O_CREAT, 04755);
+    struct stat status {};
+    if (fd < 0 || fstat(fd, &status) != 0) return -1;
+    return (status.st_mode & S_ISUID) != 0 ? 0 : refused(EPERM);
+}
+long volume_new_open_to_all() {
+    Together all;
+    all.add(openat(own(), "for-all", O_WRONLY | O_CREAT, 0666));
+    all.add(openat(own(), ".", O_WRONLY | O_TMPFILE, 0666));
+    all.add(mkdirat(own(), "all", 0777));
+    return all.answer();
+}
+long volume_capability() {
+    Together all;
+    const auto file = by_proc(openat(own(), "f", O_RDONLY));
+    // cap_setuid+ep, version 2 of the attribute.
+    const unsigned char everything[20] = {1, 0, 0, 2, 0x80};
+    all.add(setxattr(file.c_str(), "security.capability", everything, sizeof everything, 0));
+    for (const char* name : {"trusted.overlay.opaque", "security.caisson"}) all.add(setxattr(file.c_str(), name, "y", 1, 0));
+    return all.answer();
+}
+long volume_access_list() {
+    // user::rw- group::rw- other::rw-: what it says of these three becomes the file's mode.
+    const unsigned char open_to_all[] = {2, 0, 0, 0, 1, 0, 6, 0, 255, 255, 255, 255, 4, 0, 6, 0, 255, 255, 255, 255, 32, 0, 6, 0, 255, 255, 255, 255};
+    return setxattr(by_proc(openat(own(), "f", O_RDONLY)).c_str(), "system.posix_acl_access", open_to_all, sizeof open_to_all, 0);
+}
+long volume_device() { return mknodat(own(), "device", S_IFBLK | 0600, makedev(8, 0)); }
+long volume_pipe() { return mknodat(own(), "pipe", S_IFIFO | 0600, 0); }
+long volume_program() {
+    Together all;
+    for (int fd : {kept(), own()}) {
+        const int program = openat(fd, "program", O_PATH);
+        char name[] = "program";
+        char nothing[] = "only=nothing";
+        char* arguments[] = {name, nothing, nullptr};
+        all.apart([&] { return execve(by_proc(program).c_str(), arguments, nullptr); });
+    }
+    return all.answer();
+}
+long volume_library() {
+    void* map = mmap(nullptr, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE, openat(own(), "program", O_RDONLY), 0);
+    return map == MAP_FAILED ? -1 : 0;
+}
+// Its orders and its port; the test's own pipes are 1 and 2.
+long volume_reopen() {
+    Together all;
+    for (int fd : {0, 3}) all.add(open(by_proc(fd).c_str(), O_RDWR));
+    return all.answer();
+}
+// Its own /proc: what in there is the host's.
+long volume_proc_of_others() {
+    Together all;
+    for (const char* part : {"root", "fd", "environ", "mem"}) all.add(open(("/proc/" + std::string(target.victim) + "/" + part).c_str(), O_RDONLY));
+    return all.answer();
+}
+long volume_proc_settings() {
+    for (const char* path : {"/proc/sys/kernel/core_pattern", "/proc/sys/kernel/modprobe", "/proc/sys/vm/drop_caches", "/proc/sysrq-trigger",
+                             "/proc/kcore", "/proc/kmsg", "/proc/keys"})
+        if (open(path, strncmp(path, "/proc/sys", 9) == 0 ? O_WRONLY : O_RDONLY) >= 0 && strcmp(path, "/proc/keys") != 0) return 0;
+    return refused(EACCES);
+}
+long volume_proc_first() {
+    Together all;
+    for (const char* name : {"/proc/1/root/etc/passwd", "/proc/1/cwd/etc/passwd"}) all.add(open(name, O_RDONLY));
+    return all.answer();
+}
+
 // ---- using things up. "ok" says that nothing stopped it before it had what would hurt a small host.
 
 long many_descriptors() {
@@ -491,6 +688,12 @@ constexpr Attempt kAttempts[] = {
     ATTEMPT(first_in_line),
     ATTEMPT(shared_write), ATTEMPT(shared_truncate), ATTEMPT(shared_mode), ATTEMPT(shared_reopen), ATTEMPT(shared_map),
     ATTEMPT(shared_protect), ATTEMPT(shared_punch), ATTEMPT(shared_remove),
+    ATTEMPT(volume_climb), ATTEMPT(volume_link), ATTEMPT(volume_sibling), ATTEMPT(volume_place), ATTEMPT(volume_handle),
+    ATTEMPT(volume_mounted_again), ATTEMPT(volume_write), ATTEMPT(volume_write_contents), ATTEMPT(volume_map),
+    ATTEMPT(volume_edge), ATTEMPT(volume_mode), ATTEMPT(volume_owner), ATTEMPT(volume_new_set_user_id),
+    ATTEMPT(volume_new_open_to_all), ATTEMPT(volume_capability), ATTEMPT(volume_access_list), ATTEMPT(volume_device),
+    ATTEMPT(volume_pipe), ATTEMPT(volume_program), ATTEMPT(volume_library), ATTEMPT(volume_reopen), ATTEMPT(volume_proc_of_others),
+    ATTEMPT(volume_proc_settings), ATTEMPT(volume_proc_first),
     ATTEMPT(many_descriptors), ATTEMPT(much_address_space), ATTEMPT(large_file), ATTEMPT(many_processes),
 #undef ATTEMPT
 };
@@ -504,7 +707,8 @@ void aim(const char* argument) {
     } known[] = {{"only=", &target.only},         {"file=", &target.file},         {"home=", &target.home},
                  {"socket=", &target.socket},     {"abstract=", &target.abstract}, {"port=", &target.port},
                  {"victim=", &target.victim},     {"shm=", &target.shm},           {"queue=", &target.queue},
-                 {"listed=", &target.listed},     {"shared=", &target.shared},     {"writable=", &target.writable}};
+                 {"listed=", &target.listed},     {"shared=", &target.shared},     {"writable=", &target.writable},
+                 {"kept=", &target.kept},         {"own=", &target.own},           {"single=", &target.single}};
     for (const auto& each : known)
         if (std::string_view(argument).starts_with(each.name)) *each.value = argument + each.name.size();
 }

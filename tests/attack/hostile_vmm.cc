@@ -19,6 +19,7 @@
 #include <string>
 #include <string_view>
 
+#include "hostile_share.h"
 #include "wire/control.h"
 #include "wire/frame.h"
 
@@ -30,6 +31,7 @@ using namespace caisson;
 constexpr int kQmp = 3;
 constexpr int kAgent = 4;
 constexpr int kConsole = 5;
+constexpr int kShare = 7;
 
 void put(int fd, const void* data, size_t size) {
     for (auto* at = static_cast<const char*>(data); size > 0;) {
@@ -243,6 +245,17 @@ int main(int, char** argv) {
     if (behaviour == "flood_qmp_events") {
         play_running_guest();
         flood(kQmp, "{\"event\":\"BLOCK_IO_ERROR\",\"data\":{\"nospace\":true}}\r\n");
+    }
+    if (behaviour.starts_with("share_")) {
+        play_running_guest();
+        if (behaviour == "share_read_only") attack::attack_read_only_volume(kShare, say);
+        if (behaviour == "share_writable") attack::change_writable_volume(kShare, say);
+        if (behaviour == "share_keep") attack::read_until_refused(kShare, say);
+        if (behaviour == "share_garbage") attack::send_garbage(kShare);
+        if (behaviour == "share_never_read") attack::ask_and_never_read(kShare);
+        if (behaviour == "share_open") attack::open_for_ever(kShare);
+        if (behaviour == "share_hang_up") close(kShare);
+        stay();
     }
     if (behaviour == "fill_template") {
         greet();

@@ -2,11 +2,12 @@
 import os
 import pathlib
 import shutil
+import stat
 import subprocess
 import time
 
 import pytest
-from boxes import BASE, BIN, IS_ROOT, WORK, Started, caisson, environment, shim_of, wait_until_gone
+from boxes import BASE, BIN, IS_ROOT, MEMORY_FACTOR, WORK, Started, caisson, environment, of_role, shim_of, until, wait_until_gone
 
 PROGRAM = pathlib.Path(BIN).parent.parent / "tests/hostile_vmm"
 
@@ -113,3 +114,128 @@ def test_a_vmm_that_makes_a_forbidden_call_is_killed_and_the_box_says_why(hostil
         assert "failed" in listed.text, listed
     finally:
         caisson("rm", "--force", "forbidden", env=env)
+
+
+# ---- what it says to the server of its box's volumes ----
+
+# Everything that changes something.
+WRITES = ["create", "make_temporary", "make_device", "make_directory", "make_link", "link", "remove_file", "remove_directory", "rename_old",
+          "rename", "open_to_write", "open_to_empty", "resize", "change_mode", "change_owner", "change_times", "set_attribute",
+          "remove_attribute", "write", "allocate", "punch_hole", "copy"]
+
+
+@pytest.fixture
+def volume(nothing_stays):
+    """A volume with a file, a directory, a link out of it and a pipe; its directory on the host."""
+    caisson("volume", "create", "goal").ok()
+    directory = pathlib.Path(caisson("volume", "inspect", "--format", "json", "goal").json()[0]["path"])
+    (directory / "f").write_text("content\n")
+    (directory / "d").mkdir(mode=0o700)
+    (directory / "link").symlink_to("/etc")
+    os.mkfifo(directory / "pipe", 0o600)
+    owner = directory.stat()
+    for path in directory.iterdir():
+        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+    (directory / "f").chmod(0o600)
+    yield directory
+    for box in caisson("ls", "--all", "-q").ok().lines:
+        caisson("rm", "--force", box)
+    caisson("volume", "rm", "goal").ok()
+
+
+def facts_of(directory):
+    return {path.name: (path.lstat().st_mode, path.lstat().st_uid, path.lstat().st_nlink, path.lstat().st_size, path.lstat().st_mtime_ns)
+            for path in [directory, *directory.iterdir()]}
+
+
+def said_by(hostile, behaviour, *options):
+    """What the hostile VMM of a box reports, as a dictionary."""
+    caisson("run", "-d", "--cold", "--name", "goes", *options, BASE, "sleep", "60", env=hostile(behaviour)).ok()
+    until(lambda: "end reached" in caisson("logs", "--source", "console", "goes").text, 20, lambda: caisson("logs", "--source", "console", "goes"))
+    lines = caisson("logs", "--source", "console", "goes").text.replace("\r", "").splitlines()
+    return dict(line.rpartition(" ")[::2] for line in lines)
+
+
+def test_a_taken_over_vmm_changes_nothing_of_a_read_only_volume(hostile, volume):
+    before = facts_of(volume)
+    said = said_by(hostile, "share_read_only", "-v", "goal:/g:ro")
+    assert "found" in said.values(), said
+    assert {name: said.get(name) for name in WRITES} == dict.fromkeys(WRITES, "EROFS")
+    assert facts_of(volume) == before and (volume / "f").read_text() == "content\n"
+    refused = {name: result for name, result in said.items() if name.startswith(("look_up", "open_"))}
+    assert not [name for name, result in refused.items() if result == "ok"], refused
+    assert said["guessed"] == "0", said
+
+
+def test_nor_owners_modes_and_kinds_of_a_writable_one(hostile, volume):
+    owner = volume.stat().st_uid
+    said = said_by(hostile, "share_writable", "-v", "goal:/g")
+    assert said["create"] == said["make_device"] == said["make_directory"] == said["make_link"] == said["link"] == "ok", said
+    assert said["change_mode"] == said["change_owner"] == "ok", said
+    for name in ("security.capability", "trusted.x", "system.posix_acl_access", "user.caisson.metadata"):
+        assert said["set " + name] == "EOPNOTSUPP", said
+    assert said["set user.x"] == "ok" and "ok" not in (said["resize_link"], said["open_link"]), said
+    for path in volume.iterdir():
+        info = path.lstat()
+        assert info.st_uid == owner, path
+        kind, mode = stat.S_IFMT(info.st_mode), stat.S_IMODE(info.st_mode)
+        if path.name in ("link", "new-link"):
+            assert kind == stat.S_IFLNK
+        elif path.name == "pipe":
+            assert kind == stat.S_IFIFO  # the host's own
+        else:
+            assert (kind, mode) in ((stat.S_IFREG, 0o600), (stat.S_IFDIR, 0o700)), (path, oct(info.st_mode))
+    assert stat.S_ISREG((volume / "device").lstat().st_mode) and os.readlink(volume / "new-link") == "/etc/shadow"
+
+
+@pytest.mark.parametrize("behaviour,why", [("share_garbage", "the server of the box's volumes ended: the guest sent a file system message of"),
+                                           ("share_hang_up", "the server of the box's volumes ended")])
+def test_a_vmm_that_speaks_nonsense_to_the_server_loses_its_box_alone(hostile, volume, behaviour, why):
+    with Started("run", "--rm", "-i", "-v", "goal:/g", BASE, "sh", "-c", "echo ready; read line; cat /g/f", stdin=subprocess.PIPE) as neighbour:
+        neighbour.line()
+        ended = caisson("run", "--rm", "--cold", "--timeout", "20s", "-v", "goal:/g", BASE, "true", env=hostile(behaviour))
+        assert ended.code == 125 and why in ended.said, ended
+        neighbour.process.stdin.write(b"go on\n")
+        assert neighbour.line() == b"content\n"
+    wait_until_gone(2)
+
+
+def test_a_volume_is_taken_from_a_guest_that_does_not_let_go_of_it(hostile, volume):
+    caisson("run", "-d", "--cold", "--name", "goes", "-v", "goal:/g", BASE, "sleep", "60", env=hostile("share_keep")).ok()
+
+    def said():
+        return caisson("logs", "--source", "console", "goes").text
+
+    until(lambda: "found" in said(), 10)
+    detached = caisson("volume", "detach", "goes", "/g")  # it does not even answer
+    assert detached.code != 0 and "does not say" in detached.said, detached
+    assert "read" not in said()
+    caisson("volume", "detach", "--force", "goes", "/g").ok()
+    until(lambda: "end reached" in said(), 10, said)
+    answers = dict(line.split(" ") for line in said().replace("\r", "").splitlines() if " " in line)
+    assert "ok" not in (answers[name] for name in ("read", "attributes", "look_up", "look_up_in_root", "make")), answers
+    assert sorted(path.name for path in volume.iterdir()) == ["d", "f", "link", "pipe"]
+    assert caisson("volume", "inspect", "--format", "json", "goal").json()[0]["boxes"] == []
+
+
+# Of the server's memory, in MiB: what messages under way and what a guest knows may take, with room to spare.
+MOST_MEMORY = 200
+
+
+@pytest.mark.parametrize("behaviour", ["share_never_read", "share_open"])
+def test_a_vmm_that_floods_the_server_takes_no_memory_and_hinders_nobody(hostile, volume, behaviour):
+    with Started("run", "--rm", "-i", "-v", "goal:/g", BASE, "sh", "-c", "echo ready; read line; cat /g/f", stdin=subprocess.PIPE) as neighbour:
+        neighbour.line()
+        others = {process.pid for process in of_role("share")}
+        with Started("run", "--rm", "--cold", "--timeout", "6s", "-v", "goal:/g", BASE, "true", env=hostile(behaviour)) as flood:
+            until(lambda: [process for process in of_role("share") if process.pid not in others], 5)
+            server = next(process for process in of_role("share") if process.pid not in others)
+            most = 0
+            while flood.process.poll() is None:
+                most = max(most, int(server.status().get("VmRSS", "0 kB").split()[0]) // 1024)
+                time.sleep(0.05)
+            assert most < MOST_MEMORY * MEMORY_FACTOR, f"the server of volumes took {most} MiB"
+            assert flood.process.returncode in (124, 125)
+        neighbour.process.stdin.write(b"go on\n")
+        assert neighbour.line() == b"content\n"
+    wait_until_gone(2)

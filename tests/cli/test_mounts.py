@@ -45,7 +45,7 @@ def test_named_ones_are_kept_and_shared_and_anonymous_ones_go_with_their_box():
     script("echo one > /data/f", "-v", "shared:/data", "-v", "/scratch")
     assert script("cat /other/f; ls -A /scratch", "-v", "shared:/other", "-v", "/scratch").text == "one\n"
     assert caisson("volume", "ls", "-q").lines == ["shared"]
-    start("--name", "keeper", "-v", "/scratch", BASE, "sh", "-c", "echo kept > /scratch/k; sleep 600")
+    start("--name", "keeper", "-v", "/scratch", BASE, "sh", "-c", "[ -e /scratch/k ] || echo kept > /scratch/k; sleep 600")
     until(lambda: caisson("exec", "keeper", "cat", "/scratch/k").text == "kept\n")
     anonymous = [volume for volume in caisson("volume", "ls", "--format", "json").json() if volume["anonymous"]]
     assert len(anonymous) == 1 and anonymous[0]["boxes"] == ["keeper"]

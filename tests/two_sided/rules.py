@@ -197,6 +197,26 @@ rule("copy_landlock", "a copy's program sees one directory", ["copy_test"],
 rule("copy_calls", "a copy's program makes few system calls", ["copy_test"],
      "tests/copy_test --gtest_filter=CopyJailDeathTest.*", r"FAILED.*OtherSystemCallsAreItsEnd")
 
+# Volumes: what a box may have put into one, and the commands that work on it.
+rule("volume_count_up", "counting a volume never climbs out of it", ["volume_test"],
+     "tests/volume_test --gtest_filter=Usage.*", r"FAILED.*StaysInATreeWhosePartsAreMoved")
+rule("volume_copy_beneath", "no place in a volume is reached through a link", ["volume_test"],
+     "tests/volume_test --gtest_filter=Archive.NoPlace*", r"FAILED.*NoPlaceIsReachedThroughALink")
+rule("volume_clone_links", "cloning a volume follows no link", ["volume_test"],
+     "tests/volume_test --gtest_filter=Clone.*", r"FAILED.*NeverFollowsALinkThatTakesAFilesPlace")
+rule("volume_remove_links", "what a sync removes is never behind a link", ["volume_test"],
+     "tests/volume_test --gtest_filter=Archive.Others*", r"FAILED.*OthersAreRemovedWithoutFollowingLinks")
+rule("volume_host_inode", "modes of guests never reach the host's files", ["volume_test"],
+     "tests/volume_test --gtest_filter=Archive.WhatAGuest*", r"FAILED.*WhatAGuestSetNeverReachesTheHostsFiles")
+rule("volume_limit_of_copies", "copies into a volume keep to its limit", ["volume_test"],
+     "tests/volume_test --gtest_filter=Archive.TheLimit*", r"FAILED.*TheLimitHolds")
+rule("volume_rm_in_use", "a volume that a box has is not removed", ["volume_test"],
+     "tests/volume_test --gtest_filter=CatalogueTest.RefusesToRemove*", r"FAILED.*RefusesToRemoveWhatABoxHas")
+rule("volume_shared_anonymous", "an anonymous volume stays as long as any box has it", ["volume_test"],
+     "tests/volume_test --gtest_filter=CatalogueTest.Releases*", r"FAILED.*ReleasesAnonymousVolumesWithTheirBox")
+rule("volume_staged_lock", "a volume that is being filled is not swept", ["volume_test"],
+     "tests/volume_test --gtest_filter=CatalogueTest.Staged*", r"FAILED.*StagedVolumesAppearWholeOrNotAtAll")
+
 # The supervisor's own lock, and who starts machines for it.
 rule("shim_landlock", "a supervisor reaches its box's directory only", ["shim_test"],
      "tests/shim_test --gtest_filter=ShimLockDeathTest.*", r"FAILED.*OtherFilesAreNot")
@@ -216,3 +236,45 @@ rule("launcher_no_parameters", "a launcher takes verbs without parameters", ["sh
      "tests/shim_test --gtest_filter=LauncherTest.*", r"FAILED.*AVerbHasNoParameters")
 rule("launcher_own_file", "a launcher starts a box's own disk only", ["shim_test"],
      "tests/shim_test --gtest_filter=LauncherTest.*", r"FAILED.*ALinkIsNoDisk")
+
+# What may be mounted in a box, for whoever asks.
+rule("volume_host_path", "-v refuses paths of the host", ["volume_test"],
+     "tests/volume_test --gtest_filter=VolumeOption.*", r"FAILED.*PathsOfTheHostAndWhatToWriteInstead")
+rule("volume_bind", "--mount refuses paths of the host, whatever it calls them", ["volume_test"],
+     "tests/volume_test --gtest_filter=MountFields.*", r"FAILED.*MountFields.PathsOfTheHost")
+rule("volume_gate_path", "the gate refuses every path that is not a volume's", ["volume_test"],
+     "tests/volume_test --gtest_filter=Gate.TakesPathsOfVolumesOnly", r"FAILED.*TakesPathsOfVolumesOnly")
+rule("volume_relative", "the library refuses relative places in a box", ["box_test"],
+     "tests/box_test --gtest_filter=Mounts.*", r"FAILED.*AreCheckedForWhoeverFillsThem")
+rule("volume_twice", "no two mounts share a place", ["box_test"],
+     "tests/box_test --gtest_filter=Mounts.*", r"FAILED.*NoTwoShareAPlace")
+
+# The share server, whose other side is the guest's kernel.
+rule("share_read_only", "the share server writes nothing to a volume that is mounted read-only", ["volume_test"],
+     "tests/volume_test --gtest_filter=ShareServer.NothingIsWrittenWhereNothingMayBe", r"FAILED.*NothingIsWrittenWhereNothingMayBe")
+rule("share_read_only_open", "no file of a read-only volume is opened to write", ["volume_test"],
+     "tests/volume_test --gtest_filter=ShareServer.NothingIsWrittenWhereNothingMayBe", r"FAILED.*NothingIsWrittenWhereNothingMayBe")
+rule("share_read_only_copy", "nothing is copied into a read-only volume", ["volume_test"],
+     "tests/volume_test --gtest_filter=ShareServer.NothingIsWrittenWhereNothingMayBe", r"FAILED.*NothingIsWrittenWhereNothingMayBe")
+rule("share_two_volumes", "no name or file goes from one volume to another", ["volume_test"],
+     "tests/volume_test --gtest_filter=ShareServer.NothingMovesFromOneVolumeToAnother", r"FAILED.*NothingMovesFromOneVolumeToAnother")
+rule("share_names", "a name in a guest's message is one part of a path", ["volume_test"],
+     "tests/volume_test --gtest_filter=ShareServer.NamesLeadNowhereElse", r"FAILED.*NamesLeadNowhereElse")
+rule("share_links", "the share server follows no link of a volume", ["volume_test"],
+     "tests/volume_test --gtest_filter=ShareServer.LinksAreNotFollowed", r"FAILED.*LinksAreNotFollowed")
+rule("share_pipes", "the share server opens nothing that could make it wait", ["volume_test"],
+     "tests/volume_test --gtest_filter=ShareServer.WhatIsNoFileIsNotOpened", r"FAILED.*WhatIsNoFileIsNotOpened")
+rule("share_handles", "an open file is used as its own node's only", ["volume_test"],
+     "tests/volume_test --gtest_filter=ShareServer.HandlesAreOfTheirNode", r"FAILED.*HandlesAreOfTheirNode")
+rule("share_own_attributes", "a guest does not set what caisson keeps of a file", ["volume_test"],
+     "tests/volume_test --gtest_filter=ShareServer.CaissonsAttributesAreNotTheGuests", r"FAILED.*CaissonsAttributesAreNotTheGuests")
+rule("share_host_modes", "what a guest makes is closed to others on the host", ["volume_test"],
+     "tests/volume_test --gtest_filter=ShareServer.OnTheHostFilesAreTheOwnersAlone", r"FAILED.*OnTheHostFilesAreTheOwnersAlone")
+rule("share_unsent", "answers that a guest does not take have a limit", ["volume_test"],
+     "tests/volume_test --gtest_filter=ShareServer.AGuestThatTakesNoAnswersIsNotListenedTo", r"FAILED.*AGuestThatTakesNoAnswersIsNotListenedTo")
+rule("share_open_files", "what a guest has open has a limit", ["volume_test"],
+     "tests/volume_test --gtest_filter=ShareServer.OpenFilesAreCounted", r"FAILED.*OpenFilesAreCounted")
+rule("share_same_file", "another file under a known one's name is not taken for it", ["volume_test"],
+     "tests/volume_test --gtest_filter=ShareServer.AnotherFileUnderAClosedOnesNameIsNotTakenForIt", r"FAILED.*AnotherFileUnderAClosedOnesNameIsNotTakenForIt")
+rule("share_room", "files that a guest knows of are not all held open", ["volume_test"],
+     "tests/volume_test --gtest_filter=ShareServer.FilesAreClosedAndOpenedAgain", r"FAILED.*FilesAreClosedAndOpenedAgain")

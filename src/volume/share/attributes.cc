@@ -22,6 +22,22 @@ bool is_allowed(std::string_view name) {
     return base::starts_with(name, kUserAttributes) && !base::starts_with(name, kOwnAttributes);
 }
 
+// But for what setcap(8) writes: it is the guest's alone, kept under a name that means nothing here.
+constexpr std::string_view kCapability = "security.capability";
+constexpr char kKeptCapability[] = "user.caisson.capability";
+
+// What the host calls it; empty: a guest has no such attributes.
+std::string kept_name(std::string_view name) {
+    if (name == kCapability) return kKeptCapability;
+    return is_allowed(name) ? std::string(name) : std::string();
+}
+
+// Set-group-id without group execution means something else.
+void lose_set_id(Metadata& metadata) {
+    metadata.mode &= ~static_cast<std::uint32_t>(S_ISUID);
+    if ((metadata.mode & S_IXGRP) != 0) metadata.mode &= ~static_cast<std::uint32_t>(S_ISGID);
+}
+
 }  // namespace
 
 int Server::get_attributes(Request& request) { return give_attributes(request.node, request.reply); }
@@ -29,7 +45,6 @@ int Server::get_attributes(Request& request) { return give_attributes(request.no
 int Server::set_attributes(Request& request) {
     auto wanted = request.arguments.take<fuse_setattr_in>();
     if (!request.arguments.ok()) return EINVAL;
-    if (request.node == nullptr || request.node->mount->read_only) return EROFS;
     Node& node = *request.node;
     if ((wanted.valid & (FATTR_MODE | FATTR_UID | FATTR_GID)) != 0)
         if (int error = change_metadata(node, wanted)) return error;
@@ -49,8 +64,15 @@ int Server::change_metadata(Node& node, const fuse_setattr_in& wanted) {
     if ((wanted.valid & FATTR_MODE) != 0) metadata.mode = wanted.mode & kModeBits;
     if ((wanted.valid & FATTR_UID) != 0) metadata.user = tree_.stored_user(wanted.uid);
     if ((wanted.valid & FATTR_GID) != 0) metadata.group = tree_.stored_group(wanted.gid);
-    return metadata == before ? 0 : tree_.set_metadata(node, metadata);
+    // FUSE_HANDLE_KILLPRIV_V2 leaves this to us; what the new mode is, if there is one, the guest's kernel decided.
+    if ((wanted.valid & (FATTR_UID | FATTR_GID)) != 0 && (wanted.valid & FATTR_MODE) == 0 && !node.is_directory()) lose_set_id(metadata);
+    if ((wanted.valid & (FATTR_UID | FATTR_GID)) != 0 && node.is_regular()) drop_capability(node);
+    if (metadata == before) return 0;
+    return S_ISLNK(node.is.type) ? give_link_metadata(node, metadata) : tree_.set_metadata(node, metadata);
 }
+
+// Whoever changes a program's contents or owner takes its capabilities away.
+void Server::drop_capability(const Node& node) { static_cast<void>(::removexattr(node.path().c_str(), kKeptCapability)); }
 
 // The set-id bits go when somebody without the right to keep them writes; the guest's kernel says when.
 int Server::drop_set_id(Node& node) {
@@ -59,8 +81,7 @@ int Server::drop_set_id(Node& node) {
     Metadata metadata;
     if (int error = tree_.metadata(node, status, metadata)) return error;
     const auto before = metadata.mode;
-    metadata.mode &= ~static_cast<std::uint32_t>(S_ISUID);
-    if ((metadata.mode & S_IXGRP) != 0) metadata.mode &= ~static_cast<std::uint32_t>(S_ISGID);
+    lose_set_id(metadata);
     return metadata.mode == before ? 0 : tree_.set_metadata(node, metadata);
 }
 
@@ -70,6 +91,7 @@ int Server::change_size(Request& request, const fuse_setattr_in& wanted) {
     if (wanted.size > INT64_MAX) return EFBIG;
     if ((wanted.valid & FATTR_KILL_SUIDGID) != 0)
         if (int error = drop_set_id(node)) return error;
+    drop_capability(node);
     const auto before = allocated(node);
     const int error = ::truncate(node.path().c_str(), static_cast<off_t>(wanted.size)) == 0 ? 0 : errno;
     count(node, before);
@@ -93,9 +115,10 @@ int Server::get_attribute(Request& request) {
     auto in = request.arguments.take<fuse_getxattr_in>();
     const std::string name(request.arguments.text(XATTR_NAME_MAX));
     if (!request.arguments.ok()) return EINVAL;
-    if (request.node == nullptr || !is_allowed(name)) return EOPNOTSUPP;
+    const auto kept = kept_name(name);
+    if (request.node == nullptr || kept.empty()) return EOPNOTSUPP;
     base::Bytes value(std::min<std::size_t>(in.size, XATTR_SIZE_MAX));
-    const ssize_t length = ::getxattr(request.node->path().c_str(), name.c_str(), value.data(), value.size());
+    const ssize_t length = ::getxattr(request.node->path().c_str(), kept.c_str(), value.data(), value.size());
     if (length < 0) return errno == EPERM ? ENODATA : errno;  // links and devices have none
     value.resize(static_cast<std::size_t>(length));
     if (in.size == 0) request.reply.add(fuse_getxattr_out{static_cast<std::uint32_t>(length), 0});
@@ -110,9 +133,11 @@ int Server::set_attribute(Request& request) {
     const std::string name(request.arguments.text(XATTR_NAME_MAX));
     auto value = request.arguments.bytes(size);
     if (!request.arguments.ok()) return EINVAL;
-    if (request.node == nullptr || request.node->mount->read_only) return EROFS;
-    if (!is_allowed(name)) return EOPNOTSUPP;
-    return ::setxattr(request.node->path().c_str(), name.c_str(), value.data(), value.size(), static_cast<int>(flags)) == 0 ? 0 : errno;
+    const auto kept = kept_name(name);
+    if (kept.empty()) return EOPNOTSUPP;
+    if (is_full(*request.node)) return ENOSPC;
+    const Counted counted(*request.node);
+    return ::setxattr(request.node->path().c_str(), kept.c_str(), value.data(), value.size(), static_cast<int>(flags)) == 0 ? 0 : errno;
 }
 
 int Server::list_attributes(Request& request) {
@@ -124,8 +149,9 @@ int Server::list_attributes(Request& request) {
     if (length < 0) return errno;
     names.resize(static_cast<std::size_t>(length));
     auto& shown = request.reply.data;
-    for (const auto& name : base::split(names, '\0')) {
-        if (!is_allowed(name)) continue;
+    for (std::string_view name : base::split(names, '\0')) {
+        if (name == kKeptCapability) name = kCapability;
+        else if (!is_allowed(name)) continue;
         shown.insert(shown.end(), name.begin(), name.end());
         shown.push_back(0);
     }
@@ -141,9 +167,10 @@ int Server::list_attributes(Request& request) {
 int Server::remove_attribute(Request& request) {
     const std::string name(request.arguments.text(XATTR_NAME_MAX));
     if (!request.arguments.ok()) return EINVAL;
-    if (request.node == nullptr || request.node->mount->read_only) return EROFS;
-    if (!is_allowed(name)) return EOPNOTSUPP;
-    return ::removexattr(request.node->path().c_str(), name.c_str()) == 0 ? 0 : errno;
+    const auto kept = kept_name(name);
+    if (kept.empty()) return EOPNOTSUPP;
+    const Counted counted(*request.node);
+    return ::removexattr(request.node->path().c_str(), kept.c_str()) == 0 ? 0 : errno;
 }
 
 }  // namespace caisson::volume::share

@@ -76,9 +76,14 @@ Result<> give_order(int socket, const Order& order) {
             std::memcpy(CMSG_DATA(header) + i * sizeof number, &number, sizeof number);
         }
     }
-    if (::sendmsg(socket, &message, MSG_NOSIGNAL) < 0) return failure_errno("the share server is gone");
+    const auto silent = [] { return failure(Errc::kTimeout, "the share server does not answer"); };
+    if (::sendmsg(socket, &message, MSG_NOSIGNAL) < 0) {
+        if (errno == EAGAIN) return silent();
+        return failure_errno("the share server is gone");
+    }
     char answer[kMaxPacketBytes];
     const ssize_t length = ::recv(socket, answer, sizeof answer, 0);
+    if (length < 0 && errno == EAGAIN) return silent();
     if (length <= 0) return failure(Errc::kCancelled, "the share server is gone");
     std::string_view said(answer, static_cast<std::size_t>(length));
     if (said == "ok") return {};

@@ -1,6 +1,8 @@
 // What the share server is told by the process that started it: mounts, over a SOCK_SEQPACKET socket, a packet each.
-//   "mount NUMBER ro|rw LIMIT OWNER GROUP"  with the descriptor of the directory or file, and for a LIMIT in bytes (0: none) that of
-//                               the volume's count of used bytes
+//   "mount NUMBER ro|rw LIMIT OWNER GROUP"
+//       With the descriptor of the directory or file, and that of the volume's own file, opened for this mount alone: it
+//       holds the count of used bytes, which there must be for a LIMIT in bytes (0: none), and tells who else has the
+//       volume (presence.h). Without a limit and without that file, nobody else may have it.
 //   "unmount NUMBER"
 //   "end"                       writes everything to the disk
 // Each is answered with "ok" or "error TEXT". Pure but for the sockets.
@@ -31,7 +33,8 @@ std::string encode(const Order& order);
 // kProtocol: not one of the above.
 Result<Order> parse_order(std::string_view text);
 
-// Sends an order with its descriptors and waits for the answer. Errors: what the server says; kCancelled: it is gone.
+// Sends an order with its descriptors and waits for the answer, as long as the socket's own patience (SO_RCVTIMEO) says.
+// Errors: what the server says; kCancelled: it is gone; kTimeout: it may still answer, so that nothing more can be asked.
 Result<> give_order(int socket, const Order& order);
 // nullopt: the other side is gone.
 Result<std::optional<Order>> take_order(int socket);

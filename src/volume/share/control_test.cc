@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 
 #include <thread>
 
@@ -52,6 +53,15 @@ TEST(ShareControl, DescriptorsTravelAndAnswersComeBack) {
     EXPECT_NE(refused.error().to_string().find("no such mount"), std::string::npos);
     server.join();
     EXPECT_FALSE(give_order(pair.first.get(), order)) << "it is gone";
+}
+
+TEST(ShareControl, AServerThatDoesNotAnswerIsNotWaitedForForEver) {
+    auto pair = os::make_socketpair(SOCK_SEQPACKET).value();
+    const struct timeval patience {0, 20000};
+    for (int wait : {SO_RCVTIMEO, SO_SNDTIMEO}) ASSERT_EQ(::setsockopt(pair.first.get(), SOL_SOCKET, wait, &patience, sizeof patience), 0);
+    Order order;
+    order.kind = Order::Kind::kUnmount;
+    EXPECT_EQ(give_order(pair.first.get(), order).error().code, Errc::kTimeout);
 }
 
 }  // namespace

@@ -1,7 +1,11 @@
 // Names: what leads from a directory to its files.
+#include <dirent.h>
 #include <fcntl.h>
+#include <sys/syscall.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <climits>
 #include <cstdio>
@@ -13,7 +17,10 @@ namespace caisson::volume::share {
 
 namespace {
 
-constexpr std::uint64_t kValidSeconds = 1;  // how long the guest's kernel believes what it was told
+// How long the guest's kernel believes what it was told: while somebody else has the volume as well, not at all. Programs
+// that agree by locks must see what the others wrote, and which names they removed.
+std::uint64_t valid_seconds(const Node& node) { return node.mount->presence && node.mount->presence->has_company() ? 0 : 1; }
+
 // On the host everything is the volume owner's alone. Metadata says what the guest made of it.
 constexpr mode_t kHostFile = 0600;
 constexpr mode_t kHostDirectory = 0700;
@@ -37,7 +44,7 @@ fuse_attr root_attributes() {
 
 int Server::give_attributes(const Node* node, Reply& reply) {
     fuse_attr_out out{};
-    out.attr_valid = kValidSeconds;
+    out.attr_valid = node == nullptr ? 1 : valid_seconds(*node);
     if (node == nullptr) out.attr = root_attributes();
     else if (int error = tree_.attributes(*node, out.attr)) return error;
     reply.add(out);
@@ -47,7 +54,7 @@ int Server::give_attributes(const Node* node, Reply& reply) {
 int Server::give_entry(Node& node, Reply& reply) {
     fuse_entry_out out{};
     out.nodeid = node.number;
-    out.entry_valid = out.attr_valid = kValidSeconds;
+    out.entry_valid = out.attr_valid = valid_seconds(node);
     if (int error = tree_.attributes(node, out.attr)) {
         tree_.forget(node.number, 1);
         return error;
@@ -60,7 +67,7 @@ int Server::enter(Node& parent, const std::string& name, Reply& reply, Node** en
     os::Fd file = open_entry(parent, name);
     if (!file) return errno;
     Node* node = nullptr;
-    if (int error = tree_.enter(parent.mount, std::move(file), node)) return error;
+    if (int error = tree_.enter(parent.mount, std::move(file), node, &parent, name)) return error;
     if (entered != nullptr) *entered = node;
     return give_entry(*node, reply);
 }
@@ -86,11 +93,16 @@ int Server::lookup(Request& request) {
 }
 
 int Server::own(Node& parent, Node& node, const fuse_in_header& maker, std::uint32_t mode, std::uint32_t device) {
+    Metadata metadata;
+    if (int error = metadata_of_new(parent, maker, mode, device, metadata)) return error;
+    return tree_.set_metadata(node, metadata);
+}
+
+int Server::metadata_of_new(Node& parent, const fuse_in_header& maker, std::uint32_t mode, std::uint32_t device, Metadata& metadata) {
     struct stat status {};
     Metadata above;
     if (::fstatat(parent.file.get(), "", &status, AT_EMPTY_PATH) != 0) return errno;
     if (int error = tree_.metadata(parent, status, above)) return error;
-    Metadata metadata;
     metadata.user = tree_.stored_user(maker.uid);
     metadata.group = tree_.stored_group(maker.gid);
     metadata.mode = mode & kModeBits;
@@ -102,31 +114,31 @@ int Server::own(Node& parent, Node& node, const fuse_in_header& maker, std::uint
         metadata.special = mode & S_IFMT;
         metadata.device = device;
     }
-    return tree_.set_metadata(node, metadata);
+    return 0;
 }
 
 // An empty file or directory with all that belongs to it; what cannot be finished is taken back.
 int Server::make(Request& request, const std::string& name, std::uint32_t mode, std::uint32_t device) {
     Node* parent = request.node;
-    if (parent == nullptr || parent->mount->read_only) return EROFS;
     const bool directory = S_ISDIR(mode);
-    if (const auto& space = parent->mount->space; space && space->free_bytes() == 0) return ENOSPC;
+    if (is_full(*parent)) return ENOSPC;
+    const Counted counted(*parent);
     if (directory) {
         if (::mkdirat(parent->file.get(), name.c_str(), kHostDirectory) != 0) return errno;
-        if (parent->mount->space) parent->mount->space->add(4096);
     } else {
         os::Fd made(::openat(parent->file.get(), name.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, kHostFile));
         if (!made) return errno;
     }
     Node* node = nullptr;
     os::Fd file = open_entry(*parent, name);
-    int error = file ? tree_.enter(parent->mount, std::move(file), node) : errno;
+    int error = file ? tree_.enter(parent->mount, std::move(file), node, parent, name) : errno;
     if (error == 0) {
         error = own(*parent, *node, request.header, mode, device);
+        count(*node, 0);
         if (error == 0) return give_entry(*node, request.reply);
-        tree_.forget(node->number, 1);
     }
     ::unlinkat(parent->file.get(), name.c_str(), directory ? AT_REMOVEDIR : 0);
+    if (node != nullptr) tree_.forget(node->number, 1);
     return error;
 }
 
@@ -151,9 +163,56 @@ int Server::make_link(Request& request) {
     const std::string text(request.arguments.text(PATH_MAX));
     if (!request.arguments.ok()) return EINVAL;
     Node* parent = request.node;
-    if (parent == nullptr || parent->mount->read_only) return EROFS;
-    if (::symlinkat(text.c_str(), parent->file.get(), name.c_str()) != 0) return errno;
-    return enter(*parent, name, request.reply);
+    if (is_full(*parent)) return ENOSPC;
+    Metadata metadata;
+    if (int error = metadata_of_new(*parent, request.header, S_IFLNK | 0777, 0, metadata)) return error;
+    const Counted counted(*parent);
+    if (int error = put_link(*parent, name, text, metadata)) return error;
+    Node* node = nullptr;
+    const int error = enter(*parent, name, request.reply, &node);
+    if (error == 0) count(*node, 0);
+    return error;
+}
+
+// A link of the owner is one on the host, too; that of somebody else is a file with its text.
+int Server::put_link(Node& parent, const std::string& name, const std::string& text, const Metadata& metadata) {
+    if (text.empty()) return ENOENT;
+    if (text.size() >= PATH_MAX) return ENAMETOOLONG;
+    if (!metadata.user && !metadata.group) return ::symlinkat(text.c_str(), parent.file.get(), name.c_str()) == 0 ? 0 : errno;
+    os::Fd file(::openat(parent.file.get(), name.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, kHostFile));
+    if (!file) return errno;
+    const auto kept = encode(metadata);
+    if (::write(file.get(), text.data(), text.size()) == static_cast<ssize_t>(text.size()) &&
+        ::fsetxattr(file.get(), kMetadataAttribute, kept.data(), kept.size(), 0) == 0)
+        return 0;
+    const int error = errno == 0 ? ENOSPC : errno;
+    ::unlinkat(parent.file.get(), name.c_str(), 0);
+    return error;
+}
+
+// A link becomes somebody else's: another file takes its place.
+int Server::give_link_metadata(Node& node, const Metadata& metadata) {
+    struct stat status {};
+    if (::fstatat(node.file.get(), "", &status, AT_EMPTY_PATH) != 0) return errno;
+    if (node.parent == nullptr || status.st_nlink != 1) return EOPNOTSUPP;
+    if (int error = tree_.open(*node.parent)) return error;
+    Identity here;
+    const os::Fd named = open_entry(*node.parent, node.name);
+    if (!named || identify(named.get(), here) != 0 || here != node.is) return ESTALE;
+    char text[PATH_MAX];
+    const ssize_t length = ::readlinkat(node.file.get(), "", text, sizeof text);
+    if (length < 0) return errno;
+    Metadata link = metadata;
+    link.special = S_IFLNK;
+    link.mode = 0777;
+    const std::string beside = ".caisson.link." + std::to_string(node.number) + "." + std::to_string(status.st_ino);
+    const int parent = node.parent->file.get();
+    if (int error = put_link(*node.parent, beside, {text, static_cast<std::size_t>(length)}, link)) return error;
+    os::Fd file = open_entry(*node.parent, beside);
+    int error = file && ::renameat(parent, beside.c_str(), parent, node.name.c_str()) == 0 ? 0 : errno;
+    if (error == 0) error = tree_.replace(node, std::move(file));
+    else ::unlinkat(parent, beside.c_str(), 0);
+    return error;
 }
 
 int Server::link(Request& request) {
@@ -161,10 +220,10 @@ int Server::link(Request& request) {
     const std::string name(request.arguments.name());
     if (!request.arguments.ok()) return EINVAL;
     Node* parent = request.node;
-    Node* target = tree_.find(in.oldnodeid);
-    if (parent == nullptr || parent->mount->read_only) return EROFS;
-    if (target == nullptr || !target->file) return ESTALE;
+    Node* target = nullptr;
+    if (int error = tree_.open(in.oldnodeid, target)) return error;
     if (target->mount != parent->mount) return EXDEV;
+    const Counted counted(*parent);
     // Through the descriptor: the name that the guest knows it by may be another file's by now.
     if (::linkat(AT_FDCWD, target->path().c_str(), parent->file.get(), name.c_str(), AT_SYMLINK_FOLLOW) != 0) return errno;
     return enter(*parent, name, request.reply);
@@ -173,41 +232,43 @@ int Server::link(Request& request) {
 int Server::read_link(Request& request) {
     if (request.node == nullptr) return EINVAL;
     char text[PATH_MAX];
-    const ssize_t length = ::readlinkat(request.node->file.get(), "", text, sizeof text);
+    ssize_t length = -1;
+    if (request.node->is_regular()) {
+        os::Fd file(::open(request.node->path().c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+        if (!file) return errno;
+        length = ::pread(file.get(), text, sizeof text - 1, 0);
+    } else {
+        length = ::readlinkat(request.node->file.get(), "", text, sizeof text);
+    }
     if (length < 0) return errno;
     request.reply.data.assign(text, text + length);
     return 0;
 }
 
-// The file that is about to lose this name becomes a node, if it is not one, so that its space is counted when it goes.
-std::uint64_t Server::hold_for_space(Node& parent, const std::string& name) {
-    os::Fd file;
-    if (parent.mount->space) file = open_entry(parent, name);
+// The file that is about to lose this name is opened if the guest knows of it, for it may have it open and want more of
+// it; and if its space is to be counted when it goes.
+std::uint64_t Server::hold_before_removal(Node& parent, const std::string& name) {
+    os::Fd file = open_entry(parent, name);
+    Identity is;
+    if (!file || identify(file.get(), is) != 0) return 0;
     Node* node = nullptr;
-    if (!file || tree_.enter(parent.mount, std::move(file), node) != 0) return 0;
-    return node->number;
+    if (!parent.mount->space && !tree_.knows(*parent.mount, is)) return 0;
+    return tree_.enter(parent.mount, std::move(file), node, &parent, name) == 0 ? node->number : 0;
 }
 
-int Server::remove_file(Request& request) {
+int Server::remove(Request& request, int flags) {
     const std::string name(request.arguments.name());
     if (!request.arguments.ok()) return EINVAL;
     Node* parent = request.node;
-    if (parent == nullptr || parent->mount->read_only) return EROFS;
-    const auto goes = hold_for_space(*parent, name);
-    const int error = ::unlinkat(parent->file.get(), name.c_str(), 0) == 0 ? 0 : errno;
+    const auto goes = hold_before_removal(*parent, name);
+    const Counted counted(*parent);
+    const int error = ::unlinkat(parent->file.get(), name.c_str(), flags) == 0 ? 0 : errno;
     tree_.forget(goes, 1);
     return error;
 }
 
-int Server::remove_directory(Request& request) {
-    const std::string name(request.arguments.name());
-    if (!request.arguments.ok()) return EINVAL;
-    Node* parent = request.node;
-    if (parent == nullptr || parent->mount->read_only) return EROFS;
-    if (::unlinkat(parent->file.get(), name.c_str(), AT_REMOVEDIR) != 0) return errno;
-    if (parent->mount->space) parent->mount->space->add(-4096);
-    return 0;
-}
+int Server::remove_file(Request& request) { return remove(request, 0); }
+int Server::remove_directory(Request& request) { return remove(request, AT_REMOVEDIR); }
 
 int Server::rename_old(Request& request) {
     auto in = request.arguments.take<fuse_rename_in>();
@@ -224,13 +285,18 @@ int Server::rename_to(Request& request, std::uint64_t directory, unsigned flags)
     const std::string to(request.arguments.name());
     if (!request.arguments.ok() || (flags & ~static_cast<unsigned>(RENAME_NOREPLACE | RENAME_EXCHANGE)) != 0) return EINVAL;
     Node* parent = request.node;
-    Node* target = tree_.find(directory);
-    if (parent == nullptr || directory == FUSE_ROOT_ID) return EROFS;
-    if (target == nullptr || !target->file) return ESTALE;
+    if (directory == FUSE_ROOT_ID) return EROFS;
+    Node* target = nullptr;
+    if (int error = tree_.open(directory, target)) return error;
     if (target->mount != parent->mount) return EXDEV;
-    if (parent->mount->read_only) return EROFS;
-    const auto goes = hold_for_space(*target, to);
-    const int error = ::renameat2(parent->file.get(), from.c_str(), target->file.get(), to.c_str(), flags) == 0 ? 0 : errno;
+    const auto goes = hold_before_removal(*target, to);
+    int error = 0;
+    {
+        const Counted counted(*target);
+        error = ::renameat2(parent->file.get(), from.c_str(), target->file.get(), to.c_str(), flags) == 0 ? 0 : errno;
+    }
+    if (error == 0) tree_.moved(*target, to);
+    if (error == 0 && (flags & RENAME_EXCHANGE) != 0) tree_.moved(*parent, from);
     tree_.forget(goes, 1);
     return error;
 }
@@ -238,18 +304,16 @@ int Server::rename_to(Request& request, std::uint64_t directory, unsigned flags)
 // ---- directories
 
 int Server::open_directory(Request& request) {
-    auto in = request.arguments.take<fuse_open_in>();
-    static_cast<void>(in);
+    static_cast<void>(request.arguments.take<fuse_open_in>());
+    if (too_many_handles()) return ENFILE;
     Handle handle;
+    handle.directory = true;
     handle.node = request.header.nodeid;
     if (request.node == nullptr) {
         for (const auto& [number, mount] : tree_.mounts()) handle.root_entries.push_back(number);
     } else {
-        os::Fd directory(::openat(request.node->file.get(), ".", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-        if (!directory) return errno;
-        handle.directory = ::fdopendir(directory.get());
-        if (handle.directory == nullptr) return errno;
-        directory.release();  // closedir() closes it
+        handle.file = os::Fd(::openat(request.node->file.get(), ".", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+        if (!handle.file) return errno;
         handle.mount = request.node->mount;
         ++request.node->handles;
     }
@@ -265,12 +329,9 @@ int Server::read_directory_plus(Request& request) { return list(request, true); 
 
 namespace {
 
-struct Listed {
-    std::string name;
-    std::uint64_t inode = 0;
-    std::uint32_t type = 0;
-    std::uint64_t next = 0;  // where the listing goes on behind it
-};
+// struct linux_dirent64 of getdents64(2): inode (8 bytes), next (8), length (2), type (1), name.
+constexpr std::size_t kEntryLength = 16, kEntryType = 18, kEntryName = 19;
+constexpr std::size_t kListedBytes = 32 << 10;
 
 // Appends one entry; false if it would take more than `limit` bytes together.
 bool append(Reply& reply, const Listed& listed, const fuse_entry_out* entry, std::size_t limit) {
@@ -293,44 +354,75 @@ bool append(Reply& reply, const Listed& listed, const fuse_entry_out* entry, std
 
 bool is_dot(const std::string& name) { return name == "." || name == ".."; }
 
+template <typename T>
+T read_at(const char* bytes) {
+    T value{};
+    std::memcpy(&value, bytes, sizeof value);
+    return value;
+}
+
+// What the guest made of a regular file of the host.
+std::uint32_t kind_of(const os::Fd& file) {
+    char text[kMaxMetadataBytes];
+    const ssize_t length = ::getxattr(("/proc/self/fd/" + std::to_string(file.get())).c_str(), kMetadataAttribute, text, sizeof text);
+    auto kept = length < 0 ? std::nullopt : decode({text, static_cast<std::size_t>(length)});
+    return kept && kept->special != 0 ? kept->special : S_IFREG;
+}
+
+constexpr unsigned kTypeShift = 12;  // from S_IFMT to DT_
+
 }  // namespace
+
+int Server::list_root(const Handle& handle, std::uint64_t offset, std::size_t limit, bool plus, Reply& reply) {
+    for (auto at = offset; at < handle.root_entries.size(); ++at) {
+        Listed listed{"m" + std::to_string(handle.root_entries[static_cast<std::size_t>(at)]), FUSE_ROOT_ID, 0, at + 1};
+        // The guest's kernel looks each one up when somebody wants it.
+        fuse_entry_out none{};
+        if (!append(reply, listed, plus ? &none : nullptr, limit)) break;
+    }
+    return 0;
+}
+
+bool Server::list_entry(Node& parent, Listed& listed, std::size_t limit, bool plus, Reply& reply) {
+    fuse_entry_out entry{};
+    Reply looked_up;
+    Node* node = nullptr;
+    listed.inode = tree_.inode_number(parent.is.device, listed.inode);
+    if (plus && !is_dot(listed.name) && enter(parent, listed.name, looked_up, &node) == 0) {
+        std::memcpy(&entry, looked_up.data.data(), sizeof entry);
+        listed.inode = entry.attr.ino;
+        listed.type = (entry.attr.mode & S_IFMT) >> kTypeShift;
+    } else {
+        node = nullptr;
+        if (listed.type == DT_REG)
+            if (const os::Fd file = open_entry(parent, listed.name)) listed.type = kind_of(file) >> kTypeShift;
+    }
+    if (append(reply, listed, plus ? &entry : nullptr, limit)) return true;
+    if (node != nullptr) tree_.forget(node->number, 1);
+    return false;
+}
 
 int Server::list(Request& request, bool plus) {
     auto in = request.arguments.take<fuse_read_in>();
     if (!request.arguments.ok() || in.size > kMaxDataBytes) return EINVAL;
     Handle* handle = handle_of(in.fh, request.header.nodeid);
-    if (handle == nullptr) return EBADF;
+    if (handle == nullptr || !handle->directory) return EBADF;
     auto& reply = request.reply;
-    if (handle->directory == nullptr) {
-        for (std::size_t at = static_cast<std::size_t>(in.offset); at < handle->root_entries.size(); ++at) {
-            Listed listed{"m" + std::to_string(handle->root_entries[at]), FUSE_ROOT_ID, 0, at + 1};
-            // The guest's kernel looks each one up when somebody wants it.
-            fuse_entry_out none{};
-            if (!append(reply, listed, plus ? &none : nullptr, in.size)) break;
-        }
-        return 0;
-    }
-    if (::telldir(handle->directory) != static_cast<long>(in.offset)) ::seekdir(handle->directory, static_cast<long>(in.offset));
+    if (!handle->file) return list_root(*handle, in.offset, in.size, plus, reply);
+    if (in.offset > INT64_MAX || ::lseek(handle->file.get(), static_cast<off_t>(in.offset), SEEK_SET) < 0) return EINVAL;
+    // Not many more than fit: what does not is read again.
+    char entries[kListedBytes];
+    const std::size_t enough = std::clamp<std::size_t>(plus ? in.size / 4 : in.size, sizeof(dirent64), sizeof entries);
     for (;;) {
-        const long before = ::telldir(handle->directory);
-        errno = 0;
-        const struct dirent* found = ::readdir(handle->directory);
-        if (found == nullptr) return errno == 0 || !reply.data.empty() ? 0 : errno;
-        Listed listed{found->d_name, found->d_ino, found->d_type, static_cast<std::uint64_t>(::telldir(handle->directory))};
-        fuse_entry_out entry{};
-        Reply looked_up;
-        Node* node = nullptr;
-        if (plus && !is_dot(listed.name) && enter(*request.node, listed.name, looked_up, &node) == 0) {
-            std::memcpy(&entry, looked_up.data.data(), sizeof entry);
-            listed.inode = entry.attr.ino;
-            listed.type = (entry.attr.mode & S_IFMT) >> 12;
-        } else {
-            node = nullptr;
+        const long got = ::syscall(SYS_getdents64, handle->file.get(), entries, enough);
+        if (got <= 0) return got == 0 || !reply.data.empty() ? 0 : errno;
+        for (long at = 0; at < got;) {
+            const char* entry = entries + at;
+            at += read_at<std::uint16_t>(entry + kEntryLength);
+            Listed listed{entry + kEntryName, read_at<std::uint64_t>(entry), static_cast<std::uint8_t>(entry[kEntryType]),
+                          read_at<std::uint64_t>(entry + sizeof(std::uint64_t))};
+            if (!list_entry(*request.node, listed, in.size, plus, reply)) return 0;
         }
-        if (append(reply, listed, plus ? &entry : nullptr, in.size)) continue;
-        if (node != nullptr) tree_.forget(node->number, 1);
-        ::seekdir(handle->directory, before);
-        return 0;
     }
 }
 

@@ -1,6 +1,7 @@
 // Contents of files.
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -46,11 +47,12 @@ std::uint64_t Server::room(const Node& node, std::uint64_t offset, std::uint64_t
 }
 
 int Server::host_flags(std::uint32_t flags, bool read_only) {
-    constexpr std::uint32_t kKept = O_ACCMODE | O_APPEND | O_SYNC | O_DSYNC | O_TRUNC;
+    // Each write says whether it is to be appended: a program may change its mind, and what comes from a map never is.
+    constexpr std::uint32_t kKept = O_ACCMODE | O_SYNC | O_DSYNC | O_TRUNC;
     auto host = static_cast<int>(flags & kKept) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
     // Shared writable maps and locks need to read as well.
     if ((flags & O_ACCMODE) == O_WRONLY) host = (host & ~O_ACCMODE) | O_RDWR;
-    if (read_only) host = (host & ~(O_ACCMODE | O_TRUNC | O_APPEND)) | O_RDONLY;
+    if (read_only) host = (host & ~(O_ACCMODE | O_TRUNC)) | O_RDONLY;
     return host;
 }
 
@@ -73,6 +75,7 @@ int Server::open(Request& request) {
     if (request.node == nullptr) return EISDIR;
     Node& node = *request.node;
     if (!node.is_regular()) return node.is_directory() ? EISDIR : ENXIO;
+    if (too_many_handles()) return ENFILE;
     const bool writes = (in.flags & O_ACCMODE) != O_RDONLY || (in.flags & O_TRUNC) != 0;
     if (writes && node.mount->read_only) return EROFS;
     if ((in.open_flags & FUSE_OPEN_KILL_SUIDGID) != 0)
@@ -80,7 +83,10 @@ int Server::open(Request& request) {
     const auto before = (in.flags & O_TRUNC) != 0 ? allocated(node) : 0;
     os::Fd file(::open(node.path().c_str(), host_flags(in.flags, node.mount->read_only)));
     if (!file) return errno;
-    if ((in.flags & O_TRUNC) != 0) count(node, before);
+    if ((in.flags & O_TRUNC) != 0) {
+        drop_capability(node);
+        count(node, before);
+    }
     return give_handle(node, std::move(file), request.reply);
 }
 
@@ -88,6 +94,7 @@ int Server::create(Request& request) {
     auto in = request.arguments.take<fuse_create_in>();
     const std::string name(request.arguments.name());
     if (!request.arguments.ok()) return EINVAL;
+    if (too_many_handles()) return ENFILE;
     Request made = request;
     // Two things at once in the protocol, two here: a file that somebody else makes in between is opened as it is.
     int error = make(made, name, (in.mode & ~static_cast<std::uint32_t>(S_IFMT)) | S_IFREG, 0);
@@ -97,9 +104,10 @@ int Server::create(Request& request) {
     fuse_entry_out entry{};
     std::memcpy(&entry, made.reply.data.data(), sizeof entry);
     Node* node = tree_.find(entry.nodeid);
-    os::Fd file(node->is_regular() ? ::open(node->path().c_str(), host_flags(in.flags, node->mount->read_only)) : -1);
+    // Something else by now: the guest's kernel looks again.
+    os::Fd file(S_ISREG(entry.attr.mode) ? ::open(node->path().c_str(), host_flags(in.flags, node->mount->read_only)) : -1);
     if (!file) {
-        error = node->is_regular() ? errno : EEXIST;
+        error = S_ISREG(entry.attr.mode) ? errno : ESTALE;
         tree_.forget(node->number, 1);
         return error;
     }
@@ -111,8 +119,9 @@ int Server::make_temporary(Request& request) {
     auto in = request.arguments.take<fuse_create_in>();
     if (!request.arguments.ok()) return EINVAL;
     Node* parent = request.node;
-    if (parent == nullptr || parent->mount->read_only) return EROFS;
-    os::Fd file(::openat(parent->file.get(), ".", O_TMPFILE | O_RDWR | O_CLOEXEC | static_cast<int>(in.flags & O_APPEND), kHostFile));
+    if (too_many_handles()) return ENFILE;
+    if (is_full(*parent)) return ENOSPC;
+    os::Fd file(::openat(parent->file.get(), ".", O_TMPFILE | O_RDWR | O_CLOEXEC, kHostFile));
     if (!file) return errno;
     os::Fd path(::open(("/proc/self/fd/" + std::to_string(file.get())).c_str(), O_PATH | O_CLOEXEC));
     if (!path) return errno;
@@ -122,6 +131,7 @@ int Server::make_temporary(Request& request) {
         tree_.forget(node->number, 1);
         return error;
     }
+    count(*node, 0);
     if (int error = give_entry(*node, request.reply)) return error;
     return give_handle(*node, std::move(file), request.reply);
 }
@@ -129,8 +139,8 @@ int Server::make_temporary(Request& request) {
 int Server::read(Request& request) {
     auto in = request.arguments.take<fuse_read_in>();
     if (!request.arguments.ok() || !fits(in.offset, in.size)) return EINVAL;
-    Handle* handle = handle_of(in.fh, request.header.nodeid);
-    if (handle == nullptr || !handle->file) return EBADF;
+    Handle* handle = file_of(in.fh, request.header.nodeid);
+    if (handle == nullptr) return EBADF;
     auto& data = request.reply.data;
     data.resize(std::min(in.size, kLargestRead));
     std::size_t done = 0;
@@ -149,19 +159,22 @@ int Server::write(Request& request) {
     auto in = request.arguments.take<fuse_write_in>();
     auto data = request.arguments.bytes(in.size);
     if (!request.arguments.ok() || !fits(in.offset, in.size)) return EINVAL;
-    Handle* handle = handle_of(in.fh, request.header.nodeid);
-    if (handle == nullptr || !handle->file) return EBADF;
+    Handle* handle = file_of(in.fh, request.header.nodeid);
+    if (handle == nullptr) return EBADF;
     Node& node = *request.node;
-    if (node.mount->read_only) return EROFS;
     if ((in.write_flags & FUSE_WRITE_KILL_SUIDGID) != 0)
         if (int error = drop_set_id(node)) return error;
+    drop_capability(node);
     const auto wanted = static_cast<std::size_t>(room(node, in.offset, data.size()));
     if (wanted == 0 && !data.empty()) return ENOSPC;
     const auto before = allocated(node);
+    // At the end as it is now, also if another box has written there.
+    const bool appends = (in.flags & O_APPEND) != 0 && (in.write_flags & FUSE_WRITE_CACHE) == 0;
     std::size_t done = 0;
     int error = 0;
     while (done < wanted && error == 0) {
-        const ssize_t put = ::pwrite(handle->file.get(), data.data() + done, wanted - done, static_cast<off_t>(in.offset + done));
+        iovec part{const_cast<std::uint8_t*>(data.data()) + done, wanted - done};
+        const ssize_t put = ::pwritev2(handle->file.get(), &part, 1, static_cast<off_t>(in.offset + done), appends ? RWF_APPEND : 0);
         if (put >= 0) done += static_cast<std::size_t>(put);
         else if (errno != EINTR) error = errno;
     }
@@ -183,24 +196,26 @@ int Server::release(Request& request) {
     auto in = request.arguments.take<fuse_release_in>();
     if (!request.arguments.ok() || handle_of(in.fh, request.header.nodeid) == nullptr) return EBADF;
     if ((in.release_flags & FUSE_RELEASE_FLOCK_UNLOCK) != 0) drop_locks(request.header.nodeid, in.lock_owner, true);
+    drop_locks_of_handle(request.header.nodeid, in.fh);
     close(in.fh);
     return 0;
 }
 
 int Server::sync(Request& request) {
     auto in = request.arguments.take<fuse_fsync_in>();
-    Handle* handle = request.arguments.ok() ? handle_of(in.fh, request.header.nodeid) : nullptr;
-    if (handle == nullptr || !handle->file) return EBADF;
+    Handle* handle = request.arguments.ok() ? file_of(in.fh, request.header.nodeid) : nullptr;
+    if (handle == nullptr) return EBADF;
     const bool data_only = (in.fsync_flags & FUSE_FSYNC_FDATASYNC) != 0;
     return (data_only ? ::fdatasync(handle->file.get()) : ::fsync(handle->file.get())) == 0 ? 0 : errno;
 }
 
 int Server::allocate(Request& request) {
     auto in = request.arguments.take<fuse_fallocate_in>();
-    Handle* handle = request.arguments.ok() ? handle_of(in.fh, request.header.nodeid) : nullptr;
-    if (handle == nullptr || !handle->file) return EBADF;
-    if (request.node->mount->read_only) return EROFS;
+    Handle* handle = request.arguments.ok() ? file_of(in.fh, request.header.nodeid) : nullptr;
+    if (handle == nullptr) return EBADF;
     if (!fits(in.offset, in.length)) return EFBIG;
+    // What guests' kernels offer for such file systems; others move contents about.
+    if ((in.mode & ~static_cast<std::uint32_t>(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) != 0) return EOPNOTSUPP;
     const bool frees = (in.mode & FALLOC_FL_PUNCH_HOLE) != 0;
     if (!frees && room(*request.node, in.offset, in.length) < in.length) return ENOSPC;
     const auto before = allocated(*request.node);
@@ -212,8 +227,8 @@ int Server::allocate(Request& request) {
 
 int Server::seek(Request& request) {
     auto in = request.arguments.take<fuse_lseek_in>();
-    Handle* handle = request.arguments.ok() ? handle_of(in.fh, request.header.nodeid) : nullptr;
-    if (handle == nullptr || !handle->file) return EBADF;
+    Handle* handle = request.arguments.ok() ? file_of(in.fh, request.header.nodeid) : nullptr;
+    if (handle == nullptr) return EBADF;
     if (in.whence != SEEK_DATA && in.whence != SEEK_HOLE) return EINVAL;
     const off_t at = ::lseek(handle->file.get(), static_cast<off_t>(in.offset), static_cast<int>(in.whence));
     if (at < 0) return errno;
@@ -223,13 +238,14 @@ int Server::seek(Request& request) {
 
 int Server::copy_range(Request& request) {
     auto in = request.arguments.take<fuse_copy_file_range_in>();
-    Handle* from = request.arguments.ok() ? handle_of(in.fh_in, request.header.nodeid) : nullptr;
-    Handle* to = handle_of(in.fh_out, in.nodeid_out);
-    Node* target = tree_.find(in.nodeid_out);
-    if (from == nullptr || to == nullptr || !from->file || !to->file || target == nullptr) return EBADF;
+    Handle* from = request.arguments.ok() ? file_of(in.fh_in, request.header.nodeid) : nullptr;
+    Handle* to = file_of(in.fh_out, in.nodeid_out);
+    if (from == nullptr || to == nullptr) return EBADF;
+    Node* target = nullptr;
+    if (int error = tree_.open(in.nodeid_out, target)) return error;
     if (target->mount->read_only) return EROFS;
     if (in.flags != 0 || !fits(in.off_in, in.len) || !fits(in.off_out, in.len)) return EINVAL;
-    const auto wanted = std::min<std::uint64_t>(room(*target, in.off_out, in.len), std::uint64_t{64} << 20);
+    const auto wanted = std::min<std::uint64_t>(room(*target, in.off_out, in.len), kLargestCopyBytes);
     if (wanted == 0 && in.len > 0) return ENOSPC;
     const auto before = allocated(*target);
     auto in_offset = static_cast<off_t>(in.off_in), out_offset = static_cast<off_t>(in.off_out);

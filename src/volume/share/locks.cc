@@ -12,8 +12,6 @@ namespace caisson::volume::share {
 
 namespace {
 
-constexpr std::size_t kMostWaiting = 1024;
-constexpr std::size_t kMostOwners = 16384;
 // How soon somebody who waits notices that another process let go; what this guest lets go of, it notices at once.
 constexpr std::chrono::milliseconds kRetry{10};
 
@@ -34,17 +32,23 @@ bool is_sound(const fuse_file_lock& lock) {
 }  // namespace
 
 // What a lock is taken on.
-int Server::lock_file(Node& node, const LockKey& key, int& file) {
+int Server::open_for_locks(Node& node, os::Fd& file) {
+    if (!node.is_regular() && !node.is_directory()) return EINVAL;
+    const int mode = node.is_directory() || node.mount->read_only ? O_RDONLY : O_RDWR;
+    file = os::Fd(::open(node.path().c_str(), mode | O_CLOEXEC | O_NONBLOCK));
+    return file ? 0 : errno;
+}
+
+int Server::lock_file(Node& node, const LockKey& key, std::uint64_t handle, int& file) {
     auto found = locks_.find(key);
     if (found == locks_.end()) {
-        if (locks_.size() >= kMostOwners) return ENOLCK;
-        const int mode = node.is_directory() || node.mount->read_only ? O_RDONLY : O_RDWR;
-        if (!node.is_regular() && !node.is_directory()) return EINVAL;
-        os::Fd opened(::open(node.path().c_str(), mode | O_CLOEXEC | O_NONBLOCK));
-        if (!opened) return errno;
-        found = locks_.emplace(key, std::move(opened)).first;
+        if (locks_.size() >= budget_.locks) return ENOLCK;
+        os::Fd opened;
+        if (int error = open_for_locks(node, opened)) return error;
+        found = locks_.emplace(key, Lock{std::move(opened), handle}).first;
     }
-    file = found->second.get();
+    found->second.handle = handle;
+    file = found->second.file.get();
     return 0;
 }
 
@@ -53,7 +57,7 @@ int Server::try_lock(Node& node, const fuse_lk_in& wanted) {
     const LockKey key{node.number, wanted.owner, whole};
     if (wanted.lk.type == F_UNLCK && locks_.find(key) == locks_.end()) return 0;
     int file = -1;
-    if (int error = lock_file(node, key, file)) return error;
+    if (int error = lock_file(node, key, wanted.fh, file)) return error;
     int error = 0;
     if (whole) {
         const int operation = wanted.lk.type == F_UNLCK ? LOCK_UN : wanted.lk.type == F_RDLCK ? LOCK_SH : LOCK_EX;
@@ -71,10 +75,13 @@ int Server::try_lock(Node& node, const fuse_lk_in& wanted) {
 int Server::get_lock(Request& request) {
     auto in = request.arguments.take<fuse_lk_in>();
     if (!request.arguments.ok() || request.node == nullptr || !is_sound(in.lk)) return EINVAL;
-    int file = -1;
-    if (int error = lock_file(*request.node, {request.node->number, in.owner, false}, file)) return error;
+    // Whoever only asks leaves nothing behind.
+    os::Fd opened;
+    auto own = locks_.find({request.node->number, in.owner, false});
+    if (own == locks_.end())
+        if (int error = open_for_locks(*request.node, opened)) return error;
     auto range = range_of(in.lk);
-    if (::fcntl(file, F_OFD_GETLK, &range) != 0) return errno;
+    if (::fcntl(opened ? opened.get() : own->second.file.get(), F_OFD_GETLK, &range) != 0) return errno;
     fuse_lk_out out{};
     out.lk.type = static_cast<std::uint32_t>(range.l_type);
     if (range.l_type != F_UNLCK) {
@@ -109,8 +116,9 @@ void Server::retry_locks() {
     loop_.cancel(lock_timer_);
     // In the order in which they came.
     for (auto waiting = waiting_.begin(); waiting != waiting_.end();) {
-        Node* node = tree_.find(waiting->node);
-        const int error = node == nullptr || !node->file ? ESTALE : try_lock(*node, waiting->wanted);
+        Node* node = nullptr;
+        int error = tree_.open(waiting->node, node);
+        if (error == 0) error = try_lock(*node, waiting->wanted);
         if (error == EAGAIN) {
             ++waiting;
             continue;
@@ -124,6 +132,19 @@ void Server::retry_locks() {
 
 void Server::drop_locks(std::uint64_t node, std::uint64_t owner, bool flock) {
     if (locks_.erase({node, owner, flock}) > 0 && !waiting_.empty()) retry_locks();
+}
+
+
+// What belongs to an open file, not to a process, goes with it: the guest's kernel says nothing about those locks
+// (F_OFD_SETLK) then. Those of processes that asked through it are gone by now.
+void Server::drop_locks_of_handle(std::uint64_t node, std::uint64_t handle) {
+    bool dropped = false;
+    for (auto lock = locks_.lower_bound({node, 0, false}); lock != locks_.end() && lock->first.node == node;) {
+        const bool goes = lock->second.handle == handle && !lock->first.flock;
+        dropped = dropped || goes;
+        lock = goes ? locks_.erase(lock) : std::next(lock);
+    }
+    if (dropped && !waiting_.empty()) retry_locks();
 }
 
 }  // namespace caisson::volume::share

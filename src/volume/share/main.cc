@@ -5,12 +5,15 @@
 //   3  FUSE messages, see server.h
 #include <sys/epoll.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 
 #include "volume/share/control.h"
+#include "volume/share/limits.h"
 #include "volume/share/server.h"
 
 namespace caisson::volume::share {
@@ -37,7 +40,8 @@ Result<> carry_out(Server& server, Order& order) {
             return base::failure(Errc::kNotFound, "there is no mount " + std::to_string(order.number));
         case Order::Kind::kMount: break;
     }
-    if (order.descriptors.size() != (order.limit_bytes > 0 ? 2u : 1u) || server.tree().mounts().count(order.number) > 0)
+    const std::size_t given = order.descriptors.size();
+    if (given > 2 || given < (order.limit_bytes > 0 ? 2u : 1u) || server.tree().mounts().count(order.number) > 0)
         return base::failure(Errc::kProtocol, "mount " + std::to_string(order.number) + " cannot be made");
     auto mount = std::make_shared<Mount>();
     mount->number = order.number;
@@ -46,11 +50,21 @@ Result<> carry_out(Server& server, Order& order) {
     mount->owner = order.owner;
     mount->group = order.group;
     if (order.limit_bytes > 0) mount->space = CAISSON_TRY(open_space(order.descriptors[1], order.limit_bytes));
+    if (given > 1) mount->presence = CAISSON_TRY(Presence::enter(std::move(order.descriptors[1])));
     server.tree().add(std::move(mount));
     return {};
 }
 
+// As many as the host allows, within reason.
+void raise_limit() {
+    struct rlimit limit {};
+    if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+    limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, kMostDescriptors);
+    static_cast<void>(::setrlimit(RLIMIT_NOFILE, &limit));
+}
+
 Result<> serve() {
+    raise_limit();
     auto loop = CAISSON_TRY(os::Loop::create());
     Server server(loop, os::Fd(kPort));
     server.on_end = [&loop](const std::string& broken) {

@@ -20,9 +20,10 @@ Result<std::optional<Message>> first_message(base::ByteView bytes) {
 }
 
 std::string_view Arguments::text(std::size_t limit) {
-    const auto* end = static_cast<const std::uint8_t*>(std::memchr(rest_.data(), 0, rest_.size()));
-    if (rest_.empty() || end == nullptr || static_cast<std::size_t>(end - rest_.data()) > limit) {
-        fail();
+    const auto* end = rest_.empty() ? nullptr : static_cast<const std::uint8_t*>(std::memchr(rest_.data(), 0, rest_.size()));
+    const bool ended = end != nullptr;
+    if (!ended || static_cast<std::size_t>(end - rest_.data()) > limit) {
+        fail(ended ? ENAMETOOLONG : EINVAL);
         return {};
     }
     const auto length = static_cast<std::size_t>(end - rest_.data());

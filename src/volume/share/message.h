@@ -6,6 +6,7 @@
 
 #include <linux/fuse.h>
 
+#include <cerrno>
 #include <cstddef>
 #include <cstring>
 #include <optional>
@@ -54,14 +55,18 @@ class Arguments {
     base::ByteView bytes(std::size_t count);
 
     bool ok() const { return ok_; }
+    // What the guest is to be told if not ok(): ENAMETOOLONG or EINVAL.
+    int error() const { return error_; }
 
   private:
-    void fail() {
+    void fail(int error = EINVAL) {
+        if (ok_) error_ = error;
         ok_ = false;
         rest_ = {};
     }
     base::ByteView rest_;
     bool ok_ = true;
+    int error_ = 0;
 };
 
 }  // namespace caisson::volume::share

@@ -11,10 +11,8 @@ base::Bytes message(std::uint32_t length, std::string_view arguments = {}) {
     fuse_in_header header{};
     header.len = length;
     header.opcode = FUSE_LOOKUP;
-    const auto* bytes = reinterpret_cast<const std::uint8_t*>(&header);
-    base::Bytes all(bytes, bytes + sizeof header);
-    all.insert(all.end(), arguments.begin(), arguments.end());
-    return all;
+    const std::string all = std::string(reinterpret_cast<const char*>(&header), sizeof header) + std::string(arguments);
+    return {all.begin(), all.end()};
 }
 
 TEST(ShareMessage, IsCompleteOrNotYet) {

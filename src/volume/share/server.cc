@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -25,7 +26,11 @@ constexpr std::uint32_t kBlockBytes = 4096;
 
 }  // namespace
 
-Server::Server(os::Loop& loop, os::Fd port) : loop_(loop), port_(std::move(port)) {}
+Server::Server(os::Loop& loop, os::Fd port) : loop_(loop), port_(std::move(port)) {
+    struct rlimit limit {};
+    budget_ = budget_of(::getrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_cur : 0);
+    tree_.set_most_open(budget_.nodes);
+}
 
 Server::~Server() {
     while (!handles_.empty()) close(handles_.begin()->first);
@@ -37,6 +42,8 @@ Result<> Server::start() {
     CAISSON_TRY(os::set_nonblocking(port_.get(), true));
     return loop_.watch(port_.get(), EPOLLIN, [this](std::uint32_t events) {
         if ((events & EPOLLOUT) != 0) flush();
+        // Messages that were read already wait for no event.
+        if (!ended_ && (events & EPOLLOUT) != 0 && !is_full()) take_messages();
         if (!ended_ && (events & ~EPOLLOUT) != 0) readable();
     });
 }
@@ -59,10 +66,12 @@ void Server::readable() {
 }
 
 void Server::take_messages() {
-    while (!ended_ && out_.size() - sent_ < kMaxUnsentBytes) {
+    while (!ended_) {
         auto message = first_message(base::ByteView(in_).subspan(taken_));
         if (!message) return end(message.error().message);
         if (!*message) break;
+        if (is_full()) flush();
+        if (ended_ || is_full()) break;
         handle(**message);
         taken_ += (*message)->header.len;
     }
@@ -73,6 +82,8 @@ void Server::take_messages() {
     if (!ended_) flush();
 }
 
+bool Server::is_full() const { return out_.size() - sent_ >= kMaxUnsentBytes; }
+
 void Server::flush() {
     while (sent_ < out_.size()) {
         const ssize_t put = ::send(port_.get(), out_.data() + sent_, out_.size() - sent_, MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -81,17 +92,12 @@ void Server::flush() {
         if (put < 0) return end("");
         sent_ += static_cast<std::size_t>(put);
     }
-    const bool was_full = out_.size() - sent_ < kMaxUnsentBytes && watching_out_;
-    if (sent_ == out_.size()) {
-        out_.clear();
+    // What was sent may not pile up while there is always something left.
+    if (sent_ == out_.size() || sent_ > kMaxUnsentBytes / 4) {
+        out_.erase(out_.begin(), out_.begin() + static_cast<std::ptrdiff_t>(sent_));
         sent_ = 0;
     }
-    const bool wants_out = !out_.empty();
-    const bool full = out_.size() - sent_ >= kMaxUnsentBytes;
-    watching_out_ = wants_out;
-    static_cast<void>(loop_.modify(port_.get(), (wants_out ? EPOLLOUT : 0u) | (full ? 0u : EPOLLIN)));
-    // Messages that were read already wait for no event.
-    if (was_full && !full && !in_.empty()) take_messages();
+    static_cast<void>(loop_.modify(port_.get(), (out_.empty() ? 0u : EPOLLOUT) | (is_full() ? 0u : EPOLLIN)));
 }
 
 void Server::answer(std::uint64_t unique, int error, base::ByteView data) {
@@ -117,7 +123,8 @@ void Server::handle(const Message& message) {
     request.header = header;
     request.arguments = Arguments(message.arguments);
     int error = dispatch(request);
-    if (error == 0 && !request.arguments.ok()) error = EINVAL;
+    if (!request.arguments.ok()) error = request.arguments.error();
+    if (error == EMFILE) error = ENFILE;  // it is not the guest's process that has too many
     const bool unanswered = header.opcode == FUSE_FORGET || header.opcode == FUSE_BATCH_FORGET || header.opcode == FUSE_INTERRUPT;
     if (error != kNoAnswer && !unanswered && !ended_) answer(header.unique, error, request.reply.data);
 }
@@ -125,22 +132,22 @@ void Server::handle(const Message& message) {
 int Server::dispatch(Request& request) {
     const auto operation = request.header.opcode;
     if (!initialised_ && operation != FUSE_INIT) return EIO;
-    const auto handler = handler_of(operation);
-    if (handler == nullptr) return ENOSYS;
+    const auto* row = row_of(operation);
+    if (row == nullptr) return ENOSYS;
     const bool any_node = operation == FUSE_INIT || operation == FUSE_FORGET || operation == FUSE_BATCH_FORGET ||
                           operation == FUSE_INTERRUPT || operation == FUSE_DESTROY;
     if (request.header.nodeid != FUSE_ROOT_ID && !any_node) {
-        request.node = tree_.find(request.header.nodeid);
-        if (request.node == nullptr || !request.node->file) return ESTALE;
+        if (int error = tree_.open(request.header.nodeid, request.node)) return error;
+        ++request.node->handles;  // stays as long as the request takes
     }
-    return (this->*handler)(request);
+    // The root directory is nobody's. What may or may not write, open() and copy_range(), sees for itself.
+    const bool refused = row->writes && (request.node == nullptr || request.node->mount->read_only);
+    const int error = refused ? EROFS : (this->*row->handler)(request);
+    if (request.node != nullptr) tree_.closed(request.header.nodeid);
+    return error;
 }
 
-Server::Handler Server::handler_of(std::uint32_t operation) {
-    struct Row {
-        std::uint32_t operation;
-        Handler handler;
-    };
+const Server::Row* Server::row_of(std::uint32_t operation) {
     static constexpr Row kRows[] = {
         {FUSE_INIT, &Server::initialise},
         {FUSE_DESTROY, &Server::sync_all},
@@ -150,35 +157,35 @@ Server::Handler Server::handler_of(std::uint32_t operation) {
         {FUSE_STATFS, &Server::statfs},
         {FUSE_SYNCFS, &Server::sync_all},
         {FUSE_LOOKUP, &Server::lookup},
-        {FUSE_MKNOD, &Server::make_node},
-        {FUSE_MKDIR, &Server::make_directory},
-        {FUSE_SYMLINK, &Server::make_link},
-        {FUSE_LINK, &Server::link},
+        {FUSE_MKNOD, &Server::make_node, true},
+        {FUSE_MKDIR, &Server::make_directory, true},
+        {FUSE_SYMLINK, &Server::make_link, true},
+        {FUSE_LINK, &Server::link, true},
         {FUSE_READLINK, &Server::read_link},
-        {FUSE_UNLINK, &Server::remove_file},
-        {FUSE_RMDIR, &Server::remove_directory},
-        {FUSE_RENAME, &Server::rename_old},
-        {FUSE_RENAME2, &Server::rename},
+        {FUSE_UNLINK, &Server::remove_file, true},
+        {FUSE_RMDIR, &Server::remove_directory, true},
+        {FUSE_RENAME, &Server::rename_old, true},
+        {FUSE_RENAME2, &Server::rename, true},
         {FUSE_OPENDIR, &Server::open_directory},
         {FUSE_READDIR, &Server::read_directory},
         {FUSE_READDIRPLUS, &Server::read_directory_plus},
         {FUSE_RELEASEDIR, &Server::release_directory},
         {FUSE_FSYNCDIR, &Server::sync_directory},
         {FUSE_GETATTR, &Server::get_attributes},
-        {FUSE_SETATTR, &Server::set_attributes},
+        {FUSE_SETATTR, &Server::set_attributes, true},
         {FUSE_GETXATTR, &Server::get_attribute},
-        {FUSE_SETXATTR, &Server::set_attribute},
+        {FUSE_SETXATTR, &Server::set_attribute, true},
         {FUSE_LISTXATTR, &Server::list_attributes},
-        {FUSE_REMOVEXATTR, &Server::remove_attribute},
+        {FUSE_REMOVEXATTR, &Server::remove_attribute, true},
         {FUSE_OPEN, &Server::open},
-        {FUSE_CREATE, &Server::create},
-        {FUSE_TMPFILE, &Server::make_temporary},
+        {FUSE_CREATE, &Server::create, true},
+        {FUSE_TMPFILE, &Server::make_temporary, true},
         {FUSE_READ, &Server::read},
-        {FUSE_WRITE, &Server::write},
+        {FUSE_WRITE, &Server::write, true},
         {FUSE_FLUSH, &Server::flush_file},
         {FUSE_RELEASE, &Server::release},
         {FUSE_FSYNC, &Server::sync},
-        {FUSE_FALLOCATE, &Server::allocate},
+        {FUSE_FALLOCATE, &Server::allocate, true},
         {FUSE_LSEEK, &Server::seek},
         {FUSE_COPY_FILE_RANGE, &Server::copy_range},
         {FUSE_GETLK, &Server::get_lock},
@@ -186,7 +193,7 @@ Server::Handler Server::handler_of(std::uint32_t operation) {
         {FUSE_SETLKW, &Server::wait_for_lock},
     };
     for (const auto& row : kRows)
-        if (row.operation == operation) return row.handler;
+        if (row.operation == operation) return &row;
     return nullptr;
 }
 
@@ -281,10 +288,14 @@ Server::Handle* Server::handle_of(std::uint64_t number, std::uint64_t node) {
     return found == handles_.end() || found->second.node != node ? nullptr : &found->second;
 }
 
+Server::Handle* Server::file_of(std::uint64_t number, std::uint64_t node) {
+    Handle* handle = handle_of(number, node);
+    return handle == nullptr || handle->directory || !handle->file ? nullptr : handle;
+}
+
 void Server::close(std::uint64_t number) {
     auto found = handles_.find(number);
     if (found == handles_.end()) return;
-    if (found->second.directory != nullptr) ::closedir(found->second.directory);
     const auto node = found->second.node;
     handles_.erase(found);
     if (node != FUSE_ROOT_ID) tree_.closed(node);
@@ -296,7 +307,7 @@ bool Server::remove_mount(std::uint32_t number) {
         if (entry.mount && entry.mount->number == number) open.push_back(handle);
     for (auto handle : open) close(handle);
     for (auto lock = locks_.begin(); lock != locks_.end();) {
-        Node* node = tree_.find(lock->first.node);
+        const Node* node = tree_.find(lock->first.node);
         lock = node != nullptr && node->mount->number == number ? locks_.erase(lock) : std::next(lock);
     }
     return tree_.remove(number);

@@ -2,8 +2,6 @@
 // descriptors. One thread, no path of the host but what lies below those descriptors.
 #pragma once
 
-#include <dirent.h>
-
 #include <deque>
 #include <string>
 #include <vector>
@@ -23,6 +21,14 @@ struct Reply {
         const auto* bytes = reinterpret_cast<const std::uint8_t*>(&value);
         data.insert(data.end(), bytes, bytes + sizeof value);
     }
+};
+
+// One entry of a directory.
+struct Listed {
+    std::string name;
+    std::uint64_t inode = 0;
+    std::uint32_t type = 0;
+    std::uint64_t next = 0;  // where the listing goes on behind it
 };
 
 struct Request {
@@ -49,17 +55,23 @@ class Server {
   private:
     // Answers of one kind; kNoAnswer: none is to be sent (now).
     static constexpr int kNoAnswer = -1;
-    using Handler = int (Server::*)(Request&);
+    struct Row {
+        std::uint32_t operation;
+        int (Server::*handler)(Request&);
+        bool writes = false;  // refused where nothing may be written
+    };
 
     void readable();
     void take_messages();
     void flush();
+    bool is_full() const;
     void end(const std::string& broken);
     void handle(const Message& message);
     int dispatch(Request& request);
-    static Handler handler_of(std::uint32_t operation);
+    static const Row* row_of(std::uint32_t operation);
     void answer(std::uint64_t unique, int error, base::ByteView data);
 
+    struct Handle;
     struct LockKey {
         std::uint64_t node, owner;
         bool flock;
@@ -81,22 +93,26 @@ class Server {
     int make_link(Request& request);
     int link(Request& request);
     int read_link(Request& request);
+    int remove(Request& request, int flags);
     int remove_file(Request& request);
     int remove_directory(Request& request);
     int rename_old(Request& request);
     int rename(Request& request);
-    std::uint64_t hold_for_space(Node& parent, const std::string& name);
+    std::uint64_t hold_before_removal(Node& parent, const std::string& name);
     int rename_to(Request& request, std::uint64_t directory, unsigned flags);
     int lookup_in_root(std::string_view name, Reply& reply);
     int enter(Node& parent, const std::string& name, Reply& reply, Node** entered = nullptr);
     int give_entry(Node& node, Reply& reply);
     // Mode, owner and kind of a file that was just made, as its maker wants them.
     int own(Node& parent, Node& node, const fuse_in_header& maker, std::uint32_t mode, std::uint32_t device);
+    int metadata_of_new(Node& parent, const fuse_in_header& maker, std::uint32_t mode, std::uint32_t device, Metadata& metadata);
     int make(Request& request, const std::string& name, std::uint32_t mode, std::uint32_t device);
     int open_directory(Request& request);
     int read_directory(Request& request);
     int read_directory_plus(Request& request);
     int list(Request& request, bool plus);
+    int list_root(const Handle& handle, std::uint64_t offset, std::size_t limit, bool plus, Reply& reply);
+    bool list_entry(Node& parent, Listed& listed, std::size_t limit, bool plus, Reply& reply);
     int release_directory(Request& request);
     int sync_directory(Request& request);
 
@@ -104,6 +120,8 @@ class Server {
     int get_attributes(Request& request);
     int set_attributes(Request& request);
     int change_metadata(Node& node, const fuse_setattr_in& wanted);
+    int give_link_metadata(Node& node, const Metadata& metadata);
+    int put_link(Node& parent, const std::string& name, const std::string& text, const Metadata& metadata);
     int change_size(Request& request, const fuse_setattr_in& wanted);
     int change_times(Node& node, const fuse_setattr_in& wanted);
     int give_attributes(const Node* node, Reply& reply);
@@ -112,6 +130,7 @@ class Server {
     int list_attributes(Request& request);
     int remove_attribute(Request& request);
     int drop_set_id(Node& node);
+    static void drop_capability(const Node& node);
 
     // ---- contents (files.cc)
     int open(Request& request);
@@ -131,28 +150,46 @@ class Server {
     // What a file takes on the host's disk, of a volume with a limit; and what it took more, or less, since.
     static std::int64_t allocated(const Node& node);
     static void count(const Node& node, std::int64_t before);
+    class Counted {  // the same for the time that it lives
+      public:
+        explicit Counted(const Node& node) : node_(node), before_(allocated(node)) {}
+        ~Counted() { count(node_, before_); }
+
+      private:
+        const Node& node_;
+        std::int64_t before_;
+    };
+    static bool is_full(const Node& node) { return node.mount->space && node.mount->space->free_bytes() == 0; }
     static std::uint64_t room(const Node& node, std::uint64_t offset, std::uint64_t length);
 
     // ---- locks (locks.cc)
     int get_lock(Request& request);
     int set_lock(Request& request);
     int wait_for_lock(Request& request);
-    int lock_file(Node& node, const LockKey& key, int& file);
+    int open_for_locks(Node& node, os::Fd& file);
+    int lock_file(Node& node, const LockKey& key, std::uint64_t handle, int& file);
     int try_lock(Node& node, const fuse_lk_in& wanted);
+    void drop_locks_of_handle(std::uint64_t node, std::uint64_t handle);
     void retry_locks();
     void drop_locks(std::uint64_t node, std::uint64_t owner, bool flock);
 
     struct Handle {
-        os::Fd file;
-        DIR* directory = nullptr;
+        os::Fd file;  // none: the root directory
+        bool directory = false;
         std::uint64_t node = 0;
         std::shared_ptr<Mount> mount;
-        std::vector<std::uint32_t> root_entries;  // of the root directory, which has no DIR
+        std::vector<std::uint32_t> root_entries;  // of the root directory
     };
-    // nullptr: no such handle of this node.
+    // nullptr: no such handle of this node; an open file; an open directory.
     Handle* handle_of(std::uint64_t number, std::uint64_t node);
+    Handle* file_of(std::uint64_t number, std::uint64_t node);
+    bool too_many_handles() const { return handles_.size() >= budget_.handles; }
     void close(std::uint64_t handle);
 
+    struct Lock {
+        os::Fd file;
+        std::uint64_t handle = 0;  // through which it was asked for
+    };
     struct Waiting {
         std::uint64_t unique, node;
         fuse_lk_in wanted;
@@ -161,12 +198,13 @@ class Server {
     os::Loop& loop_;
     os::Fd port_;
     Tree tree_;
-    bool ended_ = false, initialised_ = false, watching_out_ = false;
+    Budget budget_;
+    bool ended_ = false, initialised_ = false;
     base::Bytes in_, out_;
     std::size_t taken_ = 0, sent_ = 0;
     std::unordered_map<std::uint64_t, Handle> handles_;
     std::uint64_t next_handle_ = 1;
-    std::map<LockKey, os::Fd> locks_;
+    std::map<LockKey, Lock> locks_;
     std::deque<Waiting> waiting_;
     os::Loop::TimerId lock_timer_ = 0;
 };

@@ -1,31 +1,50 @@
 #include "volume/share/tree.h"
 
 #include <fcntl.h>
+#include <sys/sysmacros.h>
 #include <sys/xattr.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <utility>
+#include <vector>
 
 namespace caisson::volume::share {
 
 namespace {
 
-constexpr std::size_t kMaxMetadataBytes = 128;
 constexpr std::uint32_t kPermissionBits = 0777;
 // Inode numbers of the host fill far less; what is above tells the host's file systems apart.
 constexpr unsigned kDeviceShift = 48;
 constexpr std::int64_t kBlockBytes = 512;  // of st_blocks
+// Nodes that one request works with.
+constexpr std::size_t kJustUsed = 16;
 
 }  // namespace
+
+int identify(int file, Identity& identity) {
+    struct statx status {};
+    if (::statx(file, "", AT_EMPTY_PATH, STATX_TYPE | STATX_INO | STATX_BTIME, &status) != 0) return errno;
+    identity.device = makedev(status.stx_dev_major, status.stx_dev_minor);
+    identity.inode = status.stx_ino;
+    identity.type = status.stx_mode & S_IFMT;
+    const bool born = (status.stx_mask & STATX_BTIME) != 0;
+    identity.born_seconds = born ? status.stx_btime.tv_sec : 0;
+    identity.born_nanoseconds = born ? status.stx_btime.tv_nsec : 0;
+    return 0;
+}
 
 void Tree::add(std::shared_ptr<Mount> mount) { mounts_[mount->number] = std::move(mount); }
 
 bool Tree::remove(std::uint32_t number) {
     if (mounts_.erase(number) == 0) return false;
-    for (auto& [id, node] : nodes_)
-        if (node->mount->number == number) node->file.reset();
-    // Its files may come back under the same number: then they are other nodes.
-    numbers_.erase(numbers_.lower_bound({number, 0, 0}), numbers_.lower_bound({number + 1, 0, 0}));
+    for (auto& [id, node] : nodes_) {
+        if (node->mount->number != number || node->gone) continue;
+        node->gone = true;
+        let_go(*node);
+        // Its files may come back under the same number: then they are other nodes.
+        numbers_.erase(key_of(*node->mount, node->is));
+    }
     return true;
 }
 
@@ -34,52 +53,191 @@ Node* Tree::find(std::uint64_t number) {
     return found == nodes_.end() ? nullptr : found->second.get();
 }
 
-int Tree::enter(const std::shared_ptr<Mount>& mount, os::Fd file, Node*& node) {
-    struct stat status {};
-    if (::fstatat(file.get(), "", &status, AT_EMPTY_PATH) != 0) return errno;
-    const Key key{mount->number, status.st_dev, status.st_ino};
-    auto found = numbers_.find(key);
-    if (found != numbers_.end()) {
-        node = nodes_.at(found->second).get();
-    } else {
+bool Tree::knows(const Mount& mount, const Identity& identity) const { return numbers_.count(key_of(mount, identity)) > 0; }
+
+void Tree::hold(Node& node, os::Fd file) {
+    node.file = std::move(file);
+    node.place = open_.insert(open_.end(), &node);
+}
+
+void Tree::let_go(Node& node) {
+    if (!node.file) return;
+    open_.erase(node.place);
+    node.file.reset();
+}
+
+int Tree::open(std::uint64_t number, Node*& node) {
+    node = find(number);
+    return node == nullptr ? ESTALE : open(*node);
+}
+
+int Tree::open(Node& node) {
+    if (node.gone) return ESTALE;
+    if (node.file) {
+        open_.splice(open_.end(), open_, node.place);
+        return 0;
+    }
+    os::Fd file;
+    if (int error = find_again(node, file)) return error;
+    hold(node, std::move(file));
+    return make_room();
+}
+
+// By its name, from the nearest directory above that is open.
+int Tree::find_again(const Node& node, os::Fd& file) const {
+    std::vector<const Node*> way;
+    const Node* above = &node;
+    for (; !above->file; above = above->parent) {
+        if (above->gone || above->parent == nullptr || way.size() == kDeepestReopened) return ESTALE;
+        way.push_back(above);
+    }
+    int from = above->file.get();
+    for (auto step = way.rbegin(); step != way.rend(); ++step) {
+        os::Fd next(::openat(from, (*step)->name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+        if (!next) return errno == ENOENT || errno == ENOTDIR ? ESTALE : errno;
+        Identity found;
+        if (int error = identify(next.get(), found)) return error;
+        if (found != (*step)->is) return ESTALE;
+        file = std::move(next);
+        from = file.get();
+    }
+    return 0;
+}
+
+// Only if it is found again; what has no name any more is not.
+bool Tree::can_be_closed(const Node& node) const {
+    if (node.parent == nullptr || node.handles > 0) return false;
+    os::Fd above;
+    if (!node.parent->file && find_again(*node.parent, above) != 0) return false;
+    os::Fd file(::openat(above ? above.get() : node.parent->file.get(), node.name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+    Identity found;
+    return file && identify(file.get(), found) == 0 && found == node.is;
+}
+
+// Closes an eighth of what may be open once there is more. What was just used stays.
+int Tree::make_room() {
+    if (open_.size() <= most_open_) return 0;
+    for (std::size_t looked_at = open_.size() - std::min(open_.size(), kJustUsed); looked_at > 0 && open_.size() > most_open_ - most_open_ / 8;
+         --looked_at) {
+        Node& oldest = *open_.front();
+        if (can_be_closed(oldest)) let_go(oldest);
+        else open_.splice(open_.end(), open_, oldest.place);
+    }
+    return open_.size() > most_open_ ? ENFILE : 0;
+}
+
+int Tree::enter(const std::shared_ptr<Mount>& mount, os::Fd file, Node*& node, Node* parent, const std::string& name) {
+    Identity is;
+    if (int error = identify(file.get(), is)) return error;
+    auto found = numbers_.find(key_of(*mount, is));
+    node = found == numbers_.end() ? nullptr : nodes_.at(found->second).get();
+    if (node != nullptr && node->is != is) {
+        // It was closed, removed by somebody else, and its inode given to a new file.
+        node->gone = true;
+        let_go(*node);
+        numbers_.erase(found);
+        node = nullptr;
+    }
+    if (node == nullptr) {
+        if (nodes_.size() >= kMostNodes) return ENFILE;
         auto fresh = std::make_unique<Node>();
         fresh->number = next_++;
         fresh->mount = mount;
-        fresh->file = std::move(file);
-        fresh->first = status;
-        numbers_[key] = fresh->number;
+        fresh->is = is;
+        numbers_[key_of(*mount, is)] = fresh->number;
         node = fresh.get();
         nodes_[fresh->number] = std::move(fresh);
     }
     ++node->lookups;
+    if (!node->file) hold(*node, std::move(file));
+    else open_.splice(open_.end(), open_, node->place);
+    if (parent != nullptr) {
+        if (parent->file) open_.splice(open_.end(), open_, parent->place);
+        set_parent(*node, *parent, name);
+    }
+    if (int error = make_room()) {
+        forget(node->number, 1);
+        return error;
+    }
+    return 0;
+}
+
+void Tree::leave_parent(Node& node) {
+    Node* parent = std::exchange(node.parent, nullptr);
+    if (parent == nullptr) return;
+    --parent->children;
+    drop_unused(parent);
+}
+
+// Directories that others move about can look as if one were below itself.
+bool Tree::would_be_above_itself(const Node& node, Node& parent) {
+    std::size_t depth = 0;
+    for (const Node* above = &parent; above != nullptr; above = above->parent)
+        if (above == &node || ++depth > kDeepestReopened) return true;
+    return false;
+}
+
+void Tree::set_parent(Node& node, Node& parent, const std::string& name) {
+    if (node.parent != &parent) {
+        const bool wrong = node.is_directory() && would_be_above_itself(node, parent);
+        if (!wrong) ++parent.children;
+        leave_parent(node);
+        if (wrong) return;
+        node.parent = &parent;
+    }
+    if (node.name != name) node.name = name;
+}
+
+void Tree::moved(Node& parent, const std::string& name) {
+    os::Fd file(::openat(parent.file.get(), name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+    Identity is;
+    if (!file || identify(file.get(), is) != 0) return;
+    auto found = numbers_.find(key_of(*parent.mount, is));
+    Node* node = found == numbers_.end() ? nullptr : find(found->second);
+    if (node == nullptr || node->is != is) return;
+    if (!node->file) hold(*node, std::move(file));
+    set_parent(*node, parent, name);
+}
+
+int Tree::replace(Node& node, os::Fd file) {
+    Identity is;
+    if (int error = identify(file.get(), is)) return error;
+    numbers_.erase(key_of(*node.mount, node.is));
+    let_go(node);
+    node.is = is;
+    numbers_[key_of(*node.mount, is)] = node.number;
+    hold(node, std::move(file));
     return 0;
 }
 
 void Tree::forget(std::uint64_t number, std::uint64_t lookups) {
-    auto found = nodes_.find(number);
-    if (found == nodes_.end()) return;
-    found->second->lookups -= std::min(lookups, found->second->lookups);
-    drop_unused(number);
+    Node* node = find(number);
+    if (node == nullptr) return;
+    node->lookups -= std::min(lookups, node->lookups);
+    drop_unused(node);
 }
 
 void Tree::closed(std::uint64_t number) {
-    auto found = nodes_.find(number);
-    if (found == nodes_.end()) return;
-    --found->second->handles;
-    drop_unused(number);
+    Node* node = find(number);
+    if (node == nullptr) return;
+    --node->handles;
+    drop_unused(node);
 }
 
-void Tree::drop_unused(std::uint64_t number) {
-    auto found = nodes_.find(number);
-    const Node& node = *found->second;
-    if (node.lookups > 0 || node.handles > 0) return;
-    struct stat status {};
-    const auto& space = node.mount->space;
-    if (space && node.is_regular() && node.file && ::fstatat(node.file.get(), "", &status, AT_EMPTY_PATH) == 0 && status.st_nlink == 0)
-        space->add(-status.st_blocks * kBlockBytes);
-    auto named = numbers_.find({node.mount->number, node.first.st_dev, node.first.st_ino});
-    if (named != numbers_.end() && named->second == number) numbers_.erase(named);
-    nodes_.erase(found);
+void Tree::drop_unused(Node* node) {
+    while (node != nullptr && node->lookups == 0 && node->handles == 0 && node->children == 0) {
+        struct stat status {};
+        const auto& space = node->mount->space;
+        if (space && node->file && ::fstatat(node->file.get(), "", &status, AT_EMPTY_PATH) == 0 && status.st_nlink == 0)
+            space->add(-status.st_blocks * kBlockBytes);
+        let_go(*node);
+        auto named = numbers_.find(key_of(*node->mount, node->is));
+        if (named != numbers_.end() && named->second == node->number) numbers_.erase(named);
+        Node* parent = node->parent;
+        if (parent != nullptr) --parent->children;
+        nodes_.erase(node->number);
+        node = parent;
+    }
 }
 
 int Tree::metadata(const Node& node, const struct stat& status, Metadata& metadata) const {
@@ -108,9 +266,9 @@ std::optional<std::uint32_t> Tree::stored_group(std::uint32_t group) const {
     return group == identity_.group ? std::nullopt : std::optional(group);
 }
 
-std::uint64_t Tree::inode_number(const struct stat& status) const {
-    auto [device, added] = devices_.try_emplace(status.st_dev, devices_.size());
-    return status.st_ino ^ (device->second << kDeviceShift);
+std::uint64_t Tree::inode_number(dev_t device, ino_t inode) const {
+    auto [known, added] = devices_.try_emplace(device, devices_.size());
+    return inode ^ (known->second << kDeviceShift);
 }
 
 int Tree::attributes(const Node& node, fuse_attr& attributes) const {
@@ -121,8 +279,8 @@ int Tree::attributes(const Node& node, fuse_attr& attributes) const {
     // Nothing can be written there, so nothing has to be the box's: ids as the host has them.
     const bool raw = node.mount->read_only;
     attributes = {};
-    attributes.ino = inode_number(status);
-    attributes.size = kept.special != 0 ? 0 : static_cast<std::uint64_t>(status.st_size);
+    attributes.ino = inode_number(status.st_dev, status.st_ino);
+    attributes.size = kept.special != 0 && kept.special != S_IFLNK ? 0 : static_cast<std::uint64_t>(status.st_size);
     attributes.blocks = static_cast<std::uint64_t>(status.st_blocks);
     attributes.atime = static_cast<std::uint64_t>(status.st_atim.tv_sec);
     attributes.mtime = static_cast<std::uint64_t>(status.st_mtim.tv_sec);
