@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/stat.h>
@@ -157,6 +158,29 @@ void fill_the_template() {
     attempt("grow_disk", ftruncate(open("/box/disk.qcow2", O_RDWR), 1L << 40));
 }
 
+// The box's first disk is to be read only, its second one may be written to and is locked by descriptor kLock.
+void attack_disks() {
+    constexpr int kLock = 9;
+    const char* fixed = "/box/volume0";
+    attempt("open_to_write", open(fixed, O_RDWR));
+    attempt("open_to_empty", open(fixed, O_WRONLY | O_TRUNC));
+    attempt("resize", truncate(fixed, 0));
+    attempt("resize_descriptor", ftruncate(open(fixed, O_RDONLY), 0));
+    attempt("change_mode", chmod(fixed, 0777));
+    attempt("change_times", utimensat(AT_FDCWD, fixed, nullptr, 0));
+    attempt("remove", unlink(fixed));
+    attempt("rename", rename(fixed, "/box/other"));
+    attempt("link", link(fixed, "/box/other"));
+    attempt("write_descriptor", write(open(fixed, O_RDONLY), "x", 1));
+    attempt("a_third", open("/box/volume2", O_RDONLY));
+    attempt("read", open(fixed, O_RDONLY));
+    const int free = open("/box/volume1", O_RDWR);
+    attempt("write_the_other", pwrite(free, "mine", 4, 4096));
+    attempt("keeps_lock", fcntl(kLock, F_GETFD));
+    attempt("unlock", flock(kLock, LOCK_UN));
+    say("end reached");
+}
+
 // Memory beside the guest's, as a QEMU that was taken over can take it: far beyond any small box's limit, but not all
 // that a host has, should nothing stop it.
 [[noreturn]] void eat_memory() {
@@ -245,6 +269,11 @@ int main(int, char** argv) {
     if (behaviour == "flood_qmp_events") {
         play_running_guest();
         flood(kQmp, "{\"event\":\"BLOCK_IO_ERROR\",\"data\":{\"nospace\":true}}\r\n");
+    }
+    if (behaviour == "disks") {
+        play_running_guest();
+        attack_disks();
+        stay();
     }
     if (behaviour.starts_with("share_")) {
         play_running_guest();

@@ -167,6 +167,33 @@ def test_a_taken_over_vmm_changes_nothing_of_a_read_only_volume(hostile, volume)
     assert said["guessed"] == "0", said
 
 
+@pytest.fixture
+def disks(nothing_stays):
+    paths = {}
+    for name in ("fixed", "free"):
+        caisson("volume", "create", "--type", "disk", "--size", "64M", name).ok()
+        paths[name] = pathlib.Path(caisson("volume", "inspect", "--format", "json", name).json()[0]["path"])
+    yield paths
+    for box in caisson("ls", "--all", "-q").ok().lines:
+        caisson("rm", "--force", box)
+    for name in paths:
+        caisson("volume", "rm", name).ok()
+
+
+def test_nor_of_a_read_only_disk_nor_does_it_let_go_of_a_lock(hostile, disks):
+    before = (disks["fixed"].read_bytes(), disks["fixed"].stat())
+    said = said_by(hostile, "disks", "-v", "fixed:/a:ro", "-v", "free:/b")
+    assert said["read"] == said["write_the_other"] == said["keeps_lock"] == "ok", said
+    assert said["unlock"] == "ENOSYS" and said["a_third"] == "ENOENT", said
+    tried = ["open_to_write", "open_to_empty", "resize", "resize_descriptor", "change_mode", "change_times", "remove", "rename", "link", "write_descriptor"]
+    assert not [name for name in tried if said[name] == "ok"], said
+    now = disks["fixed"].stat()
+    assert disks["fixed"].read_bytes() == before[0] and (now.st_mode, now.st_mtime_ns, now.st_nlink) == (before[1].st_mode, before[1].st_mtime_ns, before[1].st_nlink)
+    assert disks["free"].read_bytes()[4096:4100] == b"mine"
+    refused = caisson("run", "--rm", "-v", "free:/b", BASE, "true")
+    assert refused.code == 125 and "in use by box goes" in refused.said, refused
+
+
 def test_nor_owners_modes_and_kinds_of_a_writable_one(hostile, volume):
     owner = volume.stat().st_uid
     said = said_by(hostile, "share_writable", "-v", "goal:/g")

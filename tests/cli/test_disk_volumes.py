@@ -49,7 +49,7 @@ def test_it_is_a_sparse_file_with_an_empty_ext4():
         echo '## size'; df -B1 --output=size /data | tail -1
     """, "-v", "data:/data").text)
     words = said["mount"].split()
-    assert words[1:3] == ["/data", "ext4"] and {"rw", "nodev"} <= set(words[3].split(",")), words
+    assert words[0].startswith("/dev/vd") and words[1:3] == ["/data", "ext4"] and {"rw", "nodev"} <= set(words[3].split(",")), words
     assert said["root"] == "0:0 755" and said["files"] in ("", "lost+found")
     assert 0.9 * (1 << 30) < int(said["size"]) <= 1 << 30
 
@@ -352,7 +352,7 @@ def test_a_clone_is_a_disk_of_its_own(ends_boxes):
 def test_the_host_reads_no_files_of_it(tmp_path):
     make("data")
     (tmp_path / "f").write_text("x")
-    for command in (["import", tmp_path, "data"], ["export", "data", "-o", tmp_path / "out.tar"], ["cp", "data:/f", tmp_path / "g"],
+    for command in (["import", "data", tmp_path], ["export", "data", "-o", tmp_path / "out.tar"], ["cp", "data:/f", tmp_path / "g"],
                     ["cp", tmp_path / "f", "data:/f"], ["sync", "data", tmp_path]):
         refused = caisson("volume", *command)
         assert refused.code == 125 and "'data' is a disk" in refused.said, refused
