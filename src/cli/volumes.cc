@@ -33,6 +33,7 @@ json with_space(const VolumeInfo& volume) {
 
 std::string shown_size(std::uint64_t bytes) { return bytes == 0 ? "-" : base::format_size(bytes); }
 std::string shown_used(const VolumeInfo& volume) { return volume.used_bytes ? base::format_size(*volume.used_bytes) : "changing"; }
+std::string shown_type(const VolumeInfo& volume) { return volume.anonymous ? "anonymous" : volume.type; }
 std::string shown_boxes(const VolumeInfo& volume) {
     return volume.boxes.empty() ? "-" : base::printable(base::join(volume.boxes, ", "), 200);
 }
@@ -84,7 +85,7 @@ Result<int> list_volumes(Context& context, const ListArguments& arguments) {
     std::vector<std::vector<std::string>> rows{{"NAME", "TYPE", "LIMIT", "BOXES", "CREATED"}};
     for (const auto& volume : volumes) {
         if (arguments.quiet) std::printf("%s\n", volume.name.c_str());
-        rows.push_back({volume.name, volume.anonymous ? "anonymous" : volume.type, shown_size(volume.size_bytes), shown_boxes(volume),
+        rows.push_back({volume.name, shown_type(volume), shown_size(volume.size_bytes), shown_boxes(volume),
                         volume.created_ms == 0 ? "-" : format_age(volume.created_ms / 1000)});
     }
     if (!arguments.quiet) std::fputs(format_table(rows).c_str(), stdout);
@@ -158,11 +159,11 @@ Result<int> show_space(Context& context, const std::string& format) {
     auto volumes = CAISSON_TRY(runtime.volumes(true));
     std::uint64_t used = 0;
     json list = json::array();
-    std::vector<std::vector<std::string>> rows{{"NAME", "USED", "LIMIT", "BOXES"}};
+    std::vector<std::vector<std::string>> rows{{"NAME", "TYPE", "USED", "LIMIT", "BOXES"}};
     for (const auto& volume : volumes) {
         used += volume.used_bytes.value_or(0);
         list.push_back(with_space(volume));
-        rows.push_back({volume.name, shown_used(volume), shown_size(volume.size_bytes), shown_boxes(volume)});
+        rows.push_back({volume.name, shown_type(volume), shown_used(volume), shown_size(volume.size_bytes), shown_boxes(volume)});
     }
     if (as_json) {
         print({{"volumes", list}, {"used_bytes", used}});

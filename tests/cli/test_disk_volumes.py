@@ -69,7 +69,7 @@ def test_ls_inspect_df_and_rm_know_it():
     assert "disk" in caisson("volume", "ls").text and "disk" in caisson("volume", "inspect", "data").text
     script("dd if=/dev/urandom of=/data/f bs=1M count=10", "-v", "data:/data")
     used = caisson("volume", "df", "--format", "json").json()["used_bytes"]
-    assert 10 * MIB <= used < 30 * MIB
+    assert 10 * MIB <= used < 30 * MIB and "disk" in caisson("volume", "df").text.splitlines()[1].split()
     caisson("create", "--pull", "never", "--name", "owner", "-v", "data:/data", BASE, "true").ok()
     refused = caisson("volume", "rm", "data")
     assert refused.code == 125 and "owner" in refused.said and path.exists()
