@@ -5,6 +5,7 @@
 #include "base/bytes.h"
 #include "base/text.h"
 #include "box/host_copy.h"
+#include "box/disks.h"
 #include "box/plan.h"
 #include "box/state.h"
 #include "caisson/runtime.h"
@@ -178,11 +179,31 @@ Result<> Runtime::remove_volume(const std::string& name) {
                    "remove " + std::string(boxes.size() == 1 ? "it" : "them") + " first: caisson rm " + base::join(boxes, " "));
 }
 
+namespace {
+// While nobody writes to it. The file is filled aside, since others wait for the catalogue meanwhile.
+Result<VolumeInfo> clone_disk(RuntimeState& state, volume::Catalogue& catalogue, const volume::Volume& source, const std::string& name) {
+    wire::BoxMount mount;
+    mount.set_volume(source.name);
+    mount.set_read_only(true);
+    mount.set_limit_bytes(source.limit_bytes);
+    CAISSON_TRY(box::check_disks_free(state, "", {mount}));
+    const auto held = CAISSON_TRY(volume::hold_disk(catalogue, mount));
+    auto staged = CAISSON_TRY(catalogue.stage());
+    const auto copy = staged.path() + "/disk";
+    CAISSON_TRY_CTX(volume::clone_file(held.file, held.size_bytes, copy), "cloning volume '" + source.name + "'");
+    auto move = [&](const std::string& path) -> Result<> {
+        if (::rename(copy.c_str(), path.c_str()) == 0) return {};
+        return base::failure_errno("cannot move a new volume to " + path);
+    };
+    return info_of(catalogue, CAISSON_TRY(catalogue.create(name, true, source.limit_bytes, {}, move)), {});
+}
+}  // namespace
+
 Result<VolumeInfo> Runtime::clone_volume(const std::string& source, const std::string& name) {
     auto catalogue = CAISSON_TRY(catalogue_of(*state_));
     const auto volume = CAISSON_TRY(catalogue.find(source));
-    if (volume.disk) return no_files_of(volume);
     CAISSON_TRY(catalogue.check_free(name));
+    if (volume.disk) return clone_disk(*state_, catalogue, volume, name);
     auto pinned = CAISSON_TRY(volume::pin(catalogue.roots(), volume.kind, volume.name, {}));
     auto staged = CAISSON_TRY(catalogue.stage());
     CAISSON_TRY_CTX(volume::clone_tree(pinned.file, staged.directory()), "cloning volume '" + source + "'");

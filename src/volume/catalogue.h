@@ -3,7 +3,7 @@
 // is removed by sweep():
 //
 //   named/NAME, anonymous/ID   the volumes themselves, see gate.h
-//   disks/NAME                 volumes that are disks
+//   disks/NAME                 volumes that are disks, see disk.h
 //   info/NAME                  wire::VolumeRecord of a named one. Without it: a directory without a limit
 //   space/NAME, space/ID       count of used bytes of one with a limit, see share/space.h
 //   boxes/BOX                  wire::BoxMounts: what that box has. It is what its launcher goes by; the supervisor, which

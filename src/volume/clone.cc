@@ -188,6 +188,14 @@ class Cloner {
 
 }  // namespace
 
+Result<> clone_file(const os::Fd& from, std::uint64_t size, const std::string& path) {
+    auto to = CAISSON_TRY(os::open_file(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0600));
+    auto copied = copy_content(from.get(), to.get(), static_cast<off_t>(size), path);
+    if (copied && ::fsync(to.get()) != 0) copied = base::failure_errno("cannot sync " + path);
+    if (!copied) ::unlink(path.c_str());
+    return copied;
+}
+
 Result<> clone_tree(const os::Fd& source, const os::Fd& target) { return Cloner(source, target).run(); }
 
 }  // namespace caisson::volume

@@ -278,3 +278,13 @@ rule("share_same_file", "another file under a known one's name is not taken for 
      "tests/volume_test --gtest_filter=ShareServer.AnotherFileUnderAClosedOnesNameIsNotTakenForIt", r"FAILED.*AnotherFileUnderAClosedOnesNameIsNotTakenForIt")
 rule("share_room", "files that a guest knows of are not all held open", ["volume_test"],
      "tests/volume_test --gtest_filter=ShareServer.FilesAreClosedAndOpenedAgain", r"FAILED.*FilesAreClosedAndOpenedAgain")
+
+# Volumes that are disks.
+rule("disk_one_writer", "a disk has one writer, or readers", ["volume_test"],
+     "tests/volume_test --gtest_filter=Disk.*", r"FAILED.*HasOneWriterOrAnyNumberOfReaders")
+rule("disk_own_file", "what a machine gets as a volume's disk is the file that was made for it", ["volume_test"],
+     "tests/volume_test --gtest_filter=Disk.*", r"FAILED.*IsTheFileThatWasMadeForIt")
+rule("disk_read_only", "a disk that is mounted read-only cannot be written to in the VMM's jail", ["vmm_test"],
+     "tests/vmm_test --gtest_filter=Machine.*", r"FAILED.*AVolumesDiskIsWritableInTheJailOnlyIfItIsToBe")
+rule("disk_lock_kept", "a disk is in use as long as a machine can write to it", PROGRAM,
+     "vm cli/test_disk_volumes.py -k test_its_machine_holds_it_too", r"test_its_machine_holds_it_too")
