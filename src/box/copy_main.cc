@@ -77,6 +77,7 @@ Result<> copy(const std::vector<std::string>& arguments, unsigned inherited_umas
     volume::share::Space space(*CAISSON_TRY(open_count(order.manner)), order.manner.limit_bytes);
     if (order.manner.volume) {
         order.options.describe = volume::metadata_keeper(order.manner.owner, order.options.keep_owner);
+        if (order.options.keep_owner) order.options.link_as_file = volume::foreign_link(order.manner.owner);
         order.options.mask = 0;
     }
     if (order.manner.limit_bytes > 0) order.options.account = volume::accountant(space);

@@ -98,10 +98,24 @@ bool is_vmm_without_jail(const std::string& pid, const std::string& box_director
     return command && runs_unjailed(*command, box_directory);
 }
 
-// Its jail shows no file of the box; what it complains about goes to the box's supervisor's log.
+std::string parent_of(const std::string& pid) {
+    auto status = read_status("/proc/" + pid);
+    return status["PPid"];
+}
+
+// Its jail shows no file of the box. It is a child of bubblewrap's inner process, that of the outer one, that of the box's
+// launcher, which has the box's directory among its words.
 bool is_share_server(const std::string& pid, const std::string& box_directory) {
     auto name = os::read_file("/proc/" + pid + "/comm", 64);
-    return name && *name == "caisson-share\n" && link_of("/proc/" + pid + "/fd/2") == box_directory + "/shim.log";
+    if (!name || *name != "caisson-share\n") return false;
+    std::string above = pid;
+    constexpr int kGenerations = 3;
+    for (int i = 0; i < kGenerations && !above.empty(); ++i) {
+        above = parent_of(above);
+        auto command = os::read_file("/proc/" + above + "/cmdline", 1 << 16);
+        if (command && command->find(std::string(1, '\0') + box_directory + std::string(1, '\0')) != std::string::npos) return true;
+    }
+    return false;
 }
 
 }  // namespace

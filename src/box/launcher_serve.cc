@@ -218,7 +218,8 @@ Result<> Server::serve_shares() {
 // the server goes as soon as the machine has.
 Result<> Server::on_share_exit() {
     auto status = CAISSON_TRY(shares_.process().wait());
-    if (ends_ > 0 || !vm_.process.running()) return {};
+    // It ends well when its other side has hung up, which is the machine's end.
+    if (ends_ > 0 || !vm_.process.running() || (!status.signalled && status.code == 0)) return {};
     // bubblewrap tells of a signal by 128+N.
     if (!status.signalled && status.code > 128) status = {true, status.code - 128};
     shares_ended_ = jail::killed_by_filter(status) ? "the server of the box's volumes was killed by its system call filter: it made a call that an honest one does not make"

@@ -110,6 +110,7 @@ class Extractor {
             case Kind::kDirectory: return directory(parent, parts, name, entry);
             case Kind::kHardLink: return hard_link(parent, parts.size(), name, entry);
             case Kind::kSymlink: {
+                if (options_.link_as_file && options_.link_as_file(entry)) return file(parent, name, entry);
                 if (options_.update && has_text(parent, name, entry.link)) return {};
                 CAISSON_TRY(put(
                     parent, name, S_IFLNK, [&](const char* at) { return ::symlinkat(entry.link.c_str(), parent, at); },
@@ -457,8 +458,7 @@ class Extractor {
     }
 
     Result<> write_data(int fd, const Entry& entry, std::int64_t& asked_for) {
-        if (entry.kind != Kind::kFile) return {};
-        return reader_.read_data(entry, [&](std::uint64_t offset, base::ByteView bytes) -> Result<> {
+        const auto write = [&](std::uint64_t offset, base::ByteView bytes) -> Result<> {
             CAISSON_TRY(account(static_cast<std::int64_t>(bytes.size())));
             asked_for += static_cast<std::int64_t>(bytes.size());
             while (!bytes.empty()) {
@@ -469,7 +469,9 @@ class Extractor {
                 bytes = bytes.subspan(static_cast<std::size_t>(put));
             }
             return {};
-        });
+        };
+        if (entry.kind == Kind::kSymlink) return write(0, base::as_bytes(entry.link));
+        return entry.kind == Kind::kFile ? reader_.read_data(entry, write) : Result<>();
     }
 
     Result<> directory(int parent, Parts parts, const std::string& name, const Entry& entry) {

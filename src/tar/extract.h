@@ -60,6 +60,8 @@ struct ExtractOptions {
     // user's alone, devices and pipes are empty files, and this is given each of them, open. `fresh`: it was made now,
     // else only its mode is new. Links have no owner then, and are not told, as nothing of this host follows them.
     std::function<Result<>(int file, const Entry& entry, bool fresh)> describe;
+    // Which links become files that hold their text, for `describe`, as links cannot be described.
+    std::function<bool(const Entry& entry)> link_as_file;
     // Asks for space (kNoSpace), or gives it back: bytes on the disk.
     std::function<Result<>(std::int64_t bytes)> account;
     struct Report {

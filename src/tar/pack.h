@@ -21,7 +21,8 @@ struct Origin {
 // the path can only mean a directory: whoever wrote an earlier copy may have made it. kNotFound if nothing is there.
 Result<Origin> open_origin(const std::string& path, bool follow);
 
-// Says what an entry is, instead of the file system: owner, mode and kind may be changed, the path not. `file` is an open
+// Says what an entry is, instead of the file system: owner, mode and kind may be changed, and what a
+// link says; the path not. `file` is an open
 // file or directory, or -1 for anything else. false: leave it out, with a notice.
 using View = std::function<Result<bool>(int file, Entry& entry)>;
 

@@ -3,8 +3,10 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
+#include <unistd.h>
 
 #include <cerrno>
+#include <climits>
 
 #include "base/text.h"
 #include "os/file.h"
@@ -19,10 +21,8 @@ using base::failure_errno;
 
 namespace {
 
-constexpr std::size_t kMostMetadataBytes = 128;
-
 std::optional<Metadata> metadata_of(int file) {
-    char text[kMostMetadataBytes];
+    char text[kMaxMetadataBytes];
     ssize_t size = ::fgetxattr(file, kMetadataAttribute, text, sizeof text);
     return size < 0 ? std::nullopt : decode({text, static_cast<std::size_t>(size)});
 }
@@ -37,13 +37,22 @@ std::uint32_t special_of(tar::Kind kind) {
         case tar::Kind::kCharacter: return S_IFCHR;
         case tar::Kind::kBlock: return S_IFBLK;
         case tar::Kind::kFifo: return S_IFIFO;
+        case tar::Kind::kSymlink: return S_IFLNK;
         default: return 0;
     }
 }
 
-// false: a socket.
-bool show_special(const Metadata& metadata, tar::Entry& entry) {
+// false: a socket, or a link without a text.
+bool show_special(int file, const Metadata& metadata, tar::Entry& entry) {
     switch (metadata.special) {
+        case S_IFLNK: {
+            char text[PATH_MAX];
+            const ssize_t size = ::pread(file, text, sizeof text - 1, 0);
+            if (size <= 0) return false;
+            entry.kind = tar::Kind::kSymlink;
+            entry.link.assign(text, static_cast<std::size_t>(size));
+            return entry.link.find('\0') == std::string::npos;
+        }
         case S_IFCHR: entry.kind = tar::Kind::kCharacter; break;
         case S_IFBLK: entry.kind = tar::Kind::kBlock; break;
         case S_IFIFO: entry.kind = tar::Kind::kFifo; return true;
@@ -82,7 +91,7 @@ tar::View guest_view(OwnerIds owner) {
         entry.user = metadata->user.value_or(owner.user);
         entry.group = metadata->group.value_or(owner.group);
         entry.mode = metadata->mode;
-        return entry.kind != tar::Kind::kFile || show_special(*metadata, entry);
+        return entry.kind != tar::Kind::kFile || show_special(file, *metadata, entry);
     };
 }
 
@@ -104,6 +113,10 @@ std::function<Result<>(int file, const tar::Entry& entry, bool fresh)> metadata_
                            "move the home to ext4, xfs or btrfs (CAISSON_HOME)");
         return failure_errno("cannot keep owner and mode of " + base::printable(entry.path, 300));
     };
+}
+
+std::function<bool(const tar::Entry& entry)> foreign_link(OwnerIds owner) {
+    return [owner](const tar::Entry& entry) { return !entry.link.empty() && (entry.user != owner.user || entry.group != owner.group); };
 }
 
 std::function<Result<>(std::int64_t bytes)> accountant(share::Space& space) {

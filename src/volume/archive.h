@@ -27,6 +27,8 @@ tar::View guest_view(OwnerIds owner);
 // For tar::ExtractOptions::describe. Without `keep_owner` everything is the volume owner's and no program gets set-id bits.
 // kHostMissing: the home's file system keeps no extended attributes.
 std::function<Result<>(int file, const tar::Entry& entry, bool fresh)> metadata_keeper(OwnerIds owner, bool keep_owner);
+// For tar::ExtractOptions::link_as_file, with `keep_owner`: links that are not the volume owner's, see metadata.h.
+std::function<bool(const tar::Entry& entry)> foreign_link(OwnerIds owner);
 
 // For tar::ExtractOptions::account; `space` stays the caller's. kNoSpace names the limit.
 std::function<Result<>(std::int64_t bytes)> accountant(share::Space& space);

@@ -61,6 +61,7 @@ class Archive : public ::testing::Test {
     Result<> extract(const std::string& bytes, tar::ExtractOptions options, OwnerIds owner = {}) {
         auto destination = open_destination(target_, "", "t:").value();
         options.describe = metadata_keeper(owner, options.keep_owner);
+        if (options.keep_owner) options.link_as_file = foreign_link(owner);
         const auto mask = ::umask(0);
         auto done = tar::extract(source_of(bytes), destination, options, [&](const std::string& text) { notices_.push_back(text); });
         ::umask(mask);
@@ -77,6 +78,7 @@ TEST_F(Archive, KeepsTheGuestsView) {
     put("device", "", {0, 0, 0660, S_IFBLK, 0x00100803});  // 8, 259
     put("pipe", "", {{}, {}, 0600, S_IFIFO, 0});
     put("socket", "", {{}, {}, 0600, S_IFSOCK, 0});
+    put("theirs", "/etc/group", {5, 6, 0777, S_IFLNK, 0});
     set("d", {33, {}, 02770, 0, 0});
     ASSERT_EQ(::symlink("/etc/passwd", at("volume/link").c_str()), 0);
     ASSERT_EQ(::link(at("volume/other").c_str(), at("volume/d/again").c_str()), 0);
@@ -91,6 +93,8 @@ TEST_F(Archive, KeepsTheGuestsView) {
     EXPECT_FALSE(os::exists(at("target/socket")));
     EXPECT_EQ(status_of("target/other").st_ino, status_of("target/d/again").st_ino);
     EXPECT_TRUE(S_ISLNK(status_of("target/link").st_mode));
+    EXPECT_EQ(metadata_in("target/theirs"), (Metadata{5, 6, 0777, S_IFLNK, 0}));
+    EXPECT_EQ(os::read_file(at("target/theirs")).value(), "/etc/group");
 }
 
 TEST_F(Archive, WhatAGuestSetNeverReachesTheHostsFiles) {

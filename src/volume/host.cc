@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <linux/mount.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -27,6 +28,28 @@ std::string name_of(const wire::BoxMount& mount) {
     return "the volume at " + base::printable(mount.target(), 256) + " ('" + base::printable(mount.volume(), 100) + "')";
 }
 
+// A mount of its own of what a descriptor is open on: see detached_mount().
+Result<os::Fd> mount_of(int file, bool read_only, const std::string& what) {
+    os::Fd tree(static_cast<int>(::syscall(SYS_open_tree, file, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)));
+    if (!tree) return failure_errno("cannot make a mount of " + what);
+    mount_attr attributes{};
+    attributes.attr_set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC | (read_only ? MOUNT_ATTR_RDONLY : 0u);
+    attributes.propagation = MS_PRIVATE;
+    if (::syscall(SYS_mount_setattr, tree.get(), "", AT_EMPTY_PATH, &attributes, sizeof attributes) != 0)
+        return failure_errno("cannot set how " + what + " is mounted");
+    return tree;
+}
+
+// The same file, open through a mount of its own: what is not to be written there cannot be opened again for writing.
+Result<os::Fd> open_apart(const os::Fd& count, bool read_only, const std::string& what) {
+    auto tree = CAISSON_TRY(mount_of(count.get(), read_only, what));
+    const auto path = "/proc/self/fd/" + std::to_string(tree.get());
+    auto apart = CAISSON_TRY(os::open_file(path, read_only ? O_RDONLY : O_RDWR));
+    // As Catalogue::open_space() promises it of what it gives. Nobody can have it exclusively now.
+    if (::flock(apart.get(), LOCK_SH | LOCK_NB) != 0) return failure_errno("cannot lock " + what);
+    return apart;
+}
+
 // Opens one volume, through the gate and in this process's own mount namespace, and gives it to the server.
 Result<> give(const Catalogue& catalogue, const wire::BoxMount& mount, bool detached, int orders) {
     const auto kind = mount.anonymous() ? Kind::kAnonymous : Kind::kNamed;
@@ -40,21 +63,16 @@ Result<> give(const Catalogue& catalogue, const wire::BoxMount& mount, bool deta
     order.owner = ::geteuid();
     order.group = ::getegid();
     order.descriptors.push_back(detached ? CAISSON_TRY(detached_mount(pinned, mount)) : std::move(pinned.file));
-    order.descriptors.push_back(CAISSON_TRY(catalogue.open_space(kind, mount.volume(), order.limit_bytes > 0)));
+    auto count = CAISSON_TRY(catalogue.open_space(kind, mount.volume(), order.limit_bytes > 0));
+    const bool counts = order.limit_bytes > 0 && !mount.read_only();
+    order.descriptors.push_back(detached ? CAISSON_TRY(open_apart(count, !counts, "the count of " + name_of(mount))) : std::move(count));
     return share::give_order(orders, order);
 }
 
 }  // namespace
 
 Result<os::Fd> detached_mount(const Pinned& pinned, const wire::BoxMount& mount) {
-    os::Fd tree(static_cast<int>(::syscall(SYS_open_tree, pinned.file.get(), "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)));
-    if (!tree) return failure_errno("cannot make a mount of " + name_of(mount));
-    mount_attr attributes{};
-    attributes.attr_set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC | (mount.read_only() ? MOUNT_ATTR_RDONLY : 0u);
-    attributes.propagation = MS_PRIVATE;
-    if (::syscall(SYS_mount_setattr, tree.get(), "", AT_EMPTY_PATH, &attributes, sizeof attributes) != 0)
-        return failure_errno("cannot set how " + name_of(mount) + " is mounted");
-    return tree;
+    return mount_of(pinned.file.get(), mount.read_only(), name_of(mount));
 }
 
 Result<> ShareHost::serve(const Catalogue& catalogue, const wire::BoxMounts& mounts) {

@@ -54,6 +54,13 @@ TEST_F(Usage, StaysInATreeWhosePartsAreMoved) {
     ASSERT_TRUE(os::write_file_atomic(at("outside"), std::string(4 << 20, 'x')));
     ASSERT_TRUE(os::make_directories(at("volume/a/b/c/d/e")));
     for (int i = 0; i < 200; ++i) ASSERT_TRUE(os::make_directories(at("volume/a/b/c/d/e/" + std::to_string(i))));
+    // Two steps up from "e", where it was moved to, lie directories of the same names as those that wait in "c".
+    for (int i = 0; i < 20; ++i) {
+        const auto name = "trap" + std::to_string(i);
+        ASSERT_TRUE(os::make_directories(at("volume/a/b/c/" + name)));
+        ASSERT_TRUE(os::make_directories(at(name)));
+        ASSERT_EQ(::link(at("outside").c_str(), at(name + "/large").c_str()), 0);
+    }
     std::atomic<bool> done = false;
     std::thread mover([&] {
         while (!done) {

@@ -185,3 +185,51 @@ def test_the_container_reaches_no_other_entry(directory):
         touch /scratch/x 2>&1 | grep -c Read-only
         true""").ok()
     assert ended.lines == ["/deep:", "inner", "", "/only:", "mine", "", "/scratch:", "1"], ended
+
+
+FILL = "for i in 1 2 3 4 5 6; do dd if=/dev/zero of=%s/f bs=1M count=4 2>/dev/null; %s; rm %s/f; %s; sleep 1.2; done; dd if=/dev/zero of=%s/big bs=1M count=40 2>/dev/null"
+
+
+def taken_by(directory):
+    return int(subprocess.run(["du", "-sk", directory], check=True, capture_output=True, text=True).stdout.split()[0]) / 1024
+
+
+@pytest.fixture
+def limited(nothing_stays):
+    caisson("volume", "create", "--size", "10M", "limited").ok()
+    yield pathlib.Path(caisson("volume", "inspect", "--format", "json", "limited").json()[0]["path"])
+    for box in caisson("ls", "--all", "-q").ok().lines:
+        caisson("rm", "--force", box)
+    caisson("volume", "rm", "limited").ok()
+
+
+def test_a_limit_holds_in_a_box_that_has_the_volume_twice(limited):
+    # Each removed file is known through both mounts, and counted once. The last one still is: the guest's kernel has not
+    # forgotten it in /b.
+    caisson("run", "--rm", "--pull", "never", "-v", "limited:/a", "-v", "limited:/b", BASE, "sh", "-c",
+            FILL % ("/a", "exec 3</b/f", "/a", "exec 3<&-", "/a"))
+    assert 5 < taken_by(limited) <= 10.1
+
+
+def test_a_limit_holds_in_two_boxes_that_keep_files_for_each_other(limited):
+    start("--name", "keeper", "-v", "limited:/b", BASE, "sleep", "600")
+    start("--name", "writer", "-v", "limited:/a", BASE, "sleep", "600")
+    for i in range(4):
+        caisson("exec", "writer", "sh", "-c", "dd if=/dev/zero of=/a/f bs=1M count=4")
+        caisson("exec", "-d", "keeper", "sh", "-c", "exec 3</b/f; sleep 600")
+        time.sleep(0.5)
+        caisson("exec", "writer", "rm", "/a/f")
+        time.sleep(1.2)
+    held = 0
+    for process in of_role("share"):
+        inodes = {}
+        for number in os.listdir(f"/proc/{process.pid}/fd"):
+            info = os.stat(f"/proc/{process.pid}/fd/{number}")
+            if info.st_nlink == 0 and info.st_dev == limited.stat().st_dev and info.st_blocks:
+                inodes[info.st_ino] = info.st_blocks * 512
+        held = max(held, sum(inodes.values()))
+    assert held / (1 << 20) + taken_by(limited) <= 10.2, (held, taken_by(limited))
+    # With the other box gone there is room again.
+    caisson("rm", "--force", "keeper").ok()
+    caisson("exec", "writer", "dd", "if=/dev/zero", "of=/a/g", "bs=1M", "count=9").ok()
+    assert taken_by(limited) <= 10.1

@@ -62,6 +62,9 @@ def test_inspect_says_what_is_mounted(ends_boxes):
     assert set(mounts) == {"/data", "/scratch"}
     assert mounts["/data"]["volume"] == "shared" and mounts["/data"]["read_only"] and not mounts["/data"]["anonymous"]
     assert mounts["/scratch"]["anonymous"] and not mounts["/scratch"]["read_only"]
+    server = [process for process in inspect("seen")["jail"] if process["kind"] == "share"]
+    assert len(server) == 1 and server[0]["filter"] == "share" and int(server[0]["capabilities"], 16) == 0, server
+    assert {"user", "mnt", "pid", "net"} <= set(server[0]["namespaces"])
 
 
 def test_forty_mounts_and_forty_single_files():

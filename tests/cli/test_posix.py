@@ -3,9 +3,9 @@ import os
 import pathlib
 
 import pytest
-from boxes import BASE, caisson
+from boxes import BASE, BIN, caisson
 
-PROGRAM = pathlib.Path(os.environ.get("CAISSON_POSIX") or pathlib.Path(os.environ["CAISSON_BUILD"]) / "tests" / "posix_suite")
+PROGRAM = pathlib.Path(BIN).parent.parent / "tests/posix_suite"  # built beside it
 # What docs/volumes.md says of volumes, under "How a volume differs from a local disk".
 DIFFERENT = {"attribute_access_lists"}
 

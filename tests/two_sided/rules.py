@@ -6,7 +6,7 @@ must fail with MESSAGE (a regular expression) in its output. Words of TEST: a te
 """
 
 RULES = []
-PROGRAM = ["caisson", "caisson-shim", "caisson-agent", "caisson-unpack", "caisson-fetch", "caisson-copy", "caisson-enter"]
+PROGRAM = ["caisson", "caisson-shim", "caisson-agent", "caisson-unpack", "caisson-fetch", "caisson-copy", "caisson-enter", "caisson-share"]
 
 
 def rule(name, what, targets, test, message, root=False):
@@ -288,3 +288,42 @@ rule("disk_read_only", "a disk that is mounted read-only cannot be written to in
      "tests/vmm_test --gtest_filter=Machine.*", r"FAILED.*AVolumesDiskIsWritableInTheJailOnlyIfItIsToBe")
 rule("disk_lock_kept", "a disk is in use as long as a machine can write to it", PROGRAM,
      "vm cli/test_disk_volumes.py -k test_its_machine_holds_it_too", r"test_its_machine_holds_it_too")
+
+# What a volume's server is handed, and what its jail leaves it.
+rule("gate_links", "the gate follows no link to a volume, whoever swaps it", ["volume_host_test"],
+     "tests/volume_host_test --gtest_filter=DetachedMountUserns.IsTheVolume*", r"something else was mounted|/etc was mounted")
+rule("gate_links_inside", "the gate follows no link inside of a volume", ["volume_test"],
+     "tests/volume_test --gtest_filter=Gate*", r"FAILED.*FollowsNoLink")
+rule("gate_one_part", "a volume is one directory below one of two", ["volume_test"],
+     "tests/volume_test --gtest_filter=Gate*", r"FAILED.*SaysWhatIsNotThere")
+rule("share_detached", "a volume is handed over as a mount of its own", ["volume_host_test"],
+     "tests/volume_host_test --gtest_filter=DetachedMountUserns.*", r"FAILED.*LeadsNowhereElse")
+rule("share_mount_read_only", "the host's own mount of a read-only volume is read-only", ["volume_host_test"],
+     "tests/volume_host_test --gtest_filter=DetachedMountUserns.*", r"FAILED.*IsReadOnlyIfTheVolumeIs")
+for flag in ("exec", "suid", "devices"):
+    rule(f"share_no_{flag}", f"the host's own mount of a volume: no {flag}", ["volume_host_test"],
+         "tests/volume_host_test --gtest_filter=DetachedMountUserns.*", r"FAILED.*IsWithoutProgramsAndDevices")
+rule("share_calls", "the server of volumes runs under a system call filter", ["attack_table", "attempts", "caisson-enter"],
+     "tests/attack_table --gtest_filter=AttemptTable.InPlaceOfTheVolumeServer", r"description\.filter")
+rule("share_modes", "the server of volumes can make no file that is open to others, or set-user-id", ["attack_table", "attempts", "caisson-enter"],
+     "tests/attack_table --gtest_filter=AttemptTable.InPlaceOfTheVolumeServer", r"attempt volume_new_set_user_id")
+rule("share_processes", "the server of volumes has no second process", ["attack_table", "attempts", "caisson-enter"],
+     "tests/attack_table --gtest_filter=AttemptTable.InPlaceOfTheVolumeServer", r"attempt many_processes")
+rule("share_network", "the server of volumes has no network", ["attack_table", "attempts", "caisson-enter"],
+     "tests/attack_table --gtest_filter=AttemptTable.InPlaceOfTheVolumeServer", r"attempt loopback")
+rule("share_empty_root", "the server of volumes has an empty root", ["attack_table", "attempts", "caisson-enter"],
+     "tests/attack_table --gtest_filter=AttemptTable.InPlaceOfTheVolumeServer", r"attempt host_file")
+rule("share_words", "the server of volumes does not hold its supervisor's log", PROGRAM,
+     "vm attack/test_volume_boundary.py -k holds_no_file", r"shim\.log")
+rule("share_count", "the server of volumes holds no count that it may not change", PROGRAM,
+     "vm attack/test_volume_boundary.py -k holds_no_file", r"volumes/space")
+rule("share_one_entry", "a container has an entry of the box's volumes, and not all", PROGRAM,
+     "vm attack/test_volume_boundary.py -k no_other_entry", r"FAILED.*no_other_entry")
+rule("share_catalogue", "what is served is what the home's catalogue says", [*PROGRAM, "hostile_vmm"],
+     "vm attack/test_hostile_vmm.py -k let_go_of_it", r"FAILED.*let_go_of_it")
+rule("detach_force", "a volume is taken from a guest that does not let go of it", [*PROGRAM, "hostile_vmm"],
+     "vm attack/test_hostile_vmm.py -k let_go_of_it", r"does not say that it has changed")
+rule("space_once", "a removed file is counted once, through however many mounts it was known", PROGRAM,
+     "vm attack/test_volume_boundary.py -k volume_twice", r"FAILED.*volume_twice")
+rule("space_alone", "what another box may still hold is not free", PROGRAM,
+     "vm attack/test_volume_boundary.py -k for_each_other", r"FAILED.*for_each_other")

@@ -11,6 +11,9 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <map>
+#include <memory>
+#include <utility>
 
 #include "volume/share/control.h"
 #include "volume/share/limits.h"
@@ -22,17 +25,31 @@ namespace {
 constexpr int kOrders = 0;
 constexpr int kPort = 3;
 
-// The count of a volume's used bytes is shared by all servers that have the volume mounted.
-Result<std::shared_ptr<Space>> open_space(const os::Fd& count, std::uint64_t limit_bytes) {
+// What all mounts of a volume have together, by the count's device and inode.
+struct Known {
+    std::weak_ptr<os::Fd> count;
+    std::weak_ptr<Space> space;  // of those that can be written to
+};
+using Spaces = std::map<std::pair<dev_t, ino_t>, Known>;
+
+// The count of a volume's used bytes is shared by all servers that have the volume mounted. Whoever may only read the
+// volume may only read that.
+Result<std::shared_ptr<Space>> open_space(const os::Fd& count, bool read_only, std::uint64_t limit_bytes, Spaces& spaces) {
     struct stat status {};
     if (::fstat(count.get(), &status) != 0 || status.st_size < static_cast<off_t>(sizeof(std::atomic<std::int64_t>)))
         return base::failure(Errc::kCorrupt, "the volume's count of used bytes is no count");
-    void* memory = ::mmap(nullptr, sizeof(std::atomic<std::int64_t>), PROT_READ | PROT_WRITE, MAP_SHARED, count.get(), 0);
+    auto& known = spaces[{status.st_dev, status.st_ino}];
+    if (auto space = known.space.lock()) return space;
+    auto file = known.count.lock();
+    if (!file) known.count = file = std::make_shared<os::Fd>(CAISSON_TRY(count.duplicate()));
+    void* memory = ::mmap(nullptr, sizeof(std::atomic<std::int64_t>), read_only ? PROT_READ : PROT_READ | PROT_WRITE, MAP_SHARED, count.get(), 0);
     if (memory == MAP_FAILED) return base::failure_errno("cannot map the volume's count of used bytes");
-    return std::make_shared<Space>(*static_cast<std::atomic<std::int64_t>*>(memory), limit_bytes);
+    auto space = std::make_shared<Space>(*static_cast<std::atomic<std::int64_t>*>(memory), limit_bytes, std::move(file));
+    if (!read_only) known.space = space;
+    return space;
 }
 
-Result<> carry_out(Server& server, Order& order) {
+Result<> carry_out(Server& server, Spaces& spaces, Order& order) {
     switch (order.kind) {
         case Order::Kind::kEnd: server.write_back(); return {};
         case Order::Kind::kUnmount:
@@ -49,7 +66,7 @@ Result<> carry_out(Server& server, Order& order) {
     mount->read_only = order.read_only;
     mount->owner = order.owner;
     mount->group = order.group;
-    if (order.limit_bytes > 0) mount->space = CAISSON_TRY(open_space(order.descriptors[1], order.limit_bytes));
+    if (order.limit_bytes > 0) mount->space = CAISSON_TRY(open_space(order.descriptors[1], order.read_only, order.limit_bytes, spaces));
     if (given > 1) mount->presence = CAISSON_TRY(Presence::enter(std::move(order.descriptors[1])));
     server.tree().add(std::move(mount));
     return {};
@@ -67,11 +84,12 @@ Result<> serve() {
     raise_limit();
     auto loop = CAISSON_TRY(os::Loop::create());
     Server server(loop, os::Fd(kPort));
-    server.on_end = [&loop](const std::string& broken) {
-        if (!broken.empty()) std::fprintf(stderr, "caisson-share: %s\n", broken.c_str());
+    Result<> ended;
+    server.on_end = [&](const std::string& broken) {
+        if (!broken.empty()) ended = base::failure(Errc::kProtocol, broken);
         loop.stop();
     };
-    Result<> ended;
+    Spaces spaces;
     CAISSON_TRY(server.start());
     CAISSON_TRY(loop.watch(kOrders, EPOLLIN, [&](std::uint32_t) {
         auto order = take_order(kOrders);
@@ -79,10 +97,9 @@ Result<> serve() {
             if (!order) ended = base::failure(std::move(order).error());
             return loop.stop();
         }
-        answer_order(kOrders, carry_out(server, **order));
+        answer_order(kOrders, carry_out(server, spaces, **order));
     }));
     CAISSON_TRY(loop.run());
-    server.write_back();
     return ended;
 }
 

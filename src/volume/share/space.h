@@ -1,27 +1,67 @@
 // The limit of one volume: how much of the host's disk its files take, kept up to date by whoever writes them.
 #pragma once
 
+#include <fcntl.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <memory>
+#include <utility>
+
+#include "os/fd.h"
 
 namespace caisson::volume::share {
 
-// Shared by all mounts of a volume. `used` may lie in memory that other boxes' share servers count in as well.
+// Shared by all mounts of a volume in one server. `used` lies in memory that other boxes' servers count in as well.
+//
+// A removed file takes its space until nobody has it open, and a server sees only what its own guest has open. So what a
+// removed file took is not free before this server is the only one that has the volume: two boxes that share one could
+// else keep files open for each other and write without end. What is left of it when this server goes is free again when
+// the volume is counted anew.
 class Space {
   public:
-    Space(std::atomic<std::int64_t>& used, std::uint64_t limit_bytes) : used_(used), limit_(limit_bytes) {}
+    // `count`: the count's file, the same object for all mounts of the volume in this server: its lock tells other servers
+    // that this one is there. Null: there are no others.
+    Space(std::atomic<std::int64_t>& used, std::uint64_t limit_bytes, std::shared_ptr<os::Fd> count = {})
+        : used_(used), limit_(limit_bytes), count_(std::move(count)) {
+        auto lock = place_of(F_RDLCK);
+        if (count_) static_cast<void>(::fcntl(count_->get(), F_OFD_SETLK, &lock));
+    }
+    bool is_of_same_volume(const Space& other) const { return this == &other || (count_ && count_ == other.count_); }
 
     std::uint64_t limit_bytes() const { return limit_; }
-    std::uint64_t free_bytes() const {
+    std::uint64_t free_bytes() {
+        if (freed_ > 0 && is_alone()) used_ -= std::exchange(freed_, 0);
         const auto used = used_.load();
         return used >= static_cast<std::int64_t>(limit_) ? 0 : limit_ - static_cast<std::uint64_t>(std::max<std::int64_t>(used, 0));
     }
     void add(std::int64_t bytes) { used_ += bytes; }
+    // A file without a name is gone, as far as this server's guest goes.
+    void free(std::int64_t bytes) {
+        if (is_alone()) used_ -= bytes;
+        else freed_ += bytes;
+    }
 
   private:
+    // Beside that of Presence.
+    static struct flock place_of(short type) {
+        struct flock lock {};
+        lock.l_type = type;
+        lock.l_whence = SEEK_SET;
+        lock.l_start = (off_t{1} << 40) + 1;
+        lock.l_len = 1;
+        return lock;
+    }
+    bool is_alone() const {
+        auto lock = place_of(F_WRLCK);
+        return !count_ || (::fcntl(count_->get(), F_OFD_GETLK, &lock) == 0 && lock.l_type == F_UNLCK);
+    }
+
     std::atomic<std::int64_t>& used_;
     std::uint64_t limit_;
+    std::shared_ptr<os::Fd> count_;
+    std::int64_t freed_ = 0;
 };
 
 }  // namespace caisson::volume::share

@@ -224,12 +224,25 @@ void Tree::closed(std::uint64_t number) {
     drop_unused(node);
 }
 
+// Where the space of a file without a name is given back; null: it is known through another mount of the volume, and is
+// free when that one lets go of it, or there is none through which anything is counted.
+Space* Tree::counted_in(const Node& node) const {
+    if (!node.mount->space) return nullptr;
+    Space* space = node.mount->read_only ? nullptr : node.mount->space.get();
+    for (const auto& [number, mount] : mounts_) {
+        if (mount == node.mount || !mount->space || !mount->space->is_of_same_volume(*node.mount->space)) continue;
+        if (knows(*mount, node.is)) return nullptr;
+        if (space == nullptr && !mount->read_only) space = mount->space.get();
+    }
+    return space;
+}
+
 void Tree::drop_unused(Node* node) {
     while (node != nullptr && node->lookups == 0 && node->handles == 0 && node->children == 0) {
         struct stat status {};
-        const auto& space = node->mount->space;
-        if (space && node->file && ::fstatat(node->file.get(), "", &status, AT_EMPTY_PATH) == 0 && status.st_nlink == 0)
-            space->add(-status.st_blocks * kBlockBytes);
+        Space* space = counted_in(*node);
+        if (space != nullptr && node->file && ::fstatat(node->file.get(), "", &status, AT_EMPTY_PATH) == 0 && status.st_nlink == 0)
+            space->free(status.st_blocks * kBlockBytes);
         let_go(*node);
         auto named = numbers_.find(key_of(*node->mount, node->is));
         if (named != numbers_.end() && named->second == node->number) numbers_.erase(named);

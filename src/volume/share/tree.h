@@ -127,6 +127,7 @@ class Tree {
     };
     static Key key_of(const Mount& mount, const Identity& identity) { return {mount.number, identity.device, identity.inode}; }
     void drop_unused(Node* node);
+    Space* counted_in(const Node& node) const;
     void leave_parent(Node& node);
     void set_parent(Node& node, Node& parent, const std::string& name);
     bool would_be_above_itself(const Node& node, Node& parent);
