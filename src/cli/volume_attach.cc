@@ -49,7 +49,7 @@ void add_volume_detach(CLI::App& group, Action& action) {
     command->footer("Example:\n  caisson volume detach web /data");
     command->add_option("BOX", *box, "Name or id")->required();
     command->add_option("TARGET", *targets, "Where it is mounted in the box")->required();
-    command->add_flag("-f,--force", *force, "Also if a process in the box uses it; that gets errors from then on");
+    command->add_flag("-f,--force", *force, "Also if a process in the box uses it, which gets errors from then on, or if its guest does not let go of it");
     command->callback([=, &action] { action = [=](Context& context) { return detach(context, *box, *targets, *force); }; });
 }
 

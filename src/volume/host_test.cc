@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -93,6 +94,23 @@ TEST_F(DetachedMountUserns, IsReadOnlyIfTheVolumeIs) {
                   return ::open(("/proc/self/fd/" + std::to_string(opened)).c_str(), O_RDWR);
               }),
               EROFS);
+}
+
+TEST_F(DetachedMountUserns, ShowsNothingThatIsMountedOnTheHostLater) {
+    int result = -1;
+    auto pipe = os::make_pipe().value();
+    auto done = os::in_own_mount_namespace([&]() -> Result<> {
+        // As hosts are: what is mounted in one place appears wherever that is mounted as well. Some kernels leave out mounts
+    // that are in no place by themselves.
+        if (::mount(nullptr, "/", nullptr, MS_SHARED | MS_REC, nullptr) != 0) return base::failure_errno("cannot share mounts");
+        auto tree = CAISSON_TRY(mount_of());
+        if (::mount("later", at("v/d").c_str(), "tmpfs", 0, nullptr) != 0) return base::failure_errno("cannot mount");
+        const int error = ::openat(tree.get(), "d/f", O_RDONLY) < 0 ? errno : 0;
+        return os::write_all(pipe.second.get(), base::ByteView(reinterpret_cast<const std::uint8_t*>(&error), sizeof error));
+    });
+    ASSERT_TRUE(done) << done.error().to_string();
+    ASSERT_EQ(::read(pipe.first.get(), &result, sizeof result), static_cast<ssize_t>(sizeof result));
+    EXPECT_EQ(result, 0);
 }
 
 // Another process of the same user exchanges the volume and a link to /etc all the while: 100000 times and more.
