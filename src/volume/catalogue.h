@@ -73,8 +73,8 @@ class Catalogue {
     Roots roots() const;
     std::string directory_of(const Volume& volume) const;  // of a disk: its file
 
-    // kAlreadyExists; kUsage for a name that is none, or that looks like an anonymous volume's. A disk's file is made by the caller with `make_disk`, which gets its
-    // path, before anybody sees the volume.
+    // kAlreadyExists; kUsage for a name that is none, or that looks like an anonymous volume's. A disk's file is made by the
+    // caller with `make_disk`, which gets its path, before anybody sees the volume.
     Result<Volume> create(const std::string& name, bool disk, std::uint64_t limit_bytes, const std::map<std::string, std::string>& labels,
                           const std::function<Result<>(const std::string& path)>& make_disk = {});
     // What create() would say of the name, for those who have much to do before.
@@ -101,7 +101,8 @@ class Catalogue {
     Result<> detach(const std::string& box, std::uint32_t number);
     // Empty if it has none.
     Result<wire::BoxMounts> mounts(const std::string& box) const;
-    // The box is gone: so are its file and its anonymous volumes, unless another box mounted them by their path. Not an error if there are none.
+    // The box is gone: so are its file and its anonymous volumes, unless another box mounted them by their path. Not an
+    // error if there are none.
     Result<> release(const std::string& box);
     // What give() returned came to nothing: of the named volumes that it made those go that are empty and that no box has.
     Result<> undo(const wire::BoxMounts& given);
