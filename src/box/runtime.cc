@@ -53,14 +53,14 @@ Runtime& Runtime::operator=(Runtime&&) noexcept = default;
 Runtime::~Runtime() = default;
 
 image::Store::Options internal::RuntimeState::image_options() const {
-    image::Store::Options images;
-    images.images_directory = home.images();
-    images.disks_directory = home.disks();
-    images.unpack_program = libexec + "/caisson-unpack";
-    images.enter_program = libexec + "/caisson-enter";
-    images.fetch_program = libexec + "/caisson-fetch";
-    images.registries_file = home.root + "/registries.json";
-    return images;
+    image::Store::Options made;
+    made.images_directory = home.images();
+    made.disks_directory = home.disks();
+    made.unpack_program = libexec + "/caisson-unpack";
+    made.enter_program = libexec + "/caisson-enter";
+    made.fetch_program = libexec + "/caisson-fetch";
+    made.registries_file = home.root + "/registries.json";
+    return made;
 }
 
 Result<Runtime> Runtime::open(RuntimeOptions options) {
