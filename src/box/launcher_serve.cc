@@ -42,6 +42,7 @@ class Server {
     Result<> take_disks(vmm::MachinePlan& plan);
     Result<> serve_shares();
     Result<> on_share_exit();
+    void explain_share_exit(os::ExitStatus status);
     void end_shares();
     Result<> release_volumes();
     Result<> on_exit();
@@ -217,18 +218,22 @@ Result<> Server::serve_shares() {
 // A guest whose files no longer answer is of no use to anybody: its box ends, and says why. While the box is being ended
 // the server goes as soon as the machine has.
 Result<> Server::on_share_exit() {
-    auto status = CAISSON_TRY(shares_.process().wait());
+    explain_share_exit(CAISSON_TRY(shares_.process().wait()));
+    if (shares_ended_.empty() || !vm_.process.running()) return {};
+    vm_.init.kill();
+    static_cast<void>(vm_.process.send_signal(SIGKILL));
+    return {};
+}
+
+void Server::explain_share_exit(os::ExitStatus status) {
     // It ends well when its other side has hung up, which is the machine's end.
-    if (ends_ > 0 || !vm_.process.running() || (!status.signalled && status.code == 0)) return {};
+    if (ends_ > 0 || (!status.signalled && status.code == 0)) return;
     // bubblewrap tells of a signal by 128+N.
     if (!status.signalled && status.code > 128) status = {true, status.code - 128};
     shares_ended_ = jail::killed_by_filter(status) ? "the server of the box's volumes was killed by its system call filter: it made a call that an honest one does not make"
                     : status.signalled             ? "the server of the box's volumes was killed by signal " + std::to_string(status.code)
                                                    : "the server of the box's volumes ended";
     if (auto words = shares_.last_words(); !words.empty()) shares_ended_ += ": " + words;
-    vm_.init.kill();
-    static_cast<void>(vm_.process.send_signal(SIGKILL));
-    return {};
 }
 
 void Server::end_shares() {
@@ -247,6 +252,10 @@ Result<> Server::on_exit() {
     vm_.init.kill();
     // bubblewrap was killed before it could say what it had started: that is found by the box's files it was given.
     if (!vm_.init.known()) kill_strays(launch_.box_directory());
+    // A machine whose server refuses to go on may end of that, before the server's own end is heard of.
+    constexpr std::chrono::milliseconds kShareEndPatience{500};
+    if (ends_ == 0 && shares_.process().running())
+        if (auto ended = shares_.process().wait(kShareEndPatience)) explain_share_exit(*ended);
     LauncherNews news{.kind = LauncherNews::Kind::kExited, .signalled = status.signalled, .number = status.code};
     news.error.message = why_killed();
     return send_news(socket_.get(), news);
