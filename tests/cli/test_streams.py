@@ -140,7 +140,7 @@ def test_a_command_that_does_not_read_its_input():
 def test_output_into_files(tmp_path):
     both = tmp_path / "both"
     with open(both, "wb") as file:
-        done = subprocess.run([BIN, "run", "--rm", BASE, "sh", "-c", "echo out; sleep 0.2; echo err >&2"], stdout=file,
+        done = subprocess.run([BIN, "run", "-q", "--rm", BASE, "sh", "-c", "echo out; sleep 0.2; echo err >&2"], stdout=file,
                               stderr=file, env=environment(), cwd="/", timeout=30)
     assert done.returncode == 0 and both.read_bytes() == b"out\nerr\n"
     with open("/dev/full", "wb") as full:
