@@ -161,7 +161,7 @@ def test_a_pipe_gets_no_progress(name, fresh):
     """But who runs an image that is not here is told what happens: that is a notice, and --quiet takes it away."""
     ran = fresh("run", "--rm", name, timeout=120).ok()
     assert ran.text == ANSWER + "\n"
-    assert ran.said == f"caisson: there is no image {name} here yet; pulling it\n"
+    assert ran.err.decode() == f"caisson: there is no image {name} here yet; pulling it\n"
     fresh("image", "rm", name).ok()
     fresh("image", "prune").ok()
     assert fresh("image", "pull", name).ok().said == ""

@@ -85,7 +85,7 @@ def test_a_reader_that_leaves_ends_the_command():
     for command, first in (("yes", "y"), ("seq 100000000", "1"), ("sh -c 'while echo line; do :; done'", "line")):
         result = pipeline(f'"$0" run --rm {BASE} {command} | head -1')
         assert (result.code, result.text) == (0, first + "\n") and result.seconds < 10, result
-        assert "caisson" not in result.said, result
+        assert b"caisson" not in result.err, result
     # The code is what a pipe's writer gets.
     with Started("run", "--rm", BASE, "yes") as box:
         box.line()
