@@ -144,7 +144,7 @@ def test_the_plan_and_the_doctor_say_it():
         assert "memory, cpu, pids of each box, below /sys/fs/cgroup" in layer["detail"] and layer["state"] == "on"
         assert re.search(r"^on the host memory .*, cpus 1500/1000, processes 129$", plan, re.M), plan
     else:
-        assert check["remedy"] and "not limited" in layer["detail"] and layer["state"] == "on"
+        assert layer["fix"] and "not limited" in layer["detail"] and layer["state"] != "on"
         assert re.search(r"^on the host no limits \(", plan, re.M), plan
 
 
