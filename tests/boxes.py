@@ -274,7 +274,11 @@ class Process:
     def mentions(self, marker):
         marker = os.fsencode(str(marker))
         if self.closed and self.arguments[0].startswith(os.fsencode(os.path.dirname(os.path.dirname(BIN))) + b"/"):
-            return True
+            # Which box a supervisor is for, its launcher's words say.
+            children = _read(f"/proc/{self.pid}/task/{self.pid}/children").split()
+            words = [_read(f"/proc/{int(child)}/cmdline") for child in children]
+            launchers = [line for line in words if line.startswith(b"caisson-launcher\0")]
+            return not launchers or any(marker in line for line in launchers)
         # The server of volumes has nothing on it of the home that it works for.
         if self.role == "share" and marker == os.fsencode(WORK.name) and self.is_program("caisson-share"):
             return True
