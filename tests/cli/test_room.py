@@ -17,7 +17,7 @@ def small_home():
     place.mkdir(mode=0o755)
     with open(image, "wb") as file:
         file.truncate(1024 * MIB)
-    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-m", "0", image], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(["/sbin/mke2fs", "-q", "-t", "ext4", "-m", "0", image], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     mounted = subprocess.run(["mount", "-o", "loop", image, place], stderr=subprocess.PIPE)
     if mounted.returncode != 0:
         image.unlink()
