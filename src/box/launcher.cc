@@ -27,34 +27,18 @@ struct Packet {
     std::int32_t code;
     std::int32_t error_number;
 };
-constexpr std::size_t kMostDescriptors = 3;
 
 std::size_t descriptors_of(LauncherNews::Kind kind) {
-    if (kind == LauncherNews::Kind::kStarted) return kMostDescriptors;
+    if (kind == LauncherNews::Kind::kStarted) return 3;  // control socket, agent, console
     return kind == LauncherNews::Kind::kJailed ? 1 : 0;
 }
 
 // Its text is a message of the schema.
 bool is_packed(LauncherNews::Kind kind) { return kind == LauncherNews::Kind::kShare || kind == LauncherNews::Kind::kDisk; }
 
-// Packets go whole or not at all.
-Result<> send_packet(int socket, const void* bytes, std::size_t size) {
-    for (;;) {
-        if (::send(socket, bytes, size, MSG_NOSIGNAL) >= 0) return {};
-        if (errno != EINTR) return failure_errno("the box's launcher does not listen");
-    }
-}
-
-void take_descriptors(struct msghdr& message, std::vector<os::Fd>& out) {
-    for (auto* part = CMSG_FIRSTHDR(&message); part != nullptr; part = CMSG_NXTHDR(&message, part)) {
-        if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) continue;
-        const auto count = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-        for (std::size_t i = 0; i < count; ++i) {
-            int number = -1;
-            std::memcpy(&number, CMSG_DATA(part) + i * sizeof number, sizeof number);
-            out.emplace_back(number);
-        }
-    }
+Result<> tell_launcher(int socket, std::string_view bytes) {
+    if (os::send_packet(socket, bytes)) return {};
+    return failure_errno("the box's launcher does not listen");
 }
 
 Result<LauncherNews> parse(const char* bytes, std::size_t size, std::vector<os::Fd> descriptors) {
@@ -102,49 +86,19 @@ Result<> send_news(int socket, const LauncherNews& news) {
         bytes.append(*text, 0, std::min(text->size(), kMostLauncherText / 2 - 1));
         bytes += '\0';
     }
-    struct iovec part {bytes.data(), bytes.size()};
-    alignas(struct cmsghdr) char control[CMSG_SPACE(kMostDescriptors * sizeof(int))]{};
-    struct msghdr message {};
-    message.msg_iov = &part;
-    message.msg_iovlen = 1;
-    if (!news.descriptors.empty()) {
-        if (news.descriptors.size() > kMostDescriptors) return failure(Errc::kInternal, "too many descriptors for one packet");
-        message.msg_control = control;
-        message.msg_controllen = CMSG_SPACE(news.descriptors.size() * sizeof(int));
-        auto* rights = CMSG_FIRSTHDR(&message);
-        rights->cmsg_level = SOL_SOCKET;
-        rights->cmsg_type = SCM_RIGHTS;
-        rights->cmsg_len = CMSG_LEN(news.descriptors.size() * sizeof(int));
-        for (std::size_t i = 0; i < news.descriptors.size(); ++i) {
-            const int number = news.descriptors[i].get();
-            std::memcpy(CMSG_DATA(rights) + i * sizeof number, &number, sizeof number);
-        }
-    }
-    for (;;) {
-        if (::sendmsg(socket, &message, MSG_NOSIGNAL) >= 0) return {};
-        if (errno != EINTR) return failure_errno("cannot tell the supervisor");
-    }
+    if (news.descriptors.size() > os::kMostPacketDescriptors) return failure(Errc::kInternal, "too many descriptors for one packet");
+    if (os::send_packet(socket, bytes, news.descriptors)) return {};
+    return failure_errno("cannot tell the supervisor");
 }
 
 Result<std::optional<LauncherNews>> receive_news(int socket) {
     char bytes[sizeof(Packet) + kMostLauncherText];
-    alignas(struct cmsghdr) char control[CMSG_SPACE(kMostDescriptors * sizeof(int))];
-    struct iovec part {bytes, sizeof bytes};
-    struct msghdr message {};
-    message.msg_iov = &part;
-    message.msg_iovlen = 1;
-    message.msg_control = control;
-    message.msg_controllen = sizeof control;
-    ssize_t got;
-    do got = ::recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
-    while (got < 0 && errno == EINTR);
-    if (got < 0 && errno == EAGAIN) return std::optional<LauncherNews>();
-    if (got < 0) return failure_errno("the box's launcher does not answer");
-    std::vector<os::Fd> descriptors;
-    take_descriptors(message, descriptors);
-    if (got == 0) return failure(Errc::kIo, "the box's launcher is gone");
-    if ((message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0) return failure(Errc::kIo, "too many descriptors are open");
-    return std::optional<LauncherNews>(CAISSON_TRY(parse(bytes, static_cast<std::size_t>(got), std::move(descriptors))));
+    auto packet = os::receive_packet(socket, bytes);
+    if (packet.length < 0 && errno == EAGAIN) return std::optional<LauncherNews>();
+    if (packet.length < 0) return failure_errno("the box's launcher does not answer");
+    if (packet.length == 0) return failure(Errc::kIo, "the box's launcher is gone");
+    if (packet.cut) return failure(Errc::kIo, "too many descriptors are open");
+    return std::optional<LauncherNews>(CAISSON_TRY(parse(bytes, static_cast<std::size_t>(packet.length), std::move(packet.descriptors))));
 }
 
 wire::Launch launcher_request(const wire::Launch& launch) {
@@ -174,13 +128,13 @@ Result<Launcher> Launcher::start(const wire::Launch& launch, int kvm_fd) {
     std::string request;
     if (!launcher_request(launch).SerializeToString(&request) || request.size() > kMostLauncherRequest)
         return failure(Errc::kLimit, "the paths of the box are too long", "use a home and assets with shorter paths");
-    CAISSON_TRY(send_packet(launcher.socket(), request.data(), request.size()));
+    CAISSON_TRY(tell_launcher(launcher.socket(), request));
     CAISSON_TRY(os::set_nonblocking(launcher.socket(), true));
     return launcher;
 }
 
 Result<> Launcher::ask(LauncherVerb verb) {
-    CAISSON_TRY(send_packet(socket_.get(), &verb, sizeof verb));
+    CAISSON_TRY(tell_launcher(socket_.get(), {reinterpret_cast<const char*>(&verb), sizeof verb}));
     if (verb == LauncherVerb::kEnd) ++ends_;
     return {};
 }

@@ -1,9 +1,13 @@
 // Fd: the one owner of a file descriptor. Move-only; closes in the destructor; -1 is "none".
 #pragma once
 
+#include <sys/types.h>
 #include <unistd.h>
 
+#include <span>
+#include <string_view>
 #include <utility>
+#include <vector>
 
 #include "base/result.h"
 
@@ -46,5 +50,16 @@ Result<FdPair> make_pipe();
 // socketpair(2), AF_UNIX, close-on-exec. `type` is SOCK_STREAM or SOCK_SEQPACKET.
 Result<FdPair> make_socketpair(int type);
 Result<> set_nonblocking(int fd, bool on);
+
+// One packet of a SOCK_SEQPACKET socket, whole or not at all, with descriptors (SCM_RIGHTS, at most
+// kMostPacketDescriptors), which stay the caller's. Again after EINTR. false: errno says why.
+inline constexpr std::size_t kMostPacketDescriptors = 3;
+bool send_packet(int socket, std::string_view bytes, const std::vector<Fd>& descriptors = {});
+struct Packet {
+    ssize_t length = 0;  // -1: errno says why; 0: the other end is gone
+    std::vector<Fd> descriptors;
+    bool cut = false;    // it was longer than `room`, or had more descriptors than there may be
+};
+Packet receive_packet(int socket, std::span<char> room);
 
 }  // namespace caisson::os

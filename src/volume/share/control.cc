@@ -2,9 +2,7 @@
 
 #include <sys/socket.h>
 
-#include <array>
 #include <cerrno>
-#include <cstring>
 
 #include "base/text.h"
 
@@ -15,7 +13,6 @@ using base::failure_errno;
 
 namespace {
 constexpr std::size_t kMaxPacketBytes = 4096;
-constexpr std::size_t kMostDescriptors = 2;
 }  // namespace
 
 std::string encode(const Order& order) {
@@ -57,27 +54,8 @@ Result<Order> parse_order(std::string_view text) {
 }
 
 Result<> give_order(int socket, const Order& order) {
-    auto text = encode(order);
-    alignas(cmsghdr) std::array<char, CMSG_SPACE(kMostDescriptors * sizeof(int))> control{};
-    iovec part{text.data(), text.size()};
-    msghdr message{};
-    message.msg_iov = &part;
-    message.msg_iovlen = 1;
-    if (!order.descriptors.empty()) {
-        CAISSON_CHECK(order.descriptors.size() <= kMostDescriptors);
-        message.msg_control = control.data();
-        message.msg_controllen = CMSG_SPACE(order.descriptors.size() * sizeof(int));
-        auto* header = CMSG_FIRSTHDR(&message);
-        header->cmsg_level = SOL_SOCKET;
-        header->cmsg_type = SCM_RIGHTS;
-        header->cmsg_len = CMSG_LEN(order.descriptors.size() * sizeof(int));
-        for (std::size_t i = 0; i < order.descriptors.size(); ++i) {
-            const int number = order.descriptors[i].get();
-            std::memcpy(CMSG_DATA(header) + i * sizeof number, &number, sizeof number);
-        }
-    }
     const auto silent = [] { return failure(Errc::kTimeout, "the share server does not answer"); };
-    if (::sendmsg(socket, &message, MSG_NOSIGNAL) < 0) {
+    if (!os::send_packet(socket, encode(order), order.descriptors)) {
         if (errno == EAGAIN) return silent();
         return failure_errno("the share server is gone");
     }
@@ -93,27 +71,11 @@ Result<> give_order(int socket, const Order& order) {
 
 Result<std::optional<Order>> take_order(int socket) {
     char text[kMaxPacketBytes];
-    alignas(cmsghdr) std::array<char, CMSG_SPACE(kMostDescriptors * sizeof(int))> control{};
-    iovec part{text, sizeof text};
-    msghdr message{};
-    message.msg_iov = &part;
-    message.msg_iovlen = 1;
-    message.msg_control = control.data();
-    message.msg_controllen = control.size();
-    const ssize_t length = ::recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
-    if (length < 0) return failure_errno("cannot read an order");
-    if (length == 0) return std::nullopt;
-    std::vector<os::Fd> descriptors;
-    for (auto* header = CMSG_FIRSTHDR(&message); header != nullptr; header = CMSG_NXTHDR(&message, header)) {
-        if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
-        for (std::size_t i = 0; i < (header->cmsg_len - CMSG_LEN(0)) / sizeof(int); ++i) {
-            int number = -1;
-            std::memcpy(&number, CMSG_DATA(header) + i * sizeof number, sizeof number);
-            descriptors.emplace_back(number);
-        }
-    }
-    auto order = CAISSON_TRY(parse_order({text, static_cast<std::size_t>(length)}));
-    order.descriptors = std::move(descriptors);
+    auto packet = os::receive_packet(socket, text);
+    if (packet.length < 0) return failure_errno("cannot read an order");
+    if (packet.length == 0) return std::nullopt;
+    auto order = CAISSON_TRY(parse_order({text, static_cast<std::size_t>(packet.length)}));
+    order.descriptors = std::move(packet.descriptors);
     return std::optional<Order>(std::move(order));
 }
 
