@@ -27,15 +27,10 @@ constexpr std::uint32_t kEvents = IN_CREATE | IN_DELETE | IN_MOVE | IN_CLOSE_WRI
 constexpr int kQuietMs = 50;
 constexpr int kLongestBurst = 40;  // times kQuietMs
 
-struct DirectoryCloser {
-    void operator()(DIR* directory) const { ::closedir(directory); }
-};
-
 Result<std::vector<std::string>> directories_in(os::Fd directory) {
     std::vector<std::string> names;
-    std::unique_ptr<DIR, DirectoryCloser> listing(::fdopendir(directory.get()));
-    if (!listing) return failure_errno("cannot read a directory");
-    const int listed = directory.release();
+    const int listed = directory.get();
+    auto listing = CAISSON_TRY(os::open_listing(std::move(directory), "a directory"));
     while (dirent* found = ::readdir(listing.get())) {
         const std::string name = found->d_name;
         struct stat info {};

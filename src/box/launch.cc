@@ -36,12 +36,6 @@ namespace {
 constexpr std::uint32_t kRestoreDeadlineMs = 20000;
 constexpr std::uint32_t kColdDeadlineMs = 120000;
 
-Result<std::string> random_hex(std::size_t bytes) {
-    base::Bytes random(bytes);
-    CAISSON_TRY(os::fill_random(random));
-    return base::to_hex(random);
-}
-
 // How a start goes about its machine.
 struct Start {
     std::string template_directory;  // empty: cold
@@ -65,7 +59,7 @@ Result<store::BoxRecord> insert_record(RuntimeState& runtime, const BoxOptions& 
     record.created_ms = os::unix_ms();
     record.owner = CAISSON_TRY(box::this_process());
     box::SpecParts parts;
-    parts.machine_id = CAISSON_TRY(random_hex(16));
+    parts.machine_id = CAISSON_TRY(os::random_hex(16));
     parts.base_disk_bytes = decision.base_disk_bytes;
     parts.warm = warm;
     constexpr int kNameTries = 8;
@@ -354,8 +348,7 @@ Result<std::shared_ptr<BoxState>> launch_new(std::shared_ptr<RuntimeState> runti
         }();
         if (!started) {
             box->shim.reset();
-            undo_record(*runtime, box->id);
-            undo_mounts(*runtime, given);
+            undo_new(*runtime, {record, given});
             return base::failure(std::move(started.error()).with_context("creating the box"));
         }
         auto launched = wait_until_launched(*box);

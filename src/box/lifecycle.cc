@@ -9,7 +9,7 @@
 #include <algorithm>
 #include <thread>
 
-#include "base/id.h"
+#include "base/labels.h"
 #include "base/text.h"
 #include "box/convert.h"
 #include "box/engine.h"
@@ -100,12 +100,6 @@ std::shared_ptr<BoxState> connection_of(std::shared_ptr<RuntimeState> runtime, c
     state->log_position = open.log_position();
     state->shim = std::move(shim);
     return state;
-}
-
-Result<std::string> new_id() {
-    std::uint8_t random[10];
-    CAISSON_TRY(os::fill_random(random));
-    return base::make_ulid(std::chrono::system_clock::now(), random);
 }
 
 // Those of its last start.
@@ -335,7 +329,7 @@ Result<wire::ToShim> execution_request(const store::BoxRecord& record, const Exe
     wire::ToShim request;
     auto* start = request.mutable_start_execution();
     *start->mutable_exec() = CAISSON_TRY(box::plan_further_exec(CAISSON_TRY(internal::spec_of(record)), options));
-    start->set_id(CAISSON_TRY(new_id()));
+    start->set_id(CAISSON_TRY(os::new_ulid()));
     start->set_detached(detached);
     if (options.timeout) start->set_timeout_ms(static_cast<std::uint32_t>(options.timeout->count()));
     return request;
@@ -547,11 +541,7 @@ Result<std::vector<BoxInfo>> Runtime::prune_boxes(const std::map<std::string, st
     std::vector<BoxInfo> removed;
     for (const auto& box : CAISSON_TRY(boxes())) {
         if (box.state != "created" && box.state != "stopped" && box.state != "failed") continue;
-        const bool fits = std::all_of(labels.begin(), labels.end(), [&](const auto& wanted) {
-            auto found = box.labels.find(wanted.first);
-            return found != box.labels.end() && (wanted.second.empty() || found->second == wanted.second);
-        });
-        if (!fits) continue;
+        if (!base::has_labels(box.labels, labels)) continue;
         auto gone = remove_box(box.id);
         if (!gone && gone.error().code != Errc::kInUse && gone.error().code != Errc::kNotFound) return base::failure(std::move(gone.error()));
         if (gone) removed.push_back(box);

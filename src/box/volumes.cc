@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <memory>
 
-#include "base/bytes.h"
+#include "base/labels.h"
 #include "base/text.h"
 #include "box/host_copy.h"
 #include "box/disks.h"
@@ -53,19 +53,6 @@ Result<> count_space(const volume::Catalogue& catalogue, const volume::Volume& v
     if (used) info.used_bytes = *used;
     else if (used.error().code != Errc::kInUse && used.error().code != Errc::kNotFound) return failure(std::move(used).error());
     return {};
-}
-
-Result<std::string> drawn_name() {
-    std::uint8_t random[8];
-    CAISSON_TRY(os::fill_random(random));
-    return "volume-" + base::to_hex(random);
-}
-
-bool has_labels(const std::map<std::string, std::string>& labels, const std::map<std::string, std::string>& wanted) {
-    return std::all_of(wanted.begin(), wanted.end(), [&](const auto& label) {
-        auto found = labels.find(label.first);
-        return found != labels.end() && (label.second.empty() || found->second == label.second);
-    });
 }
 
 base::Failure no_files_of(const volume::Volume& volume) {
@@ -138,11 +125,9 @@ Result<VolumeInfo> Runtime::create_volume(const VolumeOptions& options) {
     if (disk) CAISSON_TRY(volume::check_disk_size(options.size_bytes));
     CAISSON_TRY(box::validate_labels(options.labels));
     auto catalogue = CAISSON_TRY(catalogue_of(*state_));
-    const auto name = options.name.empty() ? CAISSON_TRY(drawn_name()) : options.name;
+    const auto name = options.name.empty() ? "volume-" + CAISSON_TRY(os::random_hex(8)) : options.name;
     auto make_disk = [&](const std::string& path) -> Result<> {
-        std::uint8_t random[16];
-        CAISSON_TRY(os::fill_random(random));
-        return state_->images->make_empty_disk(path, options.size_bytes, base::to_hex(random));
+        return state_->images->make_empty_disk(path, options.size_bytes, CAISSON_TRY(os::random_hex(16)));
     };
     return info_of(catalogue, CAISSON_TRY(catalogue.create(name, disk, options.size_bytes, options.labels, make_disk)), {});
 }
@@ -251,7 +236,7 @@ Result<PrunedVolumes> Runtime::prune_volumes(const std::map<std::string, std::st
     PrunedVolumes pruned;
     auto catalogue = CAISSON_TRY(catalogue_of(*state_));
     for (const auto& volume : CAISSON_TRY(catalogue.list())) {
-        if (volume.kind != volume::Kind::kNamed || !volume.boxes.empty() || !has_labels(volume.labels, labels)) continue;
+        if (volume.kind != volume::Kind::kNamed || !volume.boxes.empty() || !base::has_labels(volume.labels, labels)) continue;
         const auto bytes = catalogue.used_bytes(volume);
         auto removed = catalogue.remove(volume.name);
         // Somebody uses it since, or was faster.

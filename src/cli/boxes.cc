@@ -7,6 +7,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "base/labels.h"
 #include "base/text.h"
 #include "cli/box_options.h"
 #include "cli/command.h"
@@ -107,13 +108,6 @@ std::string shown_command(const std::string& command) {
     return base::printable(text, 60);
 }
 
-bool has_labels(const BoxInfo& box, const std::map<std::string, std::string>& wanted) {
-    return std::all_of(wanted.begin(), wanted.end(), [&](const auto& label) {
-        auto found = box.labels.find(label.first);
-        return found != box.labels.end() && (label.second.empty() || found->second == label.second);
-    });
-}
-
 // A box without a jail is to be seen at a glance.
 std::string shown_state(const BoxInfo& box) {
     std::vector<std::string> marks;
@@ -133,7 +127,7 @@ Result<int> list_boxes(Context& context, const ListArguments& arguments) {
     const auto labels = CAISSON_TRY(parse_labels(arguments.labels));
     auto runtime = CAISSON_TRY(open_runtime(context));
     auto boxes = CAISSON_TRY(runtime.boxes());
-    std::erase_if(boxes, [&](const BoxInfo& box) { return (!arguments.all && !is_live(box)) || !has_labels(box, labels); });
+    std::erase_if(boxes, [&](const BoxInfo& box) { return (!arguments.all && !is_live(box)) || !base::has_labels(box.labels, labels); });
     if (as_json) {
         json list = json::array();
         for (const auto& box : boxes) list.push_back(to_json(box));
@@ -274,7 +268,7 @@ Result<std::vector<std::string>> resolve(Runtime& runtime, const Chosen& chosen,
     const auto labels = CAISSON_TRY(parse_labels(chosen.labels));
     std::vector<std::string> ids;
     for (const auto& box : CAISSON_TRY(runtime.boxes()))
-        if (has_labels(box, labels) && fits(box)) ids.push_back(box.id);
+        if (base::has_labels(box.labels, labels) && fits(box)) ids.push_back(box.id);
     return ids;
 }
 

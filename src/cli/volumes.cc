@@ -6,6 +6,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "base/labels.h"
 #include "base/text.h"
 #include "cli/box_options.h"
 #include "cli/command.h"
@@ -57,13 +58,6 @@ Result<int> create_volume(Context& context, const CreateArguments& arguments) {
     return 0;
 }
 
-bool has_labels(const VolumeInfo& volume, const std::map<std::string, std::string>& wanted) {
-    return std::all_of(wanted.begin(), wanted.end(), [&](const auto& label) {
-        auto found = volume.labels.find(label.first);
-        return found != volume.labels.end() && (label.second.empty() || found->second == label.second);
-    });
-}
-
 struct ListArguments {
     bool quiet = false;
     std::vector<std::string> labels;
@@ -75,7 +69,7 @@ Result<int> list_volumes(Context& context, const ListArguments& arguments) {
     const auto labels = CAISSON_TRY(parse_labels(arguments.labels));
     auto runtime = CAISSON_TRY(open_runtime(context));
     auto volumes = CAISSON_TRY(runtime.volumes());
-    std::erase_if(volumes, [&](const VolumeInfo& volume) { return !has_labels(volume, labels); });
+    std::erase_if(volumes, [&](const VolumeInfo& volume) { return !base::has_labels(volume.labels, labels); });
     if (as_json) {
         json list = json::array();
         for (const auto& volume : volumes) list.push_back(to_json(volume));

@@ -126,10 +126,6 @@ Result<> make_directories(const std::string& path, unsigned mode) {
 }
 
 namespace {
-struct DirCloser {
-    void operator()(DIR* dir) const { ::closedir(dir); }
-};
-
 // Removes a tree below one directory without ever having more than two directories open, however deep it is: whoever
 // made it may have nested it to no end. What a directory holds in directories is moved up to the top first.
 class TreeRemover {
@@ -152,10 +148,7 @@ class TreeRemover {
   private:
     // Unlinks what is no directory. Directories of the top are noted, those of `below` are moved to the top.
     Result<> empty(const Fd& directory, const std::string* below) {
-        auto own = CAISSON_TRY(open_at(directory, ".", O_RDONLY | O_DIRECTORY));
-        std::unique_ptr<DIR, DirCloser> dir(::fdopendir(own.get()));
-        if (!dir) return failure_errno("cannot read directory " + name_);
-        static_cast<void>(own.release());
+        auto dir = CAISSON_TRY(open_listing(CAISSON_TRY(open_at(directory, ".", O_RDONLY | O_DIRECTORY)), "directory " + name_));
         errno = 0;
         while (dirent* entry = ::readdir(dir.get())) {
             std::string child = entry->d_name;
@@ -265,8 +258,15 @@ Result<> empty_directory(const std::string& path) {
     return TreeRemover(std::move(directory), path, info.st_dev).run();
 }
 
+Result<Listing> open_listing(Fd directory, const std::string& what) {
+    Listing listing(::fdopendir(directory.get()));
+    if (!listing) return failure_errno("cannot read " + what);
+    static_cast<void>(directory.release());
+    return listing;
+}
+
 Result<std::vector<std::string>> list_directory(const std::string& path) {
-    std::unique_ptr<DIR, DirCloser> dir(::opendir(path.c_str()));
+    Listing dir(::opendir(path.c_str()));
     if (!dir) return failure_errno("cannot read directory " + path);
     std::vector<std::string> names;
     errno = 0;

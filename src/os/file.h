@@ -1,7 +1,10 @@
 // Files and directories, directory fd first. Writes that matter are: write, fsync, rename, fsync directory.
 #pragma once
 
+#include <dirent.h>
+
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -39,6 +42,13 @@ Result<> remove_at(const Fd& directory, const std::string& name);
 // The same with everything in the directory, but not itself.
 Result<> empty_directory(const std::string& path);
 Result<std::vector<std::string>> list_directory(const std::string& path);
+
+struct ListingCloser {
+    void operator()(DIR* directory) const { ::closedir(directory); }
+};
+using Listing = std::unique_ptr<DIR, ListingCloser>;
+// For readdir(3), from where `directory` stands, which it takes. `what` is for the error: "cannot read " and that.
+Result<Listing> open_listing(Fd directory, const std::string& what);
 // Bytes allocated on disk below `path` (st_blocks), hard links counted once per name.
 Result<std::uint64_t> disk_usage(const std::string& path);
 

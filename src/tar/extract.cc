@@ -46,10 +46,6 @@ Identity identity(const struct stat& info) { return {info.st_dev, info.st_ino}; 
 
 std::string joined(const Parts& parts) { return base::join(parts, "/"); }
 
-struct DirectoryCloser {
-    void operator()(DIR* directory) const { ::closedir(directory); }
-};
-
 class Extractor {
   public:
     Extractor(Source source, const Destination& destination, const ExtractOptions& options, const Notice& notice)
@@ -215,9 +211,7 @@ class Extractor {
             const bool chosen = name_.empty();
             for (int tries = 0; tries < 8; ++tries) {
                 if (chosen) {
-                    std::uint8_t random[8];
-                    CAISSON_TRY(os::fill_random(random));
-                    name_ = ".caisson-" + base::to_hex(random);
+                    name_ = ".caisson-" + CAISSON_TRY(os::random_hex(8));
                 }
                 there_ = make(name_.c_str()) == 0;
                 if (there_ || !chosen || errno != EEXIST) break;
@@ -400,10 +394,7 @@ class Extractor {
     }
 
     static Result<Parts> names_in(const os::Fd& directory) {
-        auto listed = CAISSON_TRY(directory.duplicate());
-        std::unique_ptr<DIR, DirectoryCloser> listing(::fdopendir(listed.get()));
-        if (!listing) return failure_errno("cannot read a directory");
-        listed.release();
+        auto listing = CAISSON_TRY(os::open_listing(CAISSON_TRY(directory.duplicate()), "a directory"));
         Parts names;
         while (dirent* found = ::readdir(listing.get())) {
             std::string name = found->d_name;

@@ -33,10 +33,6 @@ namespace {
 
 constexpr std::size_t kReadBytes = 256 << 10;
 
-struct DirectoryCloser {
-    void operator()(DIR* directory) const { ::closedir(directory); }
-};
-
 // File systems that hold no files but the kernel's state, some of it without end.
 bool is_kernels_own(int fd) {
     struct statfs info {};
@@ -104,10 +100,7 @@ class Packer {
             note_("left out what is in " + printable(archived(path), 300) + ": it holds no files but the kernel's state");
             return {};
         }
-        auto listed = CAISSON_TRY(opened->duplicate());
-        std::unique_ptr<DIR, DirectoryCloser> listing(::fdopendir(listed.get()));
-        if (!listing) return failure_errno("cannot read the directory " + printable(archived(path), 300));
-        listed.release();
+        auto listing = CAISSON_TRY(os::open_listing(CAISSON_TRY(opened->duplicate()), "the directory " + printable(archived(path), 300)));
         const auto first_waiting = static_cast<std::ptrdiff_t>(waiting_.size());
         errno = 0;
         while (dirent* found = ::readdir(listing.get())) {

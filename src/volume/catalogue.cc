@@ -39,12 +39,6 @@ bool is_file(const std::string& path) {
     return ::lstat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode);
 }
 
-Result<std::string> new_id() {
-    std::uint8_t random[10];
-    CAISSON_TRY(os::fill_random(random));
-    return base::make_ulid(std::chrono::system_clock::now(), random);
-}
-
 // The first 48 bits of an id are when it was made.
 std::int64_t made_ms(std::string_view id) {
     constexpr std::string_view kDigits = "0123456789abcdefghjkmnpqrstvwxyz";
@@ -250,7 +244,7 @@ Result<Volume> Catalogue::create(const std::string& name, bool disk, std::uint64
     auto lock = CAISSON_TRY(os::FileLock::acquire(in("lock")));
     auto appear = [&](const std::string& path) -> Result<> {
         if (!disk) return make_directory(path);
-        const auto unfinished = in("trash", CAISSON_TRY(new_id()));
+        const auto unfinished = in("trash", CAISSON_TRY(os::new_ulid()));
         auto made = make_disk(unfinished);
         if (made) made = move_in(unfinished, path);
         if (!made) static_cast<void>(os::remove_tree(unfinished));
@@ -262,7 +256,7 @@ Result<Volume> Catalogue::create(const std::string& name, bool disk, std::uint64
 
 Result<Staged> Catalogue::stage() {
     auto lock = CAISSON_TRY(os::FileLock::acquire(in("lock")));
-    const auto path = in("trash", CAISSON_TRY(new_id()));
+    const auto path = in("trash", CAISSON_TRY(os::new_ulid()));
     CAISSON_TRY(make_directory(path));
     auto directory = CAISSON_TRY(os::open_file(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
     if (::flock(directory.get(), LOCK_EX | LOCK_NB) != 0) return failure_errno("cannot lock " + path);
@@ -312,7 +306,7 @@ Result<std::uint64_t> Catalogue::remove_discarded(const std::vector<Discarded>& 
 
 // Out of sight in one step; what it held is removed later, without the lock.
 Result<> Catalogue::discard(const std::string& path, std::vector<Discarded>& discarded) {
-    const auto target = in("trash", CAISSON_TRY(new_id()));
+    const auto target = in("trash", CAISSON_TRY(os::new_ulid()));
     if (::rename(path.c_str(), target.c_str()) != 0) {
         if (errno == ENOENT) return {};
         return failure_errno("cannot move the volume " + path + " away");
@@ -378,7 +372,7 @@ Result<wire::BoxMount> Catalogue::plan(const Request& request, std::vector<std::
         name = pinned.name;
     } else if (name.empty()) {
         mount.set_anonymous(true);
-        mount.set_volume(CAISSON_TRY(new_id()));
+        mount.set_volume(CAISSON_TRY(os::new_ulid()));
         mount.set_limit_bytes(request.limit_bytes);
         if (!request.subpath.empty()) return failure(Errc::kUsage, "a new volume has no part '" + base::printable(request.subpath, 200) + "' yet", "name the volume");
         return mount;

@@ -1,6 +1,5 @@
 #include "volume/clone.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <sys/ioctl.h>
@@ -28,10 +27,6 @@ using base::failure_errno;
 namespace {
 
 constexpr std::size_t kCopyBytes = 1 << 20;
-
-struct DirCloser {
-    void operator()(DIR* dir) const { ::closedir(dir); }
-};
 
 base::Failure failed(const char* what, const std::string& path) { return failure_errno(std::string("cannot ") + what + " " + base::printable(path, 300)); }
 
@@ -122,10 +117,7 @@ class Cloner {
         if (::fstat(from->get(), &info) != 0) return failed("look at", path);
         CAISSON_TRY(copy_attributes(from->get(), to.get(), path));
         made_.emplace_back(path, info);
-        auto listed = CAISSON_TRY(os::open_at(*from, ".", O_RDONLY | O_DIRECTORY));
-        std::unique_ptr<DIR, DirCloser> dir(::fdopendir(listed.get()));
-        if (!dir) return failed("read", path);
-        static_cast<void>(listed.release());
+        auto dir = CAISSON_TRY(os::open_listing(CAISSON_TRY(os::open_at(*from, ".", O_RDONLY | O_DIRECTORY)), base::printable(path, 300)));
         while (dirent* entry = ::readdir(dir.get())) {
             const std::string name = entry->d_name;
             if (name != "." && name != "..") CAISSON_TRY(child(*from, to, name, path == "." ? name : path + "/" + name));

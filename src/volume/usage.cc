@@ -1,12 +1,10 @@
 #include "volume/usage.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <memory>
 #include <set>
 #include <string>
 #include <utility>
@@ -20,10 +18,6 @@ namespace {
 
 constexpr int kDirectory = O_RDONLY | O_DIRECTORY | O_NOFOLLOW;
 constexpr int kTries = 8;
-
-struct DirCloser {
-    void operator()(DIR* dir) const { ::closedir(dir); }
-};
 
 // One walk down and up through a tree whose owner may have nested it to no end, and may move parts of it meanwhile. The
 // way up is "..", but only if that is the directory where the walk came from: else it could lead out of the tree.
@@ -63,10 +57,7 @@ class Count {
         if (::fstat(current_.get(), &status) != 0) return base::failure_errno("cannot look at a directory of a volume");
         Level level{status.st_dev, status.st_ino, {}};
         bytes_ += static_cast<std::uint64_t>(status.st_blocks) * 512;
-        auto own = CAISSON_TRY(os::open_at(current_, ".", kDirectory));
-        std::unique_ptr<DIR, DirCloser> dir(::fdopendir(own.get()));
-        if (!dir) return base::failure_errno("cannot read a directory of a volume");
-        static_cast<void>(own.release());
+        auto dir = CAISSON_TRY(os::open_listing(CAISSON_TRY(os::open_at(current_, ".", kDirectory)), "a directory of a volume"));
         while (dirent* entry = ::readdir(dir.get())) take(entry->d_name, level);
         levels_.push_back(std::move(level));
         return {};
