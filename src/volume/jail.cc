@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "jail/kinds.h"
+#include "volume/share/limits.h"
 
 namespace caisson::volume {
 
@@ -17,9 +18,8 @@ constexpr std::uint64_t kMemoryBytes = 1ull << 30;
 // A file that the guest knows is a descriptor here.
 std::uint64_t most_descriptors() {
     struct rlimit now {};
-    constexpr std::uint64_t kEnough = 1 << 19;
     if (::getrlimit(RLIMIT_NOFILE, &now) != 0) return 1024;
-    return std::min<std::uint64_t>(now.rlim_max, kEnough);
+    return std::min<std::uint64_t>(now.rlim_max, share::kMostDescriptors);
 }
 
 }  // namespace

@@ -21,15 +21,10 @@ namespace {
 // that agree by locks must see what the others wrote, and which names they removed.
 std::uint64_t valid_seconds(const Node& node) { return node.mount->presence && node.mount->presence->has_company() ? 0 : 1; }
 
-// On the host everything is the volume owner's alone. Metadata says what the guest made of it.
-constexpr mode_t kHostFile = 0600;
 constexpr mode_t kHostDirectory = 0700;
 constexpr std::uint32_t kModeBits = 07777;
 
-// A new name in a directory, or nothing: never through a link, never out of the directory.
-os::Fd open_entry(const Node& parent, const std::string& name) {
-    return os::Fd(::openat(parent.file.get(), name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
-}
+os::Fd open_entry(const Node& parent, const std::string& name) { return share::open_entry(parent.file.get(), name); }
 
 fuse_attr root_attributes() {
     fuse_attr attributes{};
@@ -363,9 +358,8 @@ T read_at(const char* bytes) {
 
 // What the guest made of a regular file of the host.
 std::uint32_t kind_of(const os::Fd& file) {
-    char text[kMaxMetadataBytes];
-    const ssize_t length = ::getxattr(("/proc/self/fd/" + std::to_string(file.get())).c_str(), kMetadataAttribute, text, sizeof text);
-    auto kept = length < 0 ? std::nullopt : decode({text, static_cast<std::size_t>(length)});
+    std::optional<Metadata> kept;
+    static_cast<void>(read_metadata(file.get(), kept));
     return kept && kept->special != 0 ? kept->special : S_IFREG;
 }
 

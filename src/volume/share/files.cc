@@ -15,7 +15,6 @@ namespace {
 
 constexpr std::int64_t kBlockBytes = 512;      // of st_blocks
 constexpr std::uint64_t kAllocationBytes = 4096;  // what the host gives files at a time
-constexpr mode_t kHostFile = 0600;
 constexpr std::uint32_t kLargestRead = kMaxDataBytes;
 
 bool fits(std::uint64_t offset, std::uint64_t length) { return offset <= INT64_MAX && length <= INT64_MAX - offset; }

@@ -27,7 +27,7 @@ constexpr int kPort = 3;
 
 // What all mounts of a volume have together, by the count's device and inode.
 struct Known {
-    std::weak_ptr<os::Fd> count;
+    std::weak_ptr<Presence> server;
     std::weak_ptr<Space> space;  // of those that can be written to
 };
 using Spaces = std::map<std::pair<dev_t, ino_t>, Known>;
@@ -40,11 +40,11 @@ Result<std::shared_ptr<Space>> open_space(const os::Fd& count, bool read_only, s
         return base::failure(Errc::kCorrupt, "the volume's count of used bytes is no count");
     auto& known = spaces[{status.st_dev, status.st_ino}];
     if (auto space = known.space.lock()) return space;
-    auto file = known.count.lock();
-    if (!file) known.count = file = std::make_shared<os::Fd>(CAISSON_TRY(count.duplicate()));
+    auto server = known.server.lock();
+    if (!server) known.server = server = CAISSON_TRY(Presence::enter(CAISSON_TRY(count.duplicate()), Presence::Of::kServer));
     void* memory = ::mmap(nullptr, sizeof(std::atomic<std::int64_t>), read_only ? PROT_READ : PROT_READ | PROT_WRITE, MAP_SHARED, count.get(), 0);
     if (memory == MAP_FAILED) return base::failure_errno("cannot map the volume's count of used bytes");
-    auto space = std::make_shared<Space>(*static_cast<std::atomic<std::int64_t>*>(memory), limit_bytes, std::move(file));
+    auto space = std::make_shared<Space>(*static_cast<std::atomic<std::int64_t>*>(memory), limit_bytes, std::move(server));
     if (!read_only) known.space = space;
     return space;
 }

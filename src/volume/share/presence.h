@@ -2,6 +2,7 @@
 // is; whoever could not have it exclusively is not alone.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 
 #include "base/result.h"
@@ -11,15 +12,18 @@ namespace caisson::volume::share {
 
 class Presence {
   public:
-    // `file`: opened for this mount alone, for reading and writing. What it holds is not touched.
-    static Result<std::shared_ptr<Presence>> enter(os::Fd file);
-    // Another mount, of this box or of another one, has the volume now. Then what one guest's kernel keeps of it is
-    // wrong as soon as the other writes.
+    // Who is counted: each mount, of this box or of another one, or each server (see space.h).
+    enum class Of : std::uint8_t { kMount, kServer };
+    // `file`: opened for this one alone. What it holds is not touched.
+    static Result<std::shared_ptr<Presence>> enter(os::Fd file, Of of = Of::kMount);
+    // Another one has the volume now. Of mounts: then what one guest's kernel keeps of it is wrong as soon as the other
+    // writes.
     bool has_company() const;
 
   private:
-    explicit Presence(os::Fd file) : file_(std::move(file)) {}
+    Presence(os::Fd file, Of of) : file_(std::move(file)), of_(of) {}
     os::Fd file_;
+    Of of_;
 };
 
 }  // namespace caisson::volume::share

@@ -1,15 +1,13 @@
 // The limit of one volume: how much of the host's disk its files take, kept up to date by whoever writes them.
 #pragma once
 
-#include <fcntl.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <memory>
 #include <utility>
 
-#include "os/fd.h"
+#include "volume/share/presence.h"
 
 namespace caisson::volume::share {
 
@@ -21,14 +19,10 @@ namespace caisson::volume::share {
 // the volume is counted anew.
 class Space {
   public:
-    // `count`: the count's file, the same object for all mounts of the volume in this server: its lock tells other servers
-    // that this one is there. Null: there are no others.
-    Space(std::atomic<std::int64_t>& used, std::uint64_t limit_bytes, std::shared_ptr<os::Fd> count = {})
-        : used_(used), limit_(limit_bytes), count_(std::move(count)) {
-        auto lock = place_of(F_RDLCK);
-        if (count_) static_cast<void>(::fcntl(count_->get(), F_OFD_SETLK, &lock));
-    }
-    bool is_of_same_volume(const Space& other) const { return this == &other || (count_ && count_ == other.count_); }
+    // `server`: the same object for all mounts of the volume in this server. Null: there are no others.
+    Space(std::atomic<std::int64_t>& used, std::uint64_t limit_bytes, std::shared_ptr<Presence> server = {})
+        : used_(used), limit_(limit_bytes), server_(std::move(server)) {}
+    bool is_of_same_volume(const Space& other) const { return this == &other || (server_ && server_ == other.server_); }
 
     std::uint64_t limit_bytes() const { return limit_; }
     std::uint64_t free_bytes() {
@@ -44,23 +38,11 @@ class Space {
     }
 
   private:
-    // Beside that of Presence.
-    static struct flock place_of(short type) {
-        struct flock lock {};
-        lock.l_type = type;
-        lock.l_whence = SEEK_SET;
-        lock.l_start = (off_t{1} << 40) + 1;
-        lock.l_len = 1;
-        return lock;
-    }
-    bool is_alone() const {
-        auto lock = place_of(F_WRLCK);
-        return !count_ || (::fcntl(count_->get(), F_OFD_GETLK, &lock) == 0 && lock.l_type == F_UNLCK);
-    }
+    bool is_alone() const { return !server_ || !server_->has_company(); }
 
     std::atomic<std::int64_t>& used_;
     std::uint64_t limit_;
-    std::shared_ptr<os::Fd> count_;
+    std::shared_ptr<Presence> server_;
     std::int64_t freed_ = 0;
 };
 

@@ -34,6 +34,19 @@ int identify(int file, Identity& identity) {
     return 0;
 }
 
+os::Fd open_entry(int directory, const std::string& name) {
+    return os::Fd(::openat(directory, name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+}
+
+int read_metadata(int file, std::optional<Metadata>& kept) {
+    char text[kMaxMetadataBytes];
+    const ssize_t length = ::getxattr(path_of(file).c_str(), kMetadataAttribute, text, sizeof text);
+    if (length < 0) return errno == ENODATA || errno == ENOTSUP ? 0 : errno;
+    // Whoever wrote something else there did it from the host.
+    kept = decode({text, static_cast<std::size_t>(length)});
+    return 0;
+}
+
 void Tree::add(std::shared_ptr<Mount> mount) { mounts_[mount->number] = std::move(mount); }
 
 bool Tree::remove(std::uint32_t number) {
@@ -93,7 +106,7 @@ int Tree::find_again(const Node& node, os::Fd& file) const {
     }
     int from = above->file.get();
     for (auto step = way.rbegin(); step != way.rend(); ++step) {
-        os::Fd next(::openat(from, (*step)->name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+        os::Fd next = open_entry(from, (*step)->name);
         if (!next) return errno == ENOENT || errno == ENOTDIR ? ESTALE : errno;
         Identity found;
         if (int error = identify(next.get(), found)) return error;
@@ -109,7 +122,7 @@ bool Tree::can_be_closed(const Node& node) const {
     if (node.parent == nullptr || node.handles > 0) return false;
     os::Fd above;
     if (!node.parent->file && find_again(*node.parent, above) != 0) return false;
-    os::Fd file(::openat(above ? above.get() : node.parent->file.get(), node.name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+    const os::Fd file = open_entry(above ? above.get() : node.parent->file.get(), node.name);
     Identity found;
     return file && identify(file.get(), found) == 0 && found == node.is;
 }
@@ -189,7 +202,7 @@ void Tree::set_parent(Node& node, Node& parent, const std::string& name) {
 }
 
 void Tree::moved(Node& parent, const std::string& name) {
-    os::Fd file(::openat(parent.file.get(), name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+    os::Fd file = open_entry(parent.file.get(), name);
     Identity is;
     if (!file || identify(file.get(), is) != 0) return;
     auto found = numbers_.find(key_of(*parent.mount, is));
@@ -257,12 +270,10 @@ int Tree::metadata(const Node& node, const struct stat& status, Metadata& metada
     metadata = {};
     metadata.mode = status.st_mode & kPermissionBits;
     if (!node.is_regular() && !node.is_directory()) return 0;  // Linux keeps no such attributes for others
-    char text[kMaxMetadataBytes];
-    const ssize_t length = ::getxattr(node.path().c_str(), kMetadataAttribute, text, sizeof text);
-    if (length < 0) return errno == ENODATA || errno == ENOTSUP ? 0 : errno;
-    // Whoever wrote something else there did it from the host.
-    if (auto kept = decode({text, static_cast<std::size_t>(length)})) metadata = *kept;
-    return 0;
+    std::optional<Metadata> kept;
+    const int error = read_metadata(node.file.get(), kept);
+    if (kept) metadata = *kept;
+    return error;
 }
 
 int Tree::set_metadata(const Node& node, const Metadata& metadata) const {

@@ -52,6 +52,15 @@ struct Identity {
 
 // 0 or an errno. `file` may be O_PATH.
 int identify(int file, Identity& identity);
+// A name of a directory, O_PATH, or nothing with errno: never through a link, never out of the directory.
+os::Fd open_entry(int directory, const std::string& name);
+// What caisson keeps of a regular file or a directory; `kept` stays empty if that is nothing. 0 or an errno.
+int read_metadata(int file, std::optional<Metadata>& kept);
+// A name for calls that take no O_PATH descriptor. The file system of the name is this process's own /proc.
+inline std::string path_of(int file) { return "/proc/self/fd/" + std::to_string(file); }
+
+// On the host every file is the volume owner's alone. Metadata says what the guest made of it.
+inline constexpr mode_t kHostFile = 0600;
 
 struct Node {
     std::uint64_t number = 0;
@@ -70,8 +79,7 @@ struct Node {
 
     bool is_directory() const { return S_ISDIR(is.type); }
     bool is_regular() const { return S_ISREG(is.type); }
-    // A name for calls that take no O_PATH descriptor. The file system of the name is this process's own /proc.
-    std::string path() const { return "/proc/self/fd/" + std::to_string(file.get()); }
+    std::string path() const { return path_of(file.get()); }
 };
 
 class Tree {
