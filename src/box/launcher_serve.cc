@@ -39,12 +39,16 @@ class Server {
     Result<> start();
     Result<> start_machine();
     Result<> attach();
+    Result<> open_catalogue();
+    Result<> read_mounts();
+    Result<> release_volumes();
     Result<> take_disks(vmm::MachinePlan& plan);
     Result<> serve_shares();
+    template <typename Told>
+    Result<> tell_of(LauncherNews::Kind kind, const wire::BoxMount& mount, Told told);
     Result<> on_share_exit();
     void explain_share_exit(os::ExitStatus status);
     void end_shares();
-    Result<> release_volumes();
     Result<> on_exit();
     Result<> end();
     Result<> answer_ends();
@@ -56,6 +60,8 @@ class Server {
     const wire::Launch launch_;
     os::Cgroup group_;  // before the machine in it: destroyed after that
     vmm::Vm vm_;
+    std::optional<volume::Catalogue> catalogue_;  // none: nothing in the home has volumes
+    wire::BoxMounts mounts_;                      // of the box, as they were read last
     volume::ShareHost shares_;
     std::vector<volume::HeldDisk> disks_;  // locked as long as the machine, or anything of it, is there
     std::string shares_ended_;  // why the server of volumes ended by itself
@@ -102,10 +108,11 @@ Result<> Server::refuse(const Error& error) {
 Result<> Server::start() {
     if (vm_.process.running() || ends_ > 0 || !vm_.init.gone()) return refuse(because(Errc::kInUse, "the box's machine runs already"));
     vm_ = vmm::Vm();
-    CAISSON_TRY(group_.remove());
     end_shares();
+    CAISSON_TRY(group_.remove());
     disks_.clear();
-    auto started = start_machine();
+    auto started = read_mounts();
+    if (started) started = start_machine();
     first_ = false;
     if (started) started = serve_shares();
     if (!started) return refuse(started.error());
@@ -163,54 +170,69 @@ Result<> Server::start_machine() {
 // Between this and the jail's mount, which goes by the path again, only processes of this user can put something else
 // there: the directory is theirs alone.
 Result<> Server::take_disks(vmm::MachinePlan& plan) {
-    if (launch_.volumes().empty() || !os::exists(launch_.volumes())) return {};
-    auto catalogue = CAISSON_TRY(volume::Catalogue::open(launch_.volumes()));
-    const auto mounts = CAISSON_TRY(catalogue.mounts(launch_.box_id()));
-    for (const auto& mount : mounts.mounts()) {
+    for (const auto& mount : mounts_.mounts()) {
         if (!mount.disk()) continue;
         if (disks_.size() >= plan.shape.disks) return failure(Errc::kInUse, "the box's volumes changed meanwhile", "try again");
         wire::DiskMount told;
         told.set_place(static_cast<std::uint32_t>(disks_.size()));
-        disks_.push_back(CAISSON_TRY(volume::hold_disk(catalogue, mount)));
+        disks_.push_back(CAISSON_TRY(volume::hold_disk(*catalogue_, mount)));
         const auto& held = disks_.back();
         plan.volumes.push_back({held.path, mount.read_only(), held.size_bytes, mount.read_only() ? -1 : held.file.get()});
         told.set_volume(mount.volume());
-        told.set_target(mount.target());
-        told.set_read_only(mount.read_only());
-        told.set_no_exec(mount.no_exec());
-        told.set_no_suid(mount.no_suid());
         told.set_size_bytes(held.size_bytes);
-        LauncherNews news{.kind = LauncherNews::Kind::kDisk};
-        if (!told.SerializeToString(&news.error.message)) return failure(Errc::kInternal, "a disk's place could not be packed");
-        CAISSON_TRY(send_news(socket_.get(), news));
+        CAISSON_TRY(tell_of(LauncherNews::Kind::kDisk, mount, std::move(told)));
     }
     return {};
 }
 
+// What the guest has to know of any mount, and what `told` has of this one already.
+template <typename Told>
+Result<> Server::tell_of(LauncherNews::Kind kind, const wire::BoxMount& mount, Told told) {
+    told.set_target(mount.target());
+    told.set_read_only(mount.read_only());
+    told.set_no_exec(mount.no_exec());
+    told.set_no_suid(mount.no_suid());
+    LauncherNews news{.kind = kind};
+    if (!told.SerializeToString(&news.error.message)) return failure(Errc::kInternal, "a volume's place could not be packed");
+    return send_news(socket_.get(), news);
+}
+
 Result<> Server::attach() {
     if (!vm_.process.running() || ends_ > 0) return refuse(because(Errc::kInUse, "the box's machine does not run"));
-    if (auto served = serve_shares(); !served) return refuse(served.error());
+    auto served = read_mounts();
+    if (served) served = serve_shares();
+    if (!served) return refuse(served.error());
     return tell(LauncherNews::Kind::kAttached);
 }
 
 // The home's catalogue says what the box has, and not the supervisor. That is told what the guest has to know.
+Result<> Server::open_catalogue() {
+    if (!catalogue_ && !launch_.volumes().empty() && os::exists(launch_.volumes()))
+        catalogue_ = CAISSON_TRY(volume::Catalogue::open(launch_.volumes()));
+    return {};
+}
+
+Result<> Server::read_mounts() {
+    CAISSON_TRY(open_catalogue());
+    if (catalogue_) mounts_ = CAISSON_TRY(catalogue_->mounts(launch_.box_id()));
+    return {};
+}
+
+// Of a box that is gone nothing stays, its anonymous volumes least of all.
+Result<> Server::release_volumes() {
+    CAISSON_TRY(open_catalogue());
+    return catalogue_ ? catalogue_->release(launch_.box_id()) : Result<>();
+}
+
 Result<> Server::serve_shares() {
-    if (launch_.volumes().empty() || !os::exists(launch_.volumes())) return {};
-    auto catalogue = CAISSON_TRY(volume::Catalogue::open(launch_.volumes()));
-    auto mounts = CAISSON_TRY(catalogue.mounts(launch_.box_id()));
-    CAISSON_TRY(shares_.serve(catalogue, mounts));
-    for (const auto& mount : mounts.mounts()) {
+    if (!catalogue_) return {};
+    CAISSON_TRY(shares_.serve(*catalogue_, mounts_));
+    for (const auto& mount : mounts_.mounts()) {
         if (mount.disk()) continue;
         wire::ShareMount told;
         told.set_entry("m" + std::to_string(mount.number()));
-        told.set_target(mount.target());
         told.set_directory(mount.directory());
-        told.set_read_only(mount.read_only());
-        told.set_no_exec(mount.no_exec());
-        told.set_no_suid(mount.no_suid());
-        LauncherNews news{.kind = LauncherNews::Kind::kShare};
-        if (!told.SerializeToString(&news.error.message)) return failure(Errc::kInternal, "a volume's place could not be packed");
-        CAISSON_TRY(send_news(socket_.get(), news));
+        CAISSON_TRY(tell_of(LauncherNews::Kind::kShare, mount, std::move(told)));
     }
     return {};
 }
@@ -239,12 +261,6 @@ void Server::explain_share_exit(os::ExitStatus status) {
 void Server::end_shares() {
     shares_ = volume::ShareHost();
     shares_ended_.clear();
-}
-
-// Of a box that is gone nothing stays, its anonymous volumes least of all.
-Result<> Server::release_volumes() {
-    if (launch_.volumes().empty() || !os::exists(launch_.volumes())) return {};
-    return CAISSON_TRY(volume::Catalogue::open(launch_.volumes())).release(launch_.box_id());
 }
 
 Result<> Server::on_exit() {
@@ -282,10 +298,10 @@ Result<> Server::end() {
 Result<> Server::answer_ends() {
     if (ends_ == 0 || vm_.process.running() || !vm_.init.gone()) return {};
     // Whatever may be left of the machine, before anybody has a say in this box.
-    if (auto removed = group_.remove(); !removed) std::fprintf(stderr, "%s: %s\n", kLauncherName, removed.error().to_string().c_str());
-    // Empty is what the directory of a box becomes that is removed; that of any other holds its lock.
     end_shares();
     disks_.clear();
+    if (auto removed = group_.remove(); !removed) std::fprintf(stderr, "%s: %s\n", kLauncherName, removed.error().to_string().c_str());
+    // Empty is what the directory of a box becomes that is removed; that of any other holds its lock.
     if (::rmdir(launch_.box_directory().c_str()) == 0)
         if (auto released = release_volumes(); !released) std::fprintf(stderr, "%s: %s\n", kLauncherName, released.error().to_string().c_str());
     for (; ends_ > 0; --ends_) CAISSON_TRY(tell(LauncherNews::Kind::kGone));
