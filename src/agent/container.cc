@@ -46,13 +46,6 @@ std::uint32_t microseconds_since(Clock::time_point start) {
         std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - start).count());
 }
 
-// 0 while the kernel does not know the device.
-std::uint64_t device_bytes(const std::string& name) {
-    auto sectors = os::read_file(std::string(kSys) + "/class/block/" + name + "/size", 64);
-    if (!sectors) return 0;
-    return base::parse_u64(base::trim(*sectors)).value_or(0) * 512;
-}
-
 Result<> wait_for_size(const wire::RootDisk& disk, const std::string& name) {
     return wait_for_device(
         [&] {
@@ -260,13 +253,6 @@ Result<std::unique_ptr<Container>> Container::create(const wire::RootDisk& disk,
     return std::unique_ptr<Container>(new Container(std::move(init), stage, std::move(name)));
 }
 
-namespace {
-// A mount below another one comes after it.
-void sort_by_place(std::vector<ShareTree>& trees) {
-    std::stable_sort(trees.begin(), trees.end(), [](const auto& a, const auto& b) { return a.target.size() < b.target.size(); });
-}
-}  // namespace
-
 Result<std::vector<ShareTree>> Container::take_shares(const wire::Shares& wanted) {
     std::vector<ShareTree> trees;
     if (wanted.mounts_size() == 0) return trees;
@@ -282,12 +268,13 @@ Result<std::vector<ShareTree>> Container::take_shares(const wire::Shares& wanted
         shares_ = CAISSON_TRY(Shares::start(user.uid, user.gid));
     }
     for (const auto& mount : wanted.mounts()) trees.push_back(CAISSON_TRY(shares_.take(mount)));
-    sort_by_place(trees);
     return trees;
 }
 
 // In the container's mount namespace. What was put in place before an error is taken away again.
-Result<> Container::place_shares(const std::vector<ShareTree>& shares) {
+Result<> Container::place_shares(std::vector<ShareTree> shares) {
+    // A mount below another one comes after it.
+    std::stable_sort(shares.begin(), shares.end(), [](const auto& a, const auto& b) { return a.target.size() < b.target.size(); });
     std::vector<std::string> placed;
     for (const auto& share : shares) {
         auto put = put_in_place(share);
@@ -307,7 +294,7 @@ Result<> Container::place_shares(const std::vector<ShareTree>& shares) {
 Result<> Container::attach_shares(const wire::Shares& wanted) {
     auto shares = CAISSON_TRY(take_shares(wanted));
     auto visit = CAISSON_TRY(Visit::to(stage_));
-    return place_shares(shares);
+    return place_shares(std::move(shares));
 }
 
 Result<> Container::detach_share(const std::string& entry, bool force) {
@@ -364,7 +351,6 @@ Result<> Container::configure(const wire::Configure& configure, wire::Configured
     }
 
     for (auto& share : CAISSON_TRY(take_shares(configure.shares()))) shares.push_back(std::move(share));
-    sort_by_place(shares);
     image_covered_ = !wanted.empty() || !more.empty() || !shares.empty();
     bool read_only = configure.root().read_only();
     if (grown == 0 && wanted.empty() && more.empty() && shares.empty() && unwanted.empty() && opened.empty() && !read_only) return {};
@@ -377,7 +363,7 @@ Result<> Container::configure(const wire::Configure& configure, wire::Configured
             return failure_errno(std::string("cannot uncover ") + path);
     CAISSON_TRY(apply(opened));
     CAISSON_TRY(apply(wanted));
-    CAISSON_TRY(place_shares(shares));
+    CAISSON_TRY(place_shares(std::move(shares)));
     for (const auto& file : more) CAISSON_TRY(bind_file(file));
     if (read_only && ::mount(nullptr, "/", nullptr, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOATIME, nullptr) != 0)
         return failure_errno("cannot make the root directory read-only");

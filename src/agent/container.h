@@ -66,7 +66,7 @@ class Container {
 
   private:
     Result<std::vector<ShareTree>> take_shares(const wire::Shares& wanted);
-    Result<> place_shares(const std::vector<ShareTree>& shares);
+    Result<> place_shares(std::vector<ShareTree> shares);
     Result<> check_let_go(const std::string& device) const;
     Container(Child init, Stage& stage, std::string disk)
         : init_(std::move(init)), stage_(stage), disk_(std::move(disk)) {}

@@ -37,12 +37,6 @@ std::string find_disk(std::uint32_t place) {
     return {};
 }
 
-std::uint64_t bytes_of(const std::string& name) {
-    auto sectors = os::read_file(blocks() + "/" + name + "/size", 64);
-    if (!sectors) return 0;
-    return base::parse_u64(base::trim(*sectors)).value_or(0) * 512;
-}
-
 Result<> tell_driver(const char* file, const std::string& device) {
     auto control = CAISSON_TRY(os::open_file(std::string(kSys) + "/bus/virtio/drivers/virtio_blk/" + file, O_WRONLY));
     return os::write_all(control.get(), device);
@@ -64,12 +58,12 @@ Result<> look_again(const std::string& name) {
 Result<std::string> ready_device(const wire::DiskMount& disk) {
     auto name = find_disk(disk.place());
     if (name.empty()) return failure(Errc::kGuest, "this machine has no device for " + name_of(disk));
-    if (bytes_of(name) == disk.size_bytes()) return name;
+    if (device_bytes(name) == disk.size_bytes()) return name;
     CAISSON_TRY_CTX(look_again(name), name_of(disk));
     CAISSON_TRY_CTX(wait_for_device(
                         [&] {
                             name = find_disk(disk.place());
-                            return !name.empty() && bytes_of(name) == disk.size_bytes() && os::exists(std::string(kDevices) + "/" + name);
+                            return !name.empty() && device_bytes(name) == disk.size_bytes() && os::exists(std::string(kDevices) + "/" + name);
                         },
                         kDeadline, "the disk"),
                     name_of(disk));
@@ -110,6 +104,12 @@ Result<os::Fd> mount_disk(const wire::DiskMount& disk, const std::string& device
 }
 
 }  // namespace
+
+std::uint64_t device_bytes(const std::string& name) {
+    auto sectors = os::read_file(blocks() + "/" + name + "/size", 64);
+    if (!sectors) return 0;
+    return base::parse_u64(base::trim(*sectors)).value_or(0) * 512;
+}
 
 Result<std::vector<ShareTree>> take_disks(const WantedDisks& wanted, std::set<std::string>& devices) {
     std::vector<ShareTree> trees;

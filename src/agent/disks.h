@@ -2,6 +2,7 @@
 // and a restored guest has to look again. What they hold was written by guests, maybe others.
 #pragma once
 
+#include <cstdint>
 #include <set>
 #include <string>
 #include <vector>
@@ -11,6 +12,9 @@
 #include "wire/agent.pb.h"
 
 namespace caisson::agent {
+
+// Of a disk ("vdb"); 0 while the kernel does not know it.
+std::uint64_t device_bytes(const std::string& name);
 
 using WantedDisks = google::protobuf::RepeatedPtrField<wire::DiskMount>;
 
