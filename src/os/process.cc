@@ -312,7 +312,9 @@ bool map_own_ids(uid_t user, gid_t group) {
     return true;
 }
 
-Result<> enter_own_mount_namespace(uid_t user, gid_t group) {
+Result<> enter_own_mount_namespace() {
+    const auto user = ::geteuid();  // which is nobody in a namespace that knows no users yet
+    const auto group = ::getegid();
     // The files of a process that is not dumpable are root's in /proc.
     if (::prctl(PR_SET_DUMPABLE, 1) == 0 && ::unshare(CLONE_NEWUSER) == 0 && map_own_ids(user, group) && ::unshare(CLONE_NEWNS) == 0) return {};
     Error error;
@@ -351,13 +353,11 @@ Error error_from(const std::string& text) {
 Result<> in_own_mount_namespace(const std::function<Result<>()>& body) {
     constexpr std::size_t kLongestError = 64 * 1024;
     auto report = CAISSON_TRY(make_pipe());
-    const auto user = ::geteuid();
-    const auto group = ::getegid();
     const pid_t parent = ::getpid();
     auto child = clone_child(-1);
     if (child.pid == 0) {
         if (::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || ::getppid() != parent) ::_exit(1);
-        auto done = enter_own_mount_namespace(user, group);
+        auto done = enter_own_mount_namespace();
         if (done) done = body();
         if (!done) static_cast<void>(write_all(report.second.get(), as_text(done.error())));
         ::_exit(done ? 0 : 1);
