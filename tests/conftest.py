@@ -27,6 +27,19 @@ def nothing_stays(request):
         boxes.wait_until_gone(kept=kept)
 
 
+@pytest.fixture
+def no_volumes_stay(nothing_stays):
+    """Removes boxes and volumes; then nothing is left of any volume."""
+    yield
+    for box in boxes.caisson("ls", "--all", "-q").ok().lines:
+        boxes.caisson("rm", "--force", box)
+    for name in boxes.caisson("volume", "ls", "-q").ok().lines:
+        boxes.caisson("volume", "rm", name).ok()
+    volumes = boxes.HOME / "volumes"
+    for directory in ("named", "anonymous", "disks", "info", "space", "boxes", "trash"):
+        assert not volumes.exists() or os.listdir(volumes / directory) == [], directory
+
+
 @pytest.fixture(scope="session")
 def tiny():
     """The tiny image, loaded into the store."""

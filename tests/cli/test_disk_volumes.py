@@ -9,6 +9,7 @@ from boxes import BASE, HOME, caisson, inspect, listed, of_role, run, script, se
 
 VOLUMES = HOME / "volumes"
 MIB = 1 << 20
+pytestmark = pytest.mark.usefixtures("no_volumes_stay")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -17,17 +18,6 @@ def template():
     caisson("volume", "create", "--type", "disk", "--size", "64M", "first").ok()
     run("-v", "first:/data", BASE, "true", timeout=300).ok()
     caisson("volume", "rm", "first").ok()
-
-
-@pytest.fixture(autouse=True)
-def no_volumes_stay(nothing_stays):
-    yield
-    for box in caisson("ls", "--all", "-q").ok().lines:
-        caisson("rm", "--force", box)
-    for name in caisson("volume", "ls", "-q").ok().lines:
-        caisson("volume", "rm", name).ok()
-    for directory in ("disks", "info", "boxes", "trash"):
-        assert os.listdir(VOLUMES / directory) == [], directory
 
 
 def make(name, size="64M"):

@@ -1,6 +1,4 @@
 """Volumes in boxes: whose files they are, what a guest can do to them, and what it cannot."""
-import json
-import os
 import pathlib
 import signal
 import stat
@@ -8,21 +6,9 @@ import subprocess
 import time
 
 import pytest
-from boxes import BASE, HOME, Process, Started, caisson, inspect, of_role, run, script, sections, start, until, until_state, wait_until_gone
+from boxes import BASE, Started, caisson, inspect, of_role, run, script, sections, start, until, until_state
 
-VOLUMES = HOME / "volumes"
-
-
-@pytest.fixture(autouse=True)
-def no_volumes_stay(nothing_stays):
-    yield
-    for box in caisson("ls", "--all", "-q").ok().lines:
-        caisson("rm", "--force", box)
-    for name in caisson("volume", "ls", "-q").ok().lines:
-        caisson("volume", "rm", name).ok()
-    if VOLUMES.exists():
-        for directory in ("named", "anonymous", "space", "boxes", "trash"):
-            assert os.listdir(VOLUMES / directory) == [], directory
+pytestmark = pytest.mark.usefixtures("no_volumes_stay")
 
 
 def host_of(volume):
