@@ -6,7 +6,9 @@
 
 #include <cerrno>
 #include <cstring>
+#include <span>
 
+#include "agent/share_cache.h"
 #include "base/bytes.h"
 #include "os/fd.h"
 
@@ -20,38 +22,84 @@ namespace {
 // The largest message either way: a megabyte and what stands before it. The kernel refuses reads into less.
 constexpr std::size_t kMessageBytes = (1 << 20) + 8192;
 
+// What need not go at once goes with what does, or when it is this old: each way to the host costs as much as a small file.
+constexpr int kLaterMilliseconds = 10;
+constexpr std::size_t kMostLater = 16 << 10;
+// Messages up to this length are joined with what waits.
+constexpr std::size_t kMostJoined = 8 << 10;
+
 // From the kernel, which gives one message a time, to the port.
 class Requests {
   public:
-    Requests(int fuse, int port) : fuse_(fuse), port_(port), message_(kMessageBytes) {}
-    bool pending() const { return sent_ < length_; }
+    Requests(int fuse, int port, ShareCache& cache) : fuse_(fuse), port_(port), cache_(cache), message_(kMessageBytes) {}
+    // Something is on its way to the port, which has no room for it now.
+    bool pending() const { return sent_ < sending_.size(); }
+    bool later() const { return !later_.empty(); }
     // false: the file system is unmounted.
-    Result<bool> move() {
-        if (!pending()) {
-            const ssize_t got = ::read(fuse_, message_.data(), message_.size());
-            if (got < 0 && errno == ENODEV) return false;
-            // ENOENT: whoever asked was killed before we could fetch it.
-            if (got < 0 && (errno == EAGAIN || errno == EINTR || errno == ENOENT)) return true;
-            if (got < 0) return failure_errno("cannot read a request for a share");
-            length_ = static_cast<std::size_t>(got);
-            sent_ = 0;
+    Result<bool> take() {
+        const ssize_t got = ::read(fuse_, message_.data(), message_.size());
+        if (got < 0 && errno == ENODEV) return false;
+        // ENOENT: whoever asked was killed before we could fetch it.
+        if (got < 0 && (errno == EAGAIN || errno == EINTR || errno == ENOENT)) return true;
+        if (got < 0) return failure_errno("cannot read a request for a share");
+        const std::span<std::uint8_t> message(message_.data(), static_cast<std::size_t>(got));
+        answer_.clear();
+        const auto way = cache_.request(message, answer_);
+        // Refused if nobody waits for it any more.
+        if (!answer_.empty()) static_cast<void>(!::write(fuse_, answer_.data(), answer_.size()));
+        if (!way.forward) return true;
+        if (way.soon && message.size() > kMostJoined) {
+            if (later()) CAISSON_TRY(send_later());
+            if (!pending()) CAISSON_TRY(send(message));
+            else sending_.insert(sending_.end(), message.begin(), message.end());
+            return true;
         }
-        const ssize_t put = ::write(port_, message_.data() + sent_, length_ - sent_);
-        if (put < 0 && errno != EAGAIN && errno != EINTR) return failure_errno("the host's share server is gone");
-        if (put > 0) sent_ += static_cast<std::size_t>(put);
+        later_.insert(later_.end(), message.begin(), message.end());
+        if (way.soon || later_.size() > kMostLater) CAISSON_TRY(send_later());
         return true;
+    }
+    Result<> send_later() {
+        sending_.insert(sending_.end(), later_.begin(), later_.end());
+        later_.clear();
+        return go_on();
+    }
+    Result<> go_on() {
+        sent_ += CAISSON_TRY(put(base::ByteView(sending_).subspan(sent_)));
+        if (pending()) return {};
+        sending_.clear();
+        sent_ = 0;
+        return {};
     }
 
   private:
+    Result<> send(base::ByteView message) {
+        const auto done = CAISSON_TRY(put(message));
+        sending_.assign(message.begin() + static_cast<std::ptrdiff_t>(done), message.end());
+        return {};
+    }
+    // As much as the port takes.
+    Result<std::size_t> put(base::ByteView bytes) {
+        std::size_t done = 0;
+        while (done < bytes.size()) {
+            const ssize_t put = ::write(port_, bytes.data() + done, bytes.size() - done);
+            if (put < 0 && errno == EINTR) continue;
+            if (put < 0 && errno == EAGAIN) break;
+            if (put < 0) return failure_errno("the host's share server is gone");
+            done += static_cast<std::size_t>(put);
+        }
+        return done;
+    }
+
     int fuse_, port_;
-    base::Bytes message_;
-    std::size_t length_ = 0, sent_ = 0;
+    ShareCache& cache_;
+    base::Bytes message_, later_, sending_, answer_;
+    std::size_t sent_ = 0;
 };
 
 // From the port, where they follow each other without seams, to the kernel, which wants each in one write.
 class Answers {
   public:
-    Answers(int port, int fuse) : port_(port), fuse_(fuse), bytes_(kMessageBytes) {}
+    Answers(int port, int fuse, ShareCache& cache) : port_(port), fuse_(fuse), cache_(cache), bytes_(kMessageBytes) {}
     Result<> move() {
         const ssize_t got = ::read(port_, bytes_.data() + filled_, bytes_.size() - filled_);
         if (got < 0 && (errno == EAGAIN || errno == EINTR)) return {};
@@ -64,8 +112,9 @@ class Answers {
             if (header.len < sizeof header || header.len > kMessageBytes)
                 return failure(Errc::kProtocol, "the host's share server sent nonsense");
             if (filled_ - done < header.len) break;
+            const base::ByteView message(bytes_.data() + done, header.len);
             // Refused if nobody waits for it any more.
-            static_cast<void>(!::write(fuse_, bytes_.data() + done, header.len));
+            if (cache_.is_for_kernel(message)) static_cast<void>(!::write(fuse_, message.data(), message.size()));
             done += header.len;
         }
         std::memmove(bytes_.data(), bytes_.data() + done, filled_ - done);
@@ -75,6 +124,7 @@ class Answers {
 
   private:
     int port_, fuse_;
+    ShareCache& cache_;
     base::Bytes bytes_;
     std::size_t filled_ = 0;
 };
@@ -84,21 +134,25 @@ class Answers {
 Result<> pump_share(int fuse, int port) {
     CAISSON_TRY(os::set_nonblocking(fuse, true));
     CAISSON_TRY(os::set_nonblocking(port, true));
-    Requests requests(fuse, port);
-    Answers answers(port, fuse);
+    ShareCache cache;
+    Requests requests(fuse, port, cache);
+    Answers answers(port, fuse, cache);
     for (;;) {
         const bool sending = requests.pending();
         struct pollfd ready[2] = {{sending ? -1 : fuse, POLLIN, 0},
                                   {port, static_cast<short>(POLLIN | (sending ? POLLOUT : 0)), 0}};
-        if (::poll(ready, 2, -1) < 0) {
+        const int found = ::poll(ready, 2, requests.later() && !sending ? kLaterMilliseconds : -1);
+        if (found < 0) {
             if (errno == EINTR) continue;
             return failure_errno("waiting for a share");
         }
+        if (found == 0) CAISSON_TRY(requests.send_later());
         if ((ready[1].revents & POLLIN) != 0) CAISSON_TRY(answers.move());
         else if ((ready[1].revents & (POLLHUP | POLLERR)) != 0) return failure(Errc::kCancelled, "the host's share server is gone");
         if ((ready[0].revents & POLLERR) != 0) return {};  // unmounted
-        if (ready[0].revents != 0 || (ready[1].revents & POLLOUT) != 0)
-            if (!CAISSON_TRY(requests.move())) return {};
+        if ((ready[1].revents & POLLOUT) != 0) CAISSON_TRY(requests.go_on());
+        if (ready[0].revents != 0)
+            if (!CAISSON_TRY(requests.take())) return {};
     }
 }
 

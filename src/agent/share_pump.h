@@ -1,6 +1,6 @@
-// Carries FUSE messages between the guest's kernel and the share server of the host, through a virtio-serial port. It
-// looks at nothing but their lengths. A process of its own: whoever touches a share waits in the kernel for what this
-// process carries, and the agent touches shares, too.
+// Carries FUSE messages between the guest's kernel and the share server of the host, through a virtio-serial port. What
+// the server promised is answered here (share_cache.h). A process of its own: whoever touches a share waits in the kernel
+// for what this process carries, and the agent touches shares, too.
 #pragma once
 
 #include "base/result.h"

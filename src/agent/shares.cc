@@ -30,10 +30,11 @@ namespace {
 
 constexpr char kPortName[] = "share";
 
-// The first message on the port, framed as all that follow.
+// The first messages on the port, framed as all that follow.
 Result<> introduce(const os::Fd& port, std::uint32_t user, std::uint32_t group) {
     auto message = wire::share_identity(user, group);
-    return os::write_all(port.get(), base::ByteView(message));
+    CAISSON_TRY(os::write_all(port.get(), base::ByteView(message)));
+    return os::write_all(port.get(), base::ByteView(wire::share_keeps()));
 }
 
 [[noreturn]] void pump_main(os::Fd fuse, os::Fd port) {

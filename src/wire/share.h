@@ -1,17 +1,53 @@
-// The port of shares carries FUSE messages and, before them, one of ours: as whom the box's command runs. It looks like a
-// FUSE request, so that both sides need one way of reading only.
+// The port of shares carries FUSE messages and some of ours, which look like them, so that both sides need one way of
+// reading only.
+//
+// To the server, before all others: as whom the box's command runs (kShareIdentity), and that the agent keeps what it is
+// promised (kShareKeeps). A request whose `unique` is 0 is not answered.
+//
+// To the agent: promises, which have the `unique` 0 and one of ShareNews as their `error`. While a box is the only one
+// that has a volume, the server tells what the guest's kernel is going to ask, and what of it has changed; the agent
+// answers from that, and neither the machine nor the server has work with it.
 #pragma once
+
+#include <linux/fuse.h>
 
 #include <array>
 #include <cstdint>
+#include <cstring>
+#include <string>
+#include <string_view>
 
 namespace caisson::wire {
 
 inline constexpr std::uint32_t kShareIdentity = 0xca150001;  // its operation; arguments: user, group
+inline constexpr std::uint32_t kShareKeeps = 0xca150002;     // no arguments
 
 struct ShareIdentity {
     std::uint32_t user;
     std::uint32_t group;
+};
+
+// Far from errors, which are negative, and from what FUSE tells a kernel, which is small.
+enum class ShareNews : std::int32_t {
+    kName = 0x0a150001,   // ShareName, ShareFile and the name: it leads there, and was counted as looked up
+    kFile = 0x0a150002,   // ShareFile: of a file that was told of with a name
+    kNoName = 0x0a150003,  // ShareName and the name: nothing is known of it any more
+    kNoFile = 0x0a150004,  // its node (8 bytes): nothing is known of its attributes any more
+    kGone = 0x0a150005,  // ShareName and the name: there is none such
+    kNothing = 0x0a150006,  // everything that was told is void
+};
+
+struct ShareName {
+    std::uint64_t parent;
+};
+
+struct ShareFile {
+    static constexpr std::uint32_t kNoCapability = 1;  // it has no attribute "security.capability"
+    static constexpr std::uint32_t kEmpty = 2;  // a directory: whatever is made in it will be told of
+    std::uint64_t node;
+    std::uint32_t flags;
+    std::uint32_t unused;
+    fuse_attr attributes;
 };
 
 // struct fuse_in_header (length, operation, five more numbers that mean nothing here), then the arguments.
@@ -24,6 +60,15 @@ inline std::array<std::uint8_t, 48> share_identity(std::uint32_t user, std::uint
     put(4, kShareIdentity);
     put(40, user);
     put(44, group);
+    return message;
+}
+
+inline std::array<std::uint8_t, sizeof(fuse_in_header)> share_keeps() {
+    std::array<std::uint8_t, sizeof(fuse_in_header)> message{};
+    fuse_in_header header{};
+    header.len = sizeof header;
+    header.opcode = kShareKeeps;
+    std::memcpy(message.data(), &header, sizeof header);
     return message;
 }
 

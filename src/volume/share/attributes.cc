@@ -22,9 +22,8 @@ bool is_allowed(std::string_view name) {
     return base::starts_with(name, kUserAttributes) && !base::starts_with(name, kOwnAttributes);
 }
 
-// But for what setcap(8) writes: it is the guest's alone, kept under a name that means nothing here.
+// But for what setcap(8) writes, see kKeptCapability.
 constexpr std::string_view kCapability = "security.capability";
-constexpr char kKeptCapability[] = "user.caisson.capability";
 
 // What the host calls it; empty: a guest has no such attributes.
 std::string kept_name(std::string_view name) {

@@ -67,6 +67,14 @@ int Server::enter(Node& parent, const std::string& name, Reply& reply, Node** en
     return give_entry(*node, reply);
 }
 
+int Server::enter_and_promise(Node& parent, const std::string& name, Reply& reply, Node** entered) {
+    Node* node = nullptr;
+    const int error = enter(parent, name, reply, &node);
+    if (error == 0) promise_name(parent.number, name, *node);
+    if (entered != nullptr) *entered = node;
+    return error;
+}
+
 int Server::lookup_in_root(std::string_view name, Reply& reply) {
     if (name.substr(0, 1) != "m") return ENOENT;
     auto number = base::parse_u64(name.substr(1));
@@ -77,14 +85,16 @@ int Server::lookup_in_root(std::string_view name, Reply& reply) {
     if (!file) return errno;
     Node* node = nullptr;
     if (int error = tree_.enter(found->second, std::move(file), node)) return error;
-    return give_entry(*node, reply);
+    const int error = give_entry(*node, reply);
+    if (error == 0) promise_name(FUSE_ROOT_ID, std::string(name), *node);
+    return error;
 }
 
 int Server::lookup(Request& request) {
     const std::string name(request.arguments.name());
     if (!request.arguments.ok()) return EINVAL;
     if (request.node == nullptr) return lookup_in_root(name, request.reply);
-    return enter(*request.node, name, request.reply);
+    return enter_and_promise(*request.node, name, request.reply);
 }
 
 int Server::own(Node& parent, Node& node, const fuse_in_header& maker, std::uint32_t mode, std::uint32_t device) {
@@ -130,7 +140,11 @@ int Server::make(Request& request, const std::string& name, std::uint32_t mode, 
     if (error == 0) {
         error = own(*parent, *node, request.header, mode, device);
         count(*node, 0);
-        if (error == 0) return give_entry(*node, request.reply);
+        if (error == 0) {
+            error = give_entry(*node, request.reply);
+            if (error == 0) promise_name(parent->number, name, *node, directory);
+            return error;
+        }
     }
     ::unlinkat(parent->file.get(), name.c_str(), directory ? AT_REMOVEDIR : 0);
     if (node != nullptr) tree_.forget(node->number, 1);
@@ -164,7 +178,7 @@ int Server::make_link(Request& request) {
     const Counted counted(*parent);
     if (int error = put_link(*parent, name, text, metadata)) return error;
     Node* node = nullptr;
-    const int error = enter(*parent, name, request.reply, &node);
+    const int error = enter_and_promise(*parent, name, request.reply, &node);
     if (error == 0) count(*node, 0);
     return error;
 }
@@ -221,7 +235,7 @@ int Server::link(Request& request) {
     const Counted counted(*parent);
     // Through the descriptor: the name that the guest knows it by may be another file's by now.
     if (::linkat(AT_FDCWD, target->path().c_str(), parent->file.get(), name.c_str(), AT_SYMLINK_FOLLOW) != 0) return errno;
-    return enter(*parent, name, request.reply);
+    return enter_and_promise(*parent, name, request.reply);
 }
 
 int Server::read_link(Request& request) {
@@ -258,6 +272,8 @@ int Server::remove(Request& request, int flags) {
     const auto goes = hold_before_removal(*parent, name);
     const Counted counted(*parent);
     const int error = ::unlinkat(parent->file.get(), name.c_str(), flags) == 0 ? 0 : errno;
+    if (error == 0) promise_none(*parent, name);
+    if (Node* node = tree_.find(goes)) promise(*node);  // it may have other names
     tree_.forget(goes, 1);
     return error;
 }
@@ -290,10 +306,19 @@ int Server::rename_to(Request& request, std::uint64_t directory, unsigned flags)
         const Counted counted(*target);
         error = ::renameat2(parent->file.get(), from.c_str(), target->file.get(), to.c_str(), flags) == 0 ? 0 : errno;
     }
-    if (error == 0) tree_.moved(*target, to);
-    if (error == 0 && (flags & RENAME_EXCHANGE) != 0) tree_.moved(*parent, from);
+    if (error == 0) renamed(*parent, from, *target, to, (flags & RENAME_EXCHANGE) != 0);
+    if (Node* node = tree_.find(goes)) promise(*node);
     tree_.forget(goes, 1);
     return error;
+}
+
+void Server::renamed(Node& parent, const std::string& from, Node& target, const std::string& to, bool exchanged) {
+    take_back_name(target, to);
+    if (exchanged) take_back_name(parent, from);
+    else promise_none(parent, from);
+    if (Node* node = tree_.moved(target, to)) promise(*node);
+    if (Node* other = exchanged ? tree_.moved(parent, from) : nullptr) promise(*other);
+    promise(target);
 }
 
 // ---- directories

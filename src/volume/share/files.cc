@@ -86,6 +86,7 @@ int Server::open(Request& request) {
         drop_capability(node);
         count(node, before);
     }
+    if ((in.flags & O_TRUNC) != 0 || (in.open_flags & FUSE_OPEN_KILL_SUIDGID) != 0) promise(node);
     return give_handle(node, std::move(file), request.reply);
 }
 
@@ -98,7 +99,7 @@ int Server::create(Request& request) {
     // Two things at once in the protocol, two here: a file that somebody else makes in between is opened as it is.
     int error = make(made, name, (in.mode & ~static_cast<std::uint32_t>(S_IFMT)) | S_IFREG, 0);
     const bool existed = error == EEXIST && (in.flags & O_EXCL) == 0 && request.node != nullptr;
-    if (existed) error = enter(*request.node, name, made.reply);
+    if (existed) error = enter_and_promise(*request.node, name, made.reply);
     if (error != 0) return error;
     fuse_entry_out entry{};
     std::memcpy(&entry, made.reply.data.data(), sizeof entry);
@@ -110,6 +111,7 @@ int Server::create(Request& request) {
         tree_.forget(node->number, 1);
         return error;
     }
+    if (existed && (in.flags & O_TRUNC) != 0) promise(*node);
     request.reply.add(entry);
     return give_handle(*node, std::move(file), request.reply);
 }
@@ -251,6 +253,7 @@ int Server::copy_range(Request& request) {
     const ssize_t done = ::copy_file_range(from->file.get(), &in_offset, to->file.get(), &out_offset, wanted, 0);
     const int error = done < 0 ? errno : 0;
     count(*target, before);
+    promise(*target);
     if (error != 0) return error;
     request.reply.add(fuse_write_out{static_cast<std::uint32_t>(done), 0});
     return 0;

@@ -67,8 +67,9 @@ Result<> carry_out(Server& server, Spaces& spaces, Order& order) {
     mount->owner = order.owner;
     mount->group = order.group;
     if (order.limit_bytes > 0) mount->space = CAISSON_TRY(open_space(order.descriptors[1], order.read_only, order.limit_bytes, spaces));
+    server.leave_alone();  // the volume may be mounted here already
     if (given > 1) mount->presence = CAISSON_TRY(Presence::enter(std::move(order.descriptors[1])));
-    server.tree().add(std::move(mount));
+    server.add_mount(std::move(mount));
     return {};
 }
 

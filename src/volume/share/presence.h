@@ -2,6 +2,7 @@
 // is; whoever could not have it exclusively is not alone.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 
@@ -20,10 +21,22 @@ class Presence {
     // writes.
     bool has_company() const;
 
+    // Of mounts: as long as this is true nobody else has the volume, and whoever comes waits until leave_alone() (a moment
+    // at most: a server that does not answer harms its own guest only). Who comes opens the file once more, for inotify(7).
+    bool is_alone();
+    bool thinks_it_is_alone() const { return alone_; }
+    void leave_alone();
+    bool may_be_alone() const { return may_be_alone_; }
+    void never_be_alone() { may_be_alone_ = false; }
+    int file() const { return file_.get(); }
+
   private:
-    Presence(os::Fd file, Of of) : file_(std::move(file)), of_(of) {}
+    Presence(os::Fd file, Of of) : file_(std::move(file)), of_(of), may_be_alone_(of == Of::kMount) {}
+    void announce() const;
     os::Fd file_;
     Of of_;
+    bool may_be_alone_, alone_ = false;
+    std::chrono::steady_clock::time_point next_try_{};
 };
 
 }  // namespace caisson::volume::share

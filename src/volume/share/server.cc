@@ -35,6 +35,7 @@ Server::Server(os::Loop& loop, os::Fd port) : loop_(loop), port_(std::move(port)
 Server::~Server() {
     while (!handles_.empty()) close(handles_.begin()->first);
     if (!ended_) loop_.unwatch(port_.get());
+    if (company_) loop_.unwatch(company_.get());
     loop_.cancel(lock_timer_);
 }
 
@@ -119,13 +120,18 @@ void Server::handle(const Message& message) {
         tree_.set_identity(identity);
         return;
     }
+    if (header.opcode == wire::kShareKeeps) {
+        keeps_ = true;
+        return;
+    }
     Request request;
     request.header = header;
     request.arguments = Arguments(message.arguments);
     int error = dispatch(request);
     if (!request.arguments.ok()) error = request.arguments.error();
     if (error == EMFILE) error = ENFILE;  // it is not the guest's process that has too many
-    const bool unanswered = header.opcode == FUSE_FORGET || header.opcode == FUSE_BATCH_FORGET || header.opcode == FUSE_INTERRUPT;
+    // What has no number is waited for by nobody.
+    const bool unanswered = header.unique == 0 || header.opcode == FUSE_FORGET || header.opcode == FUSE_BATCH_FORGET || header.opcode == FUSE_INTERRUPT;
     if (error != kNoAnswer && !unanswered && !ended_) answer(header.unique, error, request.reply.data);
 }
 
@@ -143,6 +149,7 @@ int Server::dispatch(Request& request) {
     // The root directory is nobody's. What may or may not write, open() and copy_range(), sees for itself.
     const bool refused = row->writes && (request.node == nullptr || request.node->mount->read_only);
     const int error = refused ? EROFS : (this->*row->handler)(request);
+    if (request.node != nullptr && !refused) promise_again(row->writes, *request.node);
     if (request.node != nullptr) tree_.closed(request.header.nodeid);
     return error;
 }
@@ -302,6 +309,7 @@ void Server::close(std::uint64_t number) {
 }
 
 bool Server::remove_mount(std::uint32_t number) {
+    leave_alone();
     std::vector<std::uint64_t> open;
     for (const auto& [handle, entry] : handles_)
         if (entry.mount && entry.mount->number == number) open.push_back(handle);

@@ -47,6 +47,10 @@ class Server {
     Tree& tree() { return tree_; }
     // What was written is on the host's disk when this returns, as far as the host's disk can be trusted.
     void write_back();
+    // In the tree from now on.
+    void add_mount(std::shared_ptr<Mount> mount);
+    // Nothing that was promised holds any more, before another mount of the same volume is made.
+    void leave_alone();
     // Closes what the guest has open below that mount.
     bool remove_mount(std::uint32_t number);
     // The guest hung up, or broke the rules: `broken` says how, or is empty.
@@ -60,6 +64,20 @@ class Server {
         int (Server::*handler)(Request&);
         bool writes = false;  // refused where nothing may be written
     };
+
+    // ---- what the agent may answer by itself (promises.cc)
+    bool promises(const Mount& mount) const { return keeps_ && (!mount.presence || mount.presence->is_alone()); }
+    bool describe(Node& node, bool empty, wire::ShareFile& file);
+    void promise(Node& node);
+    void promise_name(std::uint64_t parent, const std::string& name, Node& node, bool empty = false);
+    void promise_none(const Node& parent, const std::string& name);
+    void take_back(const Node& node);
+    void take_back_name(const Node& parent, const std::string& name);
+    void tell_of_name(wire::ShareNews news, std::uint64_t parent, const std::string& name, base::ByteView file = {});
+    void take_back_all();
+    void promise_again(bool changed, Node& node);
+    void tell(wire::ShareNews news, base::ByteView data);
+    void on_company();
 
     void readable();
     void take_messages();
@@ -99,9 +117,11 @@ class Server {
     int rename_old(Request& request);
     int rename(Request& request);
     std::uint64_t hold_before_removal(Node& parent, const std::string& name);
+    void renamed(Node& parent, const std::string& from, Node& target, const std::string& to, bool exchanged);
     int rename_to(Request& request, std::uint64_t directory, unsigned flags);
     int lookup_in_root(std::string_view name, Reply& reply);
     int enter(Node& parent, const std::string& name, Reply& reply, Node** entered = nullptr);
+    int enter_and_promise(Node& parent, const std::string& name, Reply& reply, Node** entered = nullptr);
     int give_entry(Node& node, Reply& reply);
     // Mode, owner and kind of a file that was just made, as its maker wants them.
     int own(Node& parent, Node& node, const fuse_in_header& maker, std::uint32_t mode, std::uint32_t device);
@@ -200,6 +220,8 @@ class Server {
     Tree tree_;
     Budget budget_;
     bool ended_ = false, initialised_ = false;
+    bool keeps_ = false;  // the agent keeps what it is promised
+    os::Fd company_;      // inotify: somebody opened a volume's file
     base::Bytes in_, out_;
     std::size_t taken_ = 0, sent_ = 0;
     std::unordered_map<std::uint64_t, Handle> handles_;

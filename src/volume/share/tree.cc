@@ -201,15 +201,16 @@ void Tree::set_parent(Node& node, Node& parent, const std::string& name) {
     if (node.name != name) node.name = name;
 }
 
-void Tree::moved(Node& parent, const std::string& name) {
+Node* Tree::moved(Node& parent, const std::string& name) {
     os::Fd file = open_entry(parent.file.get(), name);
     Identity is;
-    if (!file || identify(file.get(), is) != 0) return;
+    if (!file || identify(file.get(), is) != 0) return nullptr;
     auto found = numbers_.find(key_of(*parent.mount, is));
     Node* node = found == numbers_.end() ? nullptr : find(found->second);
-    if (node == nullptr || node->is != is) return;
+    if (node == nullptr || node->is != is) return nullptr;
     if (!node->file) hold(*node, std::move(file));
     set_parent(*node, parent, name);
+    return node;
 }
 
 int Tree::replace(Node& node, os::Fd file) {

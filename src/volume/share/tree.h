@@ -19,6 +19,7 @@
 #include <memory>
 #include <string>
 #include <unordered_map>
+#include <utility>
 
 #include "os/fd.h"
 #include "volume/metadata.h"
@@ -59,6 +60,9 @@ int read_metadata(int file, std::optional<Metadata>& kept);
 // A name for calls that take no O_PATH descriptor. The file system of the name is this process's own /proc.
 inline std::string path_of(int file) { return "/proc/self/fd/" + std::to_string(file); }
 
+// Where setcap(8) of a guest is kept: it is the guest's alone, under a name that means nothing here.
+inline constexpr char kKeptCapability[] = "user.caisson.capability";
+
 // On the host every file is the volume owner's alone. Metadata says what the guest made of it.
 inline constexpr mode_t kHostFile = 0600;
 
@@ -76,6 +80,10 @@ struct Node {
     std::string name;
     std::uint64_t children = 0;  // nodes whose parent it is
     std::list<Node*>::iterator place{};  // among the open ones, if it is open
+    // The agent was told of its attributes, and that it was last read then.
+    bool promised = false;
+    using Time = std::pair<std::uint64_t, std::uint32_t>;
+    Time promised_access{};
 
     bool is_directory() const { return S_ISDIR(is.type); }
     bool is_regular() const { return S_ISREG(is.type); }
@@ -106,8 +114,8 @@ class Tree {
     int enter(const std::shared_ptr<Mount>& mount, os::Fd file, Node*& node, Node* parent = nullptr, const std::string& name = {});
     // The guest knows of this file.
     bool knows(const Mount& mount, const Identity& identity) const;
-    // What has that name now came there under another one.
-    void moved(Node& parent, const std::string& name);
+    // What has that name now came there under another one. nullptr: the guest does not know of it.
+    Node* moved(Node& parent, const std::string& name);
     // Another file is in this one's place from now on, with a name in the same directory.
     int replace(Node& node, os::Fd file);
     void forget(std::uint64_t number, std::uint64_t lookups);

@@ -1,0 +1,233 @@
+#include "agent/share_cache.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+namespace caisson::agent {
+
+namespace {
+
+constexpr std::string_view kCapability = "security.capability";
+// What the kernel may believe without asking again; the agent is asked at little cost.
+constexpr std::uint64_t kValidSeconds = 1;
+
+template <typename T>
+bool take(base::ByteView& bytes, T& value) {
+    if (bytes.size() < sizeof value) return false;
+    std::memcpy(&value, bytes.data(), sizeof value);
+    bytes = bytes.subspan(sizeof value);
+    return true;
+}
+
+// Arguments that are text end with a null.
+std::string_view text_of(base::ByteView bytes) {
+    const auto text = base::as_text(bytes);
+    return text.substr(0, text.find('\0'));
+}
+
+void append(base::Bytes& bytes, const void* from, std::size_t size) {
+    const auto* first = static_cast<const std::uint8_t*>(from);
+    bytes.insert(bytes.end(), first, first + size);
+}
+
+void put_answer(base::Bytes& answer, const fuse_in_header& asked, int error, const void* data = nullptr, std::size_t size = 0) {
+    fuse_out_header header{};
+    header.len = static_cast<std::uint32_t>(sizeof header + size);
+    header.error = -error;
+    header.unique = asked.unique;
+    append(answer, &header, sizeof header);
+    if (size > 0) append(answer, data, size);
+}
+
+constexpr ShareCache::Way kToServer{true, true}, kLater{true, false}, kDone{false, false};
+
+}  // namespace
+
+std::string ShareCache::key_of(std::uint64_t parent, std::string_view name) {
+    std::string key(sizeof parent, '\0');
+    std::memcpy(key.data(), &parent, sizeof parent);
+    return key.append(name);
+}
+
+ShareCache::Way ShareCache::request(std::span<std::uint8_t> message, base::Bytes& answer, Clock::time_point now) {
+    base::ByteView rest(message);
+    fuse_in_header header{};
+    if (!take(rest, header)) return kToServer;
+    switch (header.opcode) {
+        case FUSE_LOOKUP: return look_up(header, text_of(rest), answer, now);
+        case FUSE_GETATTR: return get_attributes(header, answer, now);
+        case FUSE_GETXATTR: return get_attribute(header, rest, answer, now);
+        case FUSE_SETLK:
+        case FUSE_SETLKW: locked_.insert(header.nodeid); return kToServer;
+        case FUSE_FLUSH: return flush(header, answer);
+        case FUSE_RELEASE:
+        case FUSE_RELEASEDIR: return release(message, header, answer);
+        case FUSE_FORGET: return forget(message, header);
+        case FUSE_BATCH_FORGET: return forget_many(message);
+        default: return kToServer;
+    }
+}
+
+const ShareCache::File* ShareCache::fresh(std::uint64_t node, Clock::time_point now) const {
+    const auto found = files_.find(node);
+    return found == files_.end() || !found->second.known || now - found->second.since > kKeptFor ? nullptr : &found->second;
+}
+
+// Of a name that nothing was told of.
+bool ShareCache::is_missing(std::uint64_t directory, Clock::time_point now) const {
+    const auto found = files_.find(directory);
+    return found != files_.end() && found->second.whole && now - found->second.whole_since <= kKeptFor;
+}
+
+ShareCache::Way ShareCache::look_up(const fuse_in_header& header, std::string_view name, base::Bytes& answer, Clock::time_point now) {
+    const auto found = names_.find(key_of(header.nodeid, name));
+    const bool missing = found == names_.end() ? is_missing(header.nodeid, now) : found->second.node == 0 && now - found->second.since <= kKeptFor;
+    if (missing) {
+        put_answer(answer, header, ENOENT);
+        return kDone;
+    }
+    if (found == names_.end() || now - found->second.since > kKeptFor) return kToServer;
+    const File* file = fresh(found->second.node, now);
+    if (file == nullptr) return kToServer;
+    fuse_entry_out entry{};
+    entry.nodeid = found->second.node;
+    entry.entry_valid = entry.attr_valid = kValidSeconds;
+    entry.attr = file->attributes;
+    ++lookups_[entry.nodeid];
+    put_answer(answer, header, 0, &entry, sizeof entry);
+    return kDone;
+}
+
+ShareCache::Way ShareCache::get_attributes(const fuse_in_header& header, base::Bytes& answer, Clock::time_point now) {
+    const File* file = fresh(header.nodeid, now);
+    if (file == nullptr) return kToServer;
+    fuse_attr_out out{};
+    out.attr_valid = kValidSeconds;
+    out.attr = file->attributes;
+    put_answer(answer, header, 0, &out, sizeof out);
+    return kDone;
+}
+
+// Before it writes, the kernel asks whether a program's capabilities are to be taken away, and wants only the size.
+ShareCache::Way ShareCache::get_attribute(const fuse_in_header& header, base::ByteView arguments, base::Bytes& answer, Clock::time_point now) {
+    fuse_getxattr_in in{};
+    if (!take(arguments, in) || in.size != 0 || text_of(arguments) != kCapability) return kToServer;
+    const File* file = fresh(header.nodeid, now);
+    if (file == nullptr || !file->no_capability) return kToServer;
+    put_answer(answer, header, ENODATA);
+    return kDone;
+}
+
+// All that the server does then is to let go of the locks of whoever closes it.
+ShareCache::Way ShareCache::flush(const fuse_in_header& header, base::Bytes& answer) {
+    if (locked_.count(header.nodeid) > 0) return kToServer;
+    put_answer(answer, header, 0);
+    return kDone;
+}
+
+// Nobody waits for it, unless for a lock that goes with it.
+ShareCache::Way ShareCache::release(std::span<std::uint8_t> message, const fuse_in_header& header, base::Bytes& answer) {
+    if (locked_.count(header.nodeid) > 0) return kToServer;
+    put_answer(answer, header, 0);
+    constexpr std::uint64_t kUnanswered = 0;
+    std::memcpy(message.data() + offsetof(fuse_in_header, unique), &kUnanswered, sizeof kUnanswered);
+    return kLater;
+}
+
+// How many of them the server knows of. What it is told to forget is not known here any more either: it may be gone there.
+std::uint64_t ShareCache::left_to_forget(std::uint64_t node, std::uint64_t lookups) {
+    if (const auto own = lookups_.find(node); own != lookups_.end()) {
+        const auto taken = std::min(own->second, lookups);
+        lookups -= taken;
+        own->second -= taken;
+        if (own->second == 0) lookups_.erase(own);
+    }
+    if (lookups > 0) {
+        files_.erase(node);
+        locked_.erase(node);
+    }
+    return lookups;
+}
+
+ShareCache::Way ShareCache::forget(std::span<std::uint8_t> message, const fuse_in_header& header) {
+    fuse_forget_in in{};
+    base::ByteView rest = base::ByteView(message).subspan(sizeof header);
+    if (!take(rest, in)) return kToServer;
+    in.nlookup = left_to_forget(header.nodeid, in.nlookup);
+    std::memcpy(message.data() + sizeof header, &in, sizeof in);
+    return in.nlookup == 0 ? kDone : kLater;
+}
+
+ShareCache::Way ShareCache::forget_many(std::span<std::uint8_t> message) {
+    auto rest = message.subspan(sizeof(fuse_in_header) + std::min(sizeof(fuse_batch_forget_in), message.size() - sizeof(fuse_in_header)));
+    for (fuse_forget_one one{}; rest.size() >= sizeof one; rest = rest.subspan(sizeof one)) {
+        std::memcpy(&one, rest.data(), sizeof one);
+        one.nlookup = left_to_forget(one.nodeid, one.nlookup);
+        std::memcpy(rest.data(), &one, sizeof one);
+    }
+    return kLater;
+}
+
+void ShareCache::keep(const wire::ShareFile& told, bool with_name, Clock::time_point now) {
+    auto found = files_.find(told.node);
+    // Without a name it may be of a file that was forgotten meanwhile.
+    if (found == files_.end() && !with_name) return;
+    if (found == files_.end() && files_.size() >= kMostKept) files_.clear();
+    auto& file = found == files_.end() ? files_[told.node] : found->second;
+    file.attributes = told.attributes;
+    file.known = true;
+    file.no_capability = (told.flags & wire::ShareFile::kNoCapability) != 0;
+    file.since = now;
+    if ((told.flags & wire::ShareFile::kEmpty) == 0) return;
+    file.whole = true;
+    file.whole_since = now;
+}
+
+void ShareCache::keep_name(std::uint64_t parent, std::string_view name, std::uint64_t node, Clock::time_point now) {
+    if (names_.size() >= kMostKept) {
+        names_.clear();
+        for (auto& [number, file] : files_) file.whole = false;
+    }
+    names_[key_of(parent, name)] = {node, now};
+}
+
+void ShareCache::forget_name(std::uint64_t parent, std::string_view name) {
+    names_.erase(key_of(parent, name));
+    if (auto found = files_.find(parent); found != files_.end()) found->second.whole = false;
+}
+
+bool ShareCache::is_for_kernel(base::ByteView message, Clock::time_point now) {
+    fuse_out_header header{};
+    if (!take(message, header) || header.unique != 0) return true;
+    wire::ShareName name{};
+    wire::ShareFile file{};
+    std::uint64_t node = 0;
+    switch (static_cast<wire::ShareNews>(header.error)) {
+        case wire::ShareNews::kName:
+            if (!take(message, name) || !take(message, file)) return false;
+            keep(file, true, now);
+            keep_name(name.parent, base::as_text(message), file.node, now);
+            return false;
+        case wire::ShareNews::kFile:
+            if (take(message, file)) keep(file, false, now);
+            return false;
+        case wire::ShareNews::kNoName:
+            if (take(message, name)) forget_name(name.parent, base::as_text(message));
+            return false;
+        case wire::ShareNews::kGone:
+            if (take(message, name)) keep_name(name.parent, base::as_text(message), 0, now);
+            return false;
+        case wire::ShareNews::kNoFile:
+            if (take(message, node))
+                if (auto found = files_.find(node); found != files_.end()) found->second.known = false;
+            return false;
+        case wire::ShareNews::kNothing:
+            files_.clear();
+            names_.clear();
+            return false;
+    }
+    return true;
+}
+
+}  // namespace caisson::agent

@@ -1,0 +1,77 @@
+// What the share server promised (wire/share.h), and which of the kernel's requests can be answered from it. A way to the
+// server and back costs the machine more than anything that the server does; an answer from here costs a quarter of it.
+//
+// Nothing here is a guess: what is kept is what the server said last, in the order in which it said it, and it says so
+// only while no other box has the volume. A kept file is at most kKeptFor old, for those who change volumes behind
+// caisson's back.
+//
+// Not thread-safe; bytes in, bytes out.
+#pragma once
+
+#include <linux/fuse.h>
+
+#include <chrono>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <unordered_set>
+
+#include "base/bytes.h"
+#include "wire/share.h"
+
+namespace caisson::agent {
+
+class ShareCache {
+  public:
+    using Clock = std::chrono::steady_clock;
+    static constexpr std::chrono::seconds kKeptFor{60};
+    static constexpr std::size_t kMostKept = 16384;  // files, and names: about 4 MiB
+
+    struct Way {
+        bool forward = true;  // the request, as it is now, to the server
+        bool soon = true;     // at once; else with the next that has to go, or in a moment
+    };
+    // A whole message of the kernel's, which may be changed; what the kernel is to be told already is appended to `answer`.
+    Way request(std::span<std::uint8_t> message, base::Bytes& answer, Clock::time_point now = Clock::now());
+    // A whole message of the server's. true: it is the kernel's; false: it was for this.
+    bool is_for_kernel(base::ByteView message, Clock::time_point now = Clock::now());
+
+  private:
+    struct File {
+        fuse_attr attributes{};
+        bool known = false;  // the attributes; the node itself is, or it would not be here
+        bool no_capability = false;
+        Clock::time_point since;
+        bool whole = false;  // a directory: names that are not here are not there
+        Clock::time_point whole_since;
+    };
+    struct Name {
+        std::uint64_t node = 0;  // 0: there is none such
+        Clock::time_point since;
+    };
+    Way look_up(const fuse_in_header& header, std::string_view name, base::Bytes& answer, Clock::time_point now);
+    Way get_attributes(const fuse_in_header& header, base::Bytes& answer, Clock::time_point now);
+    Way get_attribute(const fuse_in_header& header, base::ByteView arguments, base::Bytes& answer, Clock::time_point now);
+    Way flush(const fuse_in_header& header, base::Bytes& answer);
+    Way release(std::span<std::uint8_t> message, const fuse_in_header& header, base::Bytes& answer);
+    Way forget(std::span<std::uint8_t> message, const fuse_in_header& header);
+    Way forget_many(std::span<std::uint8_t> message);
+    std::uint64_t left_to_forget(std::uint64_t node, std::uint64_t lookups);
+    const File* fresh(std::uint64_t node, Clock::time_point now) const;
+    bool is_missing(std::uint64_t directory, Clock::time_point now) const;
+    void keep(const wire::ShareFile& told, bool with_name, Clock::time_point now);
+    void keep_name(std::uint64_t parent, std::string_view name, std::uint64_t node, Clock::time_point now);
+    void forget_name(std::uint64_t parent, std::string_view name);
+    static std::string key_of(std::uint64_t parent, std::string_view name);
+
+    std::unordered_map<std::uint64_t, File> files_;
+    std::unordered_map<std::string, Name> names_;  // key_of()
+    // Lookups that the kernel was answered from here: the server knows nothing of them, and must not hear of their end.
+    std::unordered_map<std::uint64_t, std::uint64_t> lookups_;
+    // Nodes on which the kernel asked for a lock: then it matters when they are closed.
+    std::unordered_set<std::uint64_t> locked_;
+};
+
+}  // namespace caisson::agent

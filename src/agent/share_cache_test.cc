@@ -1,0 +1,272 @@
+// Which requests the agent answers by itself, and what it tells the server of those.
+#include "agent/share_cache.h"
+
+#include <gtest/gtest.h>
+
+#include <cerrno>
+#include <vector>
+
+namespace caisson::agent {
+namespace {
+
+template <typename T>
+void append(base::Bytes& bytes, const T& value) {
+    const auto* first = reinterpret_cast<const std::uint8_t*>(&value);
+    bytes.insert(bytes.end(), first, first + sizeof value);
+}
+
+void append_text(base::Bytes& bytes, std::string_view text) { bytes.insert(bytes.end(), text.begin(), text.end()); }
+
+class ShareCacheTest : public ::testing::Test {
+  protected:
+    static constexpr std::uint64_t kTop = 2, kFile = 3, kUnique = 900;
+
+    static base::Bytes request(std::uint32_t operation, std::uint64_t node, const base::Bytes& arguments = {}) {
+        fuse_in_header header{};
+        header.len = static_cast<std::uint32_t>(sizeof header + arguments.size());
+        header.opcode = operation;
+        header.unique = kUnique;
+        header.nodeid = node;
+        base::Bytes message;
+        append(message, header);
+        message.insert(message.end(), arguments.begin(), arguments.end());
+        return message;
+    }
+    static base::Bytes name(std::string_view text) {
+        base::Bytes bytes;
+        append_text(bytes, text);
+        bytes.push_back(0);
+        return bytes;
+    }
+    static wire::ShareFile file(std::uint64_t node, std::uint32_t flags = 0, std::uint64_t size = 0) {
+        wire::ShareFile told{};
+        told.node = node;
+        told.flags = flags;
+        told.attributes.size = size;
+        return told;
+    }
+    void tell(wire::ShareNews news, const base::Bytes& data = {}) {
+        fuse_out_header header{};
+        header.error = static_cast<std::int32_t>(news);
+        header.len = static_cast<std::uint32_t>(sizeof header + data.size());
+        base::Bytes message;
+        append(message, header);
+        message.insert(message.end(), data.begin(), data.end());
+        EXPECT_FALSE(cache_.is_for_kernel(message, now_));
+    }
+    void tell_name(std::uint64_t parent, std::string_view text, const wire::ShareFile& told) {
+        base::Bytes data;
+        append(data, wire::ShareName{parent});
+        append(data, told);
+        append_text(data, text);
+        tell(wire::ShareNews::kName, data);
+    }
+    void tell_of(wire::ShareNews news, std::uint64_t parent, std::string_view text) {
+        base::Bytes data;
+        append(data, wire::ShareName{parent});
+        append_text(data, text);
+        tell(news, data);
+    }
+    void tell_file(const wire::ShareFile& told) {
+        base::Bytes data;
+        append(data, told);
+        tell(wire::ShareNews::kFile, data);
+    }
+    // What is asked; answer_ and sent_ say what became of it.
+    ShareCache::Way ask(std::uint32_t operation, std::uint64_t node, const base::Bytes& arguments = {}) {
+        sent_ = request(operation, node, arguments);
+        answer_.clear();
+        return cache_.request(sent_, answer_, now_);
+    }
+    bool is_answered(std::uint32_t operation, std::uint64_t node, const base::Bytes& arguments = {}) {
+        return !ask(operation, node, arguments).forward;
+    }
+    int error() const { return answer_.empty() ? -1 : -head<fuse_out_header>().error; }
+    template <typename T>
+    T head() const {
+        T value{};
+        if (answer_.size() >= sizeof value) std::memcpy(&value, answer_.data(), sizeof value);
+        return value;
+    }
+    template <typename T>
+    T body() const {
+        T value{};
+        EXPECT_GE(answer_.size(), sizeof(fuse_out_header) + sizeof value);
+        if (answer_.size() >= sizeof(fuse_out_header) + sizeof value) std::memcpy(&value, answer_.data() + sizeof(fuse_out_header), sizeof value);
+        return value;
+    }
+    std::uint64_t forgotten() const {
+        fuse_forget_in in{};
+        std::memcpy(&in, sent_.data() + sizeof(fuse_in_header), sizeof in);
+        return in.nlookup;
+    }
+    static base::Bytes forget(std::uint64_t lookups) {
+        base::Bytes bytes;
+        append(bytes, fuse_forget_in{lookups});
+        return bytes;
+    }
+    static base::Bytes attribute(std::uint32_t size, std::string_view text) {
+        base::Bytes bytes;
+        append(bytes, fuse_getxattr_in{size, 0});
+        append_text(bytes, text);
+        bytes.push_back(0);
+        return bytes;
+    }
+
+    ShareCache cache_;
+    ShareCache::Clock::time_point now_ = ShareCache::Clock::now();
+    base::Bytes sent_, answer_;
+};
+
+TEST_F(ShareCacheTest, WhatNobodyToldGoesToTheServer) {
+    for (std::uint32_t operation : {FUSE_LOOKUP, FUSE_GETATTR, FUSE_GETXATTR, FUSE_CREATE, FUSE_WRITE, FUSE_SETLK, FUSE_OPEN}) {
+        const auto way = ask(operation, kTop, name("f"));
+        EXPECT_TRUE(way.forward && way.soon) << operation;
+        EXPECT_TRUE(answer_.empty()) << operation;
+        EXPECT_EQ(sent_, request(operation, kTop, name("f")));
+    }
+}
+
+TEST_F(ShareCacheTest, ANameAndWhatItLeadsToAreAnswered) {
+    tell_name(kTop, "f", file(kFile, 0, 17));
+    ASSERT_TRUE(is_answered(FUSE_LOOKUP, kTop, name("f")));
+    EXPECT_EQ(head<fuse_out_header>().unique, kUnique);
+    EXPECT_EQ(head<fuse_out_header>().len, answer_.size());
+    EXPECT_EQ(body<fuse_entry_out>().nodeid, kFile);
+    EXPECT_EQ(body<fuse_entry_out>().attr.size, 17u);
+    ASSERT_TRUE(is_answered(FUSE_GETATTR, kFile));
+    EXPECT_EQ(body<fuse_attr_out>().attr.size, 17u);
+    EXPECT_FALSE(is_answered(FUSE_LOOKUP, kTop, name("g")));
+    EXPECT_FALSE(is_answered(FUSE_LOOKUP, kFile, name("f")));
+}
+
+TEST_F(ShareCacheTest, TheLastWordCounts) {
+    tell_name(kTop, "f", file(kFile, 0, 17));
+    tell_file(file(kFile, 0, 18));
+    ASSERT_TRUE(is_answered(FUSE_GETATTR, kFile));
+    EXPECT_EQ(body<fuse_attr_out>().attr.size, 18u);
+    base::Bytes node;
+    append(node, kFile);
+    tell(wire::ShareNews::kNoFile, node);
+    EXPECT_FALSE(is_answered(FUSE_GETATTR, kFile));
+    EXPECT_FALSE(is_answered(FUSE_LOOKUP, kTop, name("f")));
+    tell_file(file(kFile, 0, 19));
+    EXPECT_TRUE(is_answered(FUSE_LOOKUP, kTop, name("f")));
+    tell_of(wire::ShareNews::kNoName, kTop, "f");
+    EXPECT_FALSE(is_answered(FUSE_LOOKUP, kTop, name("f")));
+}
+
+TEST_F(ShareCacheTest, CompanyVoidsEverything) {
+    tell_name(1, "m0", file(kTop, wire::ShareFile::kEmpty));
+    tell_name(kTop, "f", file(kFile));
+    tell_of(wire::ShareNews::kGone, kTop, "g");
+    tell(wire::ShareNews::kNothing);
+    for (const char* text : {"f", "g", "h"}) EXPECT_FALSE(is_answered(FUSE_LOOKUP, kTop, name(text))) << text;
+    for (auto node : {kTop, kFile}) EXPECT_FALSE(is_answered(FUSE_GETATTR, node));
+    // What was said of a file before it was told of again is not revived.
+    tell_file(file(kFile));
+    EXPECT_FALSE(is_answered(FUSE_GETATTR, kFile));
+}
+
+TEST_F(ShareCacheTest, NothingIsKeptForLong) {
+    tell_name(1, "m0", file(kTop, wire::ShareFile::kEmpty));
+    tell_name(kTop, "f", file(kFile));
+    tell_of(wire::ShareNews::kGone, kTop, "g");
+    now_ += ShareCache::kKeptFor + std::chrono::seconds(1);
+    for (const char* text : {"f", "g", "h"}) EXPECT_FALSE(is_answered(FUSE_LOOKUP, kTop, name(text))) << text;
+    EXPECT_FALSE(is_answered(FUSE_GETATTR, kFile));
+}
+
+TEST_F(ShareCacheTest, ADirectoryMadeJustNowHasWhatWasMadeInIt) {
+    tell_name(1, "made", file(kTop, wire::ShareFile::kEmpty));
+    ASSERT_TRUE(is_answered(FUSE_LOOKUP, kTop, name("f")));
+    EXPECT_EQ(error(), ENOENT);
+    tell_name(kTop, "f", file(kFile));
+    ASSERT_TRUE(is_answered(FUSE_LOOKUP, kTop, name("f")));
+    EXPECT_EQ(error(), 0);
+    tell_of(wire::ShareNews::kGone, kTop, "f");
+    ASSERT_TRUE(is_answered(FUSE_LOOKUP, kTop, name("f")));
+    EXPECT_EQ(error(), ENOENT);
+    // Something that nobody knows more of: then of the others neither.
+    tell_of(wire::ShareNews::kNoName, kTop, "g");
+    EXPECT_FALSE(is_answered(FUSE_LOOKUP, kTop, name("g")));
+    EXPECT_FALSE(is_answered(FUSE_LOOKUP, kTop, name("h")));
+}
+
+TEST_F(ShareCacheTest, WhatIsDroppedForOthersIsNotTakenForMissing) {
+    tell_name(1, "made", file(kTop, wire::ShareFile::kEmpty));
+    for (std::size_t i = 0; i <= ShareCache::kMostKept; ++i) tell_name(kTop, "f" + std::to_string(i), file(kFile + i));
+    EXPECT_FALSE(is_answered(FUSE_LOOKUP, kTop, name("f0")));
+    EXPECT_FALSE(is_answered(FUSE_LOOKUP, kTop, name("never made")));
+}
+
+// The server counts the lookups that it answered, and must be told of the end of just those.
+TEST_F(ShareCacheTest, TheServerForgetsWhatItWasAsked) {
+    tell_name(kTop, "f", file(kFile));  // one lookup of the server's
+    for (int i = 0; i < 3; ++i) ASSERT_TRUE(is_answered(FUSE_LOOKUP, kTop, name("f")));
+    EXPECT_TRUE(is_answered(FUSE_FORGET, kFile, forget(2)));
+    const auto way = ask(FUSE_FORGET, kFile, forget(2));
+    EXPECT_TRUE(way.forward);
+    EXPECT_FALSE(way.soon);
+    EXPECT_EQ(forgotten(), 1u);
+    // It is gone there: whatever still comes of it is too late, and so is its name.
+    tell_file(file(kFile));
+    EXPECT_FALSE(is_answered(FUSE_GETATTR, kFile));
+    EXPECT_FALSE(is_answered(FUSE_LOOKUP, kTop, name("f")));
+}
+
+TEST_F(ShareCacheTest, ManyAreForgottenOneByOne) {
+    tell_name(kTop, "f", file(kFile));
+    ASSERT_TRUE(is_answered(FUSE_LOOKUP, kTop, name("f")));
+    base::Bytes arguments;
+    append(arguments, fuse_batch_forget_in{2, 0});
+    append(arguments, fuse_forget_one{kFile, 2});
+    append(arguments, fuse_forget_one{kFile + 1, 5});
+    EXPECT_TRUE(ask(FUSE_BATCH_FORGET, 0, arguments).forward);
+    fuse_forget_one left[2];
+    ASSERT_EQ(sent_.size(), sizeof(fuse_in_header) + sizeof(fuse_batch_forget_in) + sizeof left);
+    std::memcpy(left, sent_.data() + sent_.size() - sizeof left, sizeof left);
+    EXPECT_EQ(left[0].nlookup, 1u);
+    EXPECT_EQ(left[1].nlookup, 5u);
+}
+
+TEST_F(ShareCacheTest, ClosingMattersWhereThereAreLocks) {
+    EXPECT_TRUE(is_answered(FUSE_FLUSH, kFile));
+    EXPECT_EQ(error(), 0);
+    auto way = ask(FUSE_RELEASE, kFile, base::Bytes(sizeof(fuse_release_in)));
+    EXPECT_TRUE(way.forward);
+    EXPECT_FALSE(way.soon);
+    EXPECT_EQ(error(), 0);
+    fuse_in_header header{};
+    std::memcpy(&header, sent_.data(), sizeof header);
+    EXPECT_EQ(header.unique, 0u);  // or the kernel would be answered twice
+    EXPECT_TRUE(ask(FUSE_SETLK, kFile).forward);
+    EXPECT_TRUE(ask(FUSE_FLUSH, kFile).forward);
+    way = ask(FUSE_RELEASE, kFile, base::Bytes(sizeof(fuse_release_in)));
+    EXPECT_TRUE(way.forward && way.soon);
+    EXPECT_TRUE(answer_.empty());
+    EXPECT_TRUE(is_answered(FUSE_FLUSH, kFile + 1));
+}
+
+TEST_F(ShareCacheTest, OnlyTheKernelsOwnQuestionAboutCapabilitiesIsAnswered) {
+    tell_name(kTop, "f", file(kFile, wire::ShareFile::kNoCapability));
+    ASSERT_TRUE(is_answered(FUSE_GETXATTR, kFile, attribute(0, "security.capability")));
+    EXPECT_EQ(error(), ENODATA);
+    EXPECT_FALSE(is_answered(FUSE_GETXATTR, kFile, attribute(20, "security.capability")));
+    EXPECT_FALSE(is_answered(FUSE_GETXATTR, kFile, attribute(0, "user.x")));
+    tell_file(file(kFile));
+    EXPECT_FALSE(is_answered(FUSE_GETXATTR, kFile, attribute(0, "security.capability")));
+}
+
+TEST_F(ShareCacheTest, TheKernelGetsItsOwn) {
+    base::Bytes message;
+    append(message, fuse_out_header{sizeof(fuse_out_header), -ENOENT, kUnique});
+    EXPECT_TRUE(cache_.is_for_kernel(message, now_));
+    // FUSE's own news have no number either.
+    message.clear();
+    append(message, fuse_out_header{sizeof(fuse_out_header), FUSE_NOTIFY_POLL, 0});
+    EXPECT_TRUE(cache_.is_for_kernel(message, now_));
+}
+
+}  // namespace
+}  // namespace caisson::agent

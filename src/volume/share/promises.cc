@@ -1,0 +1,126 @@
+// What the agent may answer by itself while this box is the only one that has the volume; wire/share.h.
+#include <fcntl.h>
+#include <sys/epoll.h>
+#include <sys/inotify.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+
+#include "volume/share/server.h"
+
+namespace caisson::volume::share {
+
+namespace {
+
+template <typename T>
+base::ByteView bytes_of(const T& value) {
+    return {reinterpret_cast<const std::uint8_t*>(&value), sizeof value};
+}
+
+void append(base::Bytes& bytes, base::ByteView more) { bytes.insert(bytes.end(), more.begin(), more.end()); }
+
+}  // namespace
+
+// Before the answer to what brought it about: whoever hears that one asks anew.
+void Server::tell(wire::ShareNews news, base::ByteView data) {
+    fuse_out_header header{};
+    header.error = static_cast<std::int32_t>(news);
+    header.len = static_cast<std::uint32_t>(sizeof header + data.size());
+    append(out_, bytes_of(header));
+    append(out_, data);
+}
+
+// As it is now. false: it cannot be looked at.
+bool Server::describe(Node& node, bool empty, wire::ShareFile& file) {
+    file = {};
+    file.node = node.number;
+    if (tree_.attributes(node, file.attributes) != 0) return false;
+    if (node.is_regular() && ::getxattr(node.path().c_str(), kKeptCapability, nullptr, 0) < 0 && errno == ENODATA)
+        file.flags |= wire::ShareFile::kNoCapability;
+    if (empty) file.flags |= wire::ShareFile::kEmpty;
+    node.promised = true;
+    node.promised_access = {file.attributes.atime, file.attributes.atimensec};
+    return true;
+}
+
+void Server::promise(Node& node) {
+    wire::ShareFile file;
+    if (!node.promised || !promises(*node.mount)) return;
+    if (describe(node, false, file)) tell(wire::ShareNews::kFile, bytes_of(file));
+    else take_back(node);
+}
+
+void Server::tell_of_name(wire::ShareNews news, std::uint64_t parent, const std::string& name, base::ByteView file) {
+    base::Bytes data;
+    append(data, bytes_of(wire::ShareName{parent}));
+    append(data, file);
+    append(data, base::as_bytes(name));
+    tell(news, data);
+}
+
+void Server::promise_name(std::uint64_t parent, const std::string& name, Node& node, bool empty) {
+    wire::ShareFile file;
+    if (!promises(*node.mount)) return;
+    if (describe(node, empty, file)) tell_of_name(wire::ShareNews::kName, parent, name, bytes_of(file));
+    else tell_of_name(wire::ShareNews::kNoName, parent, name);
+}
+
+void Server::promise_none(const Node& parent, const std::string& name) {
+    if (promises(*parent.mount)) tell_of_name(wire::ShareNews::kGone, parent.number, name);
+}
+
+void Server::take_back_name(const Node& parent, const std::string& name) {
+    if (promises(*parent.mount)) tell_of_name(wire::ShareNews::kNoName, parent.number, name);
+}
+
+void Server::take_back(const Node& node) {
+    if (node.promised && promises(*node.mount)) tell(wire::ShareNews::kNoFile, bytes_of(node.number));
+}
+
+// After each request, for the file that it was about. Whatever may have changed more of it than the time of its last
+// reading says so, since the host's clock of files is too coarse to tell.
+void Server::promise_again(bool changed, Node& node) {
+    if (!node.promised || !promises(*node.mount)) return;
+    if (changed) return promise(node);
+    struct stat status {};
+    if (::fstatat(node.file.get(), "", &status, AT_EMPTY_PATH) != 0) return take_back(node);
+    const Node::Time accessed{static_cast<std::uint64_t>(status.st_atim.tv_sec), static_cast<std::uint32_t>(status.st_atim.tv_nsec)};
+    if (accessed != node.promised_access) promise(node);
+}
+
+// ---- company
+
+void Server::add_mount(std::shared_ptr<Mount> mount) {
+    if (mount->presence && mount->presence->may_be_alone()) {
+        if (!company_) {
+            company_ = os::Fd(::inotify_init1(IN_NONBLOCK | IN_CLOEXEC));
+            if (company_ && !loop_.watch(company_.get(), EPOLLIN, [this](std::uint32_t) { on_company(); })) company_.reset();
+        }
+        // Without a bell nobody hears who comes: then it is as if somebody were always there.
+        if (!company_ || ::inotify_add_watch(company_.get(), path_of(mount->presence->file()).c_str(), IN_OPEN) < 0)
+            mount->presence->never_be_alone();
+    }
+    tree_.add(std::move(mount));
+}
+
+void Server::on_company() {
+    std::array<char, 4096> events;
+    while (::read(company_.get(), events.data(), events.size()) > 0) {}
+    bool found = false;
+    for (const auto& [number, mount] : tree_.mounts())
+        found = found || (mount->presence && mount->presence->thinks_it_is_alone() && mount->presence->has_company());
+    if (found) leave_alone();
+}
+
+// The agent learns it before anything that it is told later; then whoever waits may go on.
+void Server::leave_alone() {
+    if (keeps_ && !ended_) tell(wire::ShareNews::kNothing, {});
+    for (const auto& [number, mount] : tree_.mounts())
+        if (mount->presence) mount->presence->leave_alone();
+    if (!ended_ && !out_.empty()) flush();
+}
+
+}  // namespace caisson::volume::share
