@@ -55,7 +55,20 @@ int Server::host_flags(std::uint32_t flags, bool read_only) {
     return host;
 }
 
-int Server::give_handle(Node& node, os::Fd file, Reply& reply) {
+// What the guest's kernel may do with a file that it opens.
+std::uint32_t Server::open_flags(Node& node, std::uint32_t flags) {
+    std::uint32_t given = 0;
+    // It need not tell of each close: that matters for locks of processes, which are asked for through files that are open
+    // for both, or on which there is one already. Others go with the last close, see drop_locks_of_handle().
+    if ((flags & O_ACCMODE) != O_RDWR && !has_locks(node.number)) given |= FOPEN_NOFLUSH;
+    // What it has of the contents is right if nobody else could change it since it was opened last.
+    if (!promises(*node.mount)) return given;
+    if (node.opened_alone == times_alone_) given |= FOPEN_KEEP_CACHE;
+    node.opened_alone = times_alone_;
+    return given;
+}
+
+int Server::give_handle(Node& node, os::Fd file, std::uint32_t flags, Reply& reply) {
     Handle handle;
     handle.file = std::move(file);
     handle.node = node.number;
@@ -63,6 +76,7 @@ int Server::give_handle(Node& node, os::Fd file, Reply& reply) {
     ++node.handles;
     fuse_open_out out{};
     out.fh = next_handle_++;
+    out.open_flags = open_flags(node, flags);
     handles_.emplace(out.fh, std::move(handle));
     reply.add(out);
     return 0;
@@ -87,7 +101,7 @@ int Server::open(Request& request) {
         count(node, before);
     }
     if ((in.flags & O_TRUNC) != 0 || (in.open_flags & FUSE_OPEN_KILL_SUIDGID) != 0) promise(node);
-    return give_handle(node, std::move(file), request.reply);
+    return give_handle(node, std::move(file), in.flags, request.reply);
 }
 
 int Server::create(Request& request) {
@@ -113,7 +127,7 @@ int Server::create(Request& request) {
     }
     if (existed && (in.flags & O_TRUNC) != 0) promise(*node);
     request.reply.add(entry);
-    return give_handle(*node, std::move(file), request.reply);
+    return give_handle(*node, std::move(file), in.flags, request.reply);
 }
 
 int Server::make_temporary(Request& request) {
@@ -134,7 +148,7 @@ int Server::make_temporary(Request& request) {
     }
     count(*node, 0);
     if (int error = give_entry(*node, request.reply)) return error;
-    return give_handle(*node, std::move(file), request.reply);
+    return give_handle(*node, std::move(file), in.flags, request.reply);
 }
 
 int Server::read(Request& request) {

@@ -134,6 +134,10 @@ void Server::drop_locks(std::uint64_t node, std::uint64_t owner, bool flock) {
     if (locks_.erase({node, owner, flock}) > 0 && !waiting_.empty()) retry_locks();
 }
 
+bool Server::has_locks(std::uint64_t node) const {
+    const auto first = locks_.lower_bound({node, 0, false});
+    return first != locks_.end() && first->first.node == node;
+}
 
 // What belongs to an open file, not to a process, goes with it: the guest's kernel says nothing about those locks
 // (F_OFD_SETLK) then. Those of processes that asked through it are gone by now.

@@ -118,6 +118,7 @@ void Server::on_company() {
 // The agent learns it before anything that it is told later; then whoever waits may go on.
 void Server::leave_alone() {
     if (keeps_ && !ended_) tell(wire::ShareNews::kNothing, {});
+    ++times_alone_;
     for (const auto& [number, mount] : tree_.mounts())
         if (mount->presence) mount->presence->leave_alone();
     if (!ended_ && !out_.empty()) flush();

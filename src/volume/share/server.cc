@@ -212,7 +212,7 @@ int Server::initialise(Request& request) {
     fuse_init_out init{};
     init.major = FUSE_KERNEL_VERSION;
     init.minor = std::min(asked.minor, kMinor);
-    init.max_readahead = asked.max_readahead;
+    init.max_readahead = kMaxDataBytes;  // the guest's kernel has its own limit
     // No writeback cache: with it a write becomes many small ones, and another box's writes would be lost.
     constexpr std::uint32_t kWanted = FUSE_ASYNC_READ | FUSE_POSIX_LOCKS | FUSE_FLOCK_LOCKS | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRITES |
                                       FUSE_AUTO_INVAL_DATA | FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO | FUSE_PARALLEL_DIROPS |

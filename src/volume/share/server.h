@@ -164,7 +164,8 @@ class Server {
     int allocate(Request& request);
     int seek(Request& request);
     int copy_range(Request& request);
-    int give_handle(Node& node, os::Fd file, Reply& reply);
+    std::uint32_t open_flags(Node& node, std::uint32_t flags);
+    int give_handle(Node& node, os::Fd file, std::uint32_t flags, Reply& reply);
     static int host_flags(std::uint32_t flags, bool read_only);
 
     // What a file takes on the host's disk, of a volume with a limit; and what it took more, or less, since.
@@ -189,6 +190,7 @@ class Server {
     int open_for_locks(Node& node, os::Fd& file);
     int lock_file(Node& node, const LockKey& key, std::uint64_t handle, int& file);
     int try_lock(Node& node, const fuse_lk_in& wanted);
+    bool has_locks(std::uint64_t node) const;
     void drop_locks_of_handle(std::uint64_t node, std::uint64_t handle);
     void retry_locks();
     void drop_locks(std::uint64_t node, std::uint64_t owner, bool flock);
@@ -221,6 +223,7 @@ class Server {
     Budget budget_;
     bool ended_ = false, initialised_ = false;
     bool keeps_ = false;  // the agent keeps what it is promised
+    std::uint64_t times_alone_ = 1;  // changes when company comes
     os::Fd company_;      // inotify: somebody opened a volume's file
     base::Bytes in_, out_;
     std::size_t taken_ = 0, sent_ = 0;

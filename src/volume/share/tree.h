@@ -84,6 +84,7 @@ struct Node {
     bool promised = false;
     using Time = std::pair<std::uint64_t, std::uint32_t>;
     Time promised_access{};
+    std::uint64_t opened_alone = 0;  // when it was opened last, see Server::open_flags()
 
     bool is_directory() const { return S_ISDIR(is.type); }
     bool is_regular() const { return S_ISREG(is.type); }
