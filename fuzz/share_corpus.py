@@ -7,7 +7,7 @@ CORPUS = pathlib.Path(__file__).parent / "corpus" / "share_server"
 # As in share_server.cc.
 OPERATIONS = [1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 20, 21, 22,
               23, 24, 25, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 42, 43, 44, 45, 46,
-              47, 50, 51, 26, 0xCA150001]
+              47, 50, 51, 26, 0xCA150001, 0xCA150002]
 WRITTEN, READ, FIRST = 2, 3, 4  # nodes: the two volumes, and the first that is looked up
 
 

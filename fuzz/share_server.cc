@@ -32,7 +32,7 @@ constexpr std::uint8_t kRaw = 255;
 // Without FUSE_INIT, which is sent before. The last one is ours.
 constexpr std::uint32_t kOperations[] = {1,  2,  3,  4,  5,  6,  8,  9,  10, 11, 12, 13, 14, 15, 16, 17, 18, 20, 21, 22,
                                          23, 24, 25, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 42, 43, 44, 45, 46,
-                                         47, 50, 51, 26, wire::kShareIdentity};
+                                         47, 50, 51, 26, wire::kShareIdentity, wire::kShareKeeps};
 
 int remove_one(const char* path, const struct stat*, int, struct FTW* at) {
     if (at->level > 0) static_cast<void>(::remove(path));
@@ -128,8 +128,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     {
         share::Server server(loop, std::move(pair.second));
         server.on_end = [&](const std::string&) { ended = true; };
-        server.tree().add(mount_of(place, 0, "written", false, used));
-        server.tree().add(mount_of(place, 1, "read", true, used));
+        server.add_mount(mount_of(place, 0, "written", false, used));
+        server.add_mount(mount_of(place, 1, "read", true, used));
         if (size > 0 && data[0] % 2 == 1) server.tree().set_most_open(kFewOpen);
         if (!server.start()) std::abort();
         const auto stream = stream_of({data, size});

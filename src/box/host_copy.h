@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,7 @@ struct HostCopy::Plan {
     std::string program;  // caisson-copy
     std::vector<std::string> arguments;  // without the program
     int directory = -1, count = -1;      // stay the caller's
+    std::shared_ptr<void> held;  // until the copy has ended
     // What is done once it has succeeded.
     std::function<Result<>()> complete;
     std::function<void(const std::string&)> on_notice;

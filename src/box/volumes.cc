@@ -14,6 +14,7 @@
 #include "volume/catalogue.h"
 #include "volume/clone.h"
 #include "volume/disk.h"
+#include "volume/share/presence.h"
 
 namespace caisson {
 
@@ -73,6 +74,7 @@ box::CopyManner manner_of(const VolumeCopyOptions& options) {
 struct Target {
     os::Fd directory, count;
     std::uint64_t limit_bytes = 0;
+    std::shared_ptr<volume::share::Presence> presence;  // boxes that have it hear of it, and ask anew what they know
     std::shared_ptr<volume::Staged> staged;  // that it is made of, when it is complete
 };
 
@@ -94,7 +96,9 @@ Result<Target> open_target(volume::Catalogue& catalogue, const std::string& name
     }
     if (volume->disk) return no_files_of(*volume);
     target.limit_bytes = volume->limit_bytes;
-    if (target.limit_bytes > 0) target.count = CAISSON_TRY(catalogue.open_space(volume->kind, volume->name));
+    target.count = CAISSON_TRY(catalogue.open_space(volume->kind, volume->name, target.limit_bytes > 0));
+    target.presence = CAISSON_TRY(volume::share::Presence::enter(CAISSON_TRY(target.count.duplicate())));
+    if (target.limit_bytes == 0) target.count.reset();
     target.directory = CAISSON_TRY(volume::pin(catalogue.roots(), volume->kind, volume->name, {})).file;
     return target;
 }
@@ -224,6 +228,7 @@ Result<HostCopy> Runtime::write_volume(const std::string& name, const VolumeCopy
     plan.count = target.count ? target.count.get() : -1;
     plan.on_notice = options.on_notice;
     plan.on_pass = options.on_pass;
+    plan.held = target.presence;
     if (target.staged)
         plan.complete = [catalogue, name, limit = target.limit_bytes, staged = target.staged]() mutable -> Result<> {
             CAISSON_TRY(catalogue.create(name, limit, {}, std::move(*staged)));

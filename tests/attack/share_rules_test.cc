@@ -44,7 +44,7 @@ class ShareRules : public testing::Test {
         mount->read_only = read_only;
         mount->owner = ::geteuid();
         mount->group = ::getegid();
-        server.tree().add(mount);
+        server.add_mount(mount);
         EXPECT_TRUE(server.start());
         std::map<std::string, std::string> reports;
         std::thread guest([&, port = std::move(sockets.second)] {

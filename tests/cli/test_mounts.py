@@ -276,6 +276,22 @@ except OSError as error:
         assert run("-v", "locks:/data", BASE, "python3", "-c", attempt % kind).ok().text == "free\n"
 
 
+def test_what_others_change_is_seen_by_a_box_that_was_alone(ends_boxes, tmp_path):
+    """While it is alone its agent answers for the server. As soon as somebody else has the volume that ends."""
+    start("--name", "first", "-v", "seen:/data", BASE, "sleep", "600")
+    known = "cd /data/made; for name in told missing gone; do cat $name 2>/dev/null || echo none; done"
+    assert caisson("exec", "first", "sh", "-c", "mkdir /data/made; cd /data/made; echo one > told; echo old > gone; "
+                   "for i in 1 2; do stat -c %s told gone missing; sleep 1.1; done; " + known).text.endswith("one\nnone\nold\n")
+    run("-v", "seen:/data", BASE, "sh", "-c", "cd /data/made; echo more >> told; echo new > missing; rm gone").ok()
+    # What its kernel was told last it believes for a second; an agent that did not hear of it, for a minute.
+    until(lambda: caisson("exec", "first", "sh", "-c", known).text == "one\nmore\nnew\nnone\n", 3)
+    time.sleep(1.5)  # it is alone again
+    caisson("exec", "first", "sh", "-c", "cd /data/made; stat told missing; sleep 1.1; stat told missing; " + known).ok()
+    (tmp_path / "told").write_text("from the host, and longer\n")
+    caisson("volume", "cp", str(tmp_path / "told"), "seen:/made/told").ok()
+    until(lambda: "from the host" in caisson("exec", "first", "sh", "-c", known).text, 3)
+
+
 # ---- while it runs ----
 
 def test_attach_write_detach_again_and_again(ends_boxes):

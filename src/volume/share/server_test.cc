@@ -9,6 +9,10 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <chrono>
+#include <thread>
+
 #include "os/file.h"
 
 namespace caisson::volume::share {
@@ -88,6 +92,50 @@ class ShareServer : public ::testing::Test {
         const ssize_t rest = answer.data.empty() ? 0 : ::recv(pair_.first.get(), answer.data.data(), answer.data.size(), MSG_DONTWAIT);
         EXPECT_EQ(rest, static_cast<ssize_t>(answer.data.size()));
         return answer;
+    }
+    // What the server sent: what it tells the agent, and at the end the answer, if there is one.
+    struct Heard {
+        std::vector<wire::ShareNews> news;
+        Answer answer;
+        std::vector<base::Bytes> data;
+    };
+    Heard hear() {
+        Heard heard;
+        for (int i = 0; i < 3; ++i) EXPECT_TRUE(loop_.step(std::chrono::milliseconds(0)));
+        fuse_out_header header{};
+        while (::recv(pair_.first.get(), &header, sizeof header, MSG_DONTWAIT) == sizeof header) {
+            base::Bytes data(header.len - sizeof header);
+            const ssize_t rest = data.empty() ? 0 : ::recv(pair_.first.get(), data.data(), data.size(), MSG_DONTWAIT);
+            EXPECT_EQ(rest, static_cast<ssize_t>(data.size()));
+            if (header.unique != 0) {
+                heard.answer = {-header.error, data};
+                continue;
+            }
+            heard.news.push_back(static_cast<wire::ShareNews>(header.error));
+            heard.data.push_back(data);
+        }
+        return heard;
+    }
+    Heard ask_and_hear(std::uint32_t operation, std::uint64_t node, const std::vector<std::string>& parts) {
+        const auto bytes = message(operation, node, parts);
+        EXPECT_EQ(::send(pair_.first.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL), static_cast<ssize_t>(bytes.size()));
+        return hear();
+    }
+    // From now on the server tells what it promises.
+    void keep() {
+        auto bytes = wire::share_keeps();
+        EXPECT_EQ(::send(pair_.first.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL), static_cast<ssize_t>(bytes.size()));
+        EXPECT_TRUE(hear().news.empty());
+    }
+    os::Fd presence_file() const { return os::Fd(::open(path("presence").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600)); }
+    // A mount of a volume that others may have as well. The node of its directory.
+    std::uint64_t add_shared() {
+        auto mount = std::make_shared<Mount>();
+        mount->number = 2;
+        mount->root = os::Fd(::open(path("written").c_str(), O_PATH | O_CLOEXEC));
+        mount->presence = Presence::enter(presence_file()).value();
+        server_.add_mount(std::move(mount));
+        return ask_and_hear(FUSE_LOOKUP, FUSE_ROOT_ID, {name("m2")}).answer.as<fuse_entry_out>().nodeid;
     }
     Answer look_up(std::uint64_t node, const std::string& text) { return ask(FUSE_LOOKUP, node, {name(text)}); }
     std::uint64_t node_of(std::uint64_t parent, const std::string& text) { return look_up(parent, text).as<fuse_entry_out>().nodeid; }
@@ -373,6 +421,151 @@ TEST_F(ShareServer, WaitingForLocksIsLimited) {
     for (; error == -1 && waiting <= kMostWaiting; ++waiting) error = ask(FUSE_SETLKW, f, {of(lock)}).error;
     EXPECT_EQ(error, ENOLCK);
     EXPECT_EQ(waiting, kMostWaiting + 1);
+}
+
+using News = std::vector<wire::ShareNews>;
+using enum wire::ShareNews;
+
+TEST_F(ShareServer, TellsWhatTheAgentMayAnswer) {
+    EXPECT_TRUE(ask_and_hear(FUSE_LOOKUP, written_, {name("f")}).news.empty());  // nobody keeps it
+    keep();
+    auto heard = ask_and_hear(FUSE_LOOKUP, written_, {name("f")});
+    ASSERT_EQ(heard.news, News{kName});
+    const auto f = heard.answer.as<fuse_entry_out>().nodeid;
+    wire::ShareName above{};
+    wire::ShareFile file{};
+    ASSERT_EQ(heard.data[0].size(), sizeof above + sizeof file + 1);
+    std::memcpy(&above, heard.data[0].data(), sizeof above);
+    std::memcpy(&file, heard.data[0].data() + sizeof above, sizeof file);
+    EXPECT_EQ(above.parent, written_);
+    EXPECT_EQ(file.node, f);
+    EXPECT_EQ(file.flags, wire::ShareFile::kNoCapability);
+    EXPECT_EQ(file.attributes.size, 4u);
+    EXPECT_EQ(heard.data[0].back(), 'f');
+
+    heard = ask_and_hear(FUSE_OPEN, f, {of(fuse_open_in{O_RDWR, 0})});
+    EXPECT_TRUE(heard.news.empty());
+    fuse_write_in in{};
+    in.fh = heard.answer.as<fuse_open_out>().fh;
+    in.offset = 4;
+    in.size = 3;
+    heard = ask_and_hear(FUSE_WRITE, f, {of(in), "new"});
+    ASSERT_EQ(heard.news, News{kFile});
+    std::memcpy(&file, heard.data[0].data(), sizeof file);
+    EXPECT_EQ(file.attributes.size, 7u);
+    const std::string capability = name("security.capability");
+    const std::uint32_t head[] = {5, 0};
+    heard = ask_and_hear(FUSE_SETXATTR, f, {of(head), capability, "bytes"});
+    ASSERT_EQ(heard.answer.error, 0);
+    ASSERT_EQ(heard.news, News{kFile});
+    std::memcpy(&file, heard.data[0].data(), sizeof file);
+    EXPECT_EQ(file.flags, 0u);
+}
+
+TEST_F(ShareServer, TellsWhatBecameOfNames) {
+    keep();
+    ask_and_hear(FUSE_LOOKUP, FUSE_ROOT_ID, {name("m0")});  // now the directory is known as well
+    auto heard = ask_and_hear(FUSE_MKDIR, written_, {of(fuse_mkdir_in{0755, 0}), name("d")});
+    ASSERT_EQ(heard.news, (News{kName, kFile}));  // the new one, and the times of the one that it is in
+    wire::ShareFile file{};
+    std::memcpy(&file, heard.data[0].data() + sizeof(wire::ShareName), sizeof file);
+    EXPECT_EQ(file.flags, wire::ShareFile::kEmpty);
+    const auto d = heard.answer.as<fuse_entry_out>().nodeid;
+    EXPECT_EQ(ask_and_hear(FUSE_MKNOD, d, {of(fuse_mknod_in{S_IFREG | 0600, 0, 0, 0}), name("a")}).news, (News{kName, kFile}));
+    // The name that it gets may be known to lead elsewhere, the old one leads nowhere; the file has a new time of change.
+    EXPECT_EQ(ask_and_hear(FUSE_RENAME2, d, {of(fuse_rename2_in{written_, 0, 0}), name("a"), name("b")}).news,
+              (News{kNoName, kGone, kFile, kFile, kFile}));
+    EXPECT_EQ(ask_and_hear(FUSE_UNLINK, written_, {name("b")}).news, (News{kGone, kFile, kFile}));
+    EXPECT_EQ(ask_and_hear(FUSE_UNLINK, written_, {name("b")}).news, News{kFile});  // failed: nothing is said of the name
+    EXPECT_EQ(ask_and_hear(FUSE_RMDIR, written_, {name("d")}).news, (News{kGone, kFile, kFile}));
+}
+
+TEST_F(ShareServer, CompanyEndsWhatWasPromised) {
+    keep();
+    const auto shared = add_shared();
+    ASSERT_EQ(ask_and_hear(FUSE_LOOKUP, shared, {name("f")}).news, News{kName});
+    std::atomic<bool> entered{false};
+    std::shared_ptr<Presence> other;
+    const auto begin = std::chrono::steady_clock::now();
+    std::thread comes([&] {
+        other = Presence::enter(presence_file()).value();
+        entered = true;
+    });
+    News news;
+    while (!entered) {
+        EXPECT_TRUE(loop_.step(std::chrono::milliseconds(1)));
+        for (auto one : hear().news) news.push_back(one);
+    }
+    comes.join();
+    EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::milliseconds(900)) << "it was not heard";
+    EXPECT_EQ(news, News{kNothing});
+    EXPECT_TRUE(ask_and_hear(FUSE_LOOKUP, shared, {name("f")}).news.empty());
+    other.reset();
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    EXPECT_EQ(ask_and_hear(FUSE_LOOKUP, shared, {name("f")}).news, News{kName});
+}
+
+// A server that does not listen harms its own guest, and keeps nobody else waiting for long.
+TEST_F(ShareServer, WhoComesDoesNotWaitForEver) {
+    keep();
+    ASSERT_NE(add_shared(), 0u);
+    const auto begin = std::chrono::steady_clock::now();
+    const auto other = Presence::enter(presence_file()).value();
+    const auto took = std::chrono::steady_clock::now() - begin;
+    EXPECT_GT(took, std::chrono::milliseconds(900));
+    EXPECT_LT(took, std::chrono::seconds(10));
+    EXPECT_TRUE(other->has_company());
+}
+
+TEST_F(ShareServer, ASecondMountInTheSameBoxIsCompany) {
+    keep();
+    ASSERT_NE(add_shared(), 0u);
+    server_.leave_alone();
+    const auto begin = std::chrono::steady_clock::now();
+    const auto other = Presence::enter(presence_file()).value();
+    EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::milliseconds(900));
+    EXPECT_FALSE(other->is_alone());
+}
+
+TEST_F(ShareServer, WhatHasNoNumberIsNotAnswered) {
+    const auto f = node_of(written_, "f");
+    const auto handle = open(f, O_RDONLY).as<fuse_open_out>().fh;
+    fuse_release_in in{};
+    in.fh = handle;
+    auto bytes = message(FUSE_RELEASE, f, {of(in)});
+    std::memset(bytes.data() + offsetof(fuse_in_header, unique), 0, sizeof(std::uint64_t));
+    ASSERT_EQ(::send(pair_.first.get(), bytes.data(), bytes.size(), 0), static_cast<ssize_t>(bytes.size()));
+    const auto heard = hear();
+    EXPECT_EQ(heard.answer.error, -1);
+    EXPECT_TRUE(heard.news.empty());
+    fuse_read_in read{};
+    read.fh = handle;
+    EXPECT_EQ(ask(FUSE_READ, f, {of(read)}).error, EBADF);  // but done
+}
+
+TEST_F(ShareServer, ClosingIsToldWhereLocksMayBe) {
+    const auto f = node_of(written_, "f");
+    auto flags = [&](std::uint32_t how) { return open(f, how).as<fuse_open_out>().open_flags; };
+    EXPECT_EQ(flags(O_RDONLY), static_cast<std::uint32_t>(FOPEN_NOFLUSH));
+    EXPECT_EQ(flags(O_WRONLY), static_cast<std::uint32_t>(FOPEN_NOFLUSH));
+    EXPECT_EQ(flags(O_RDWR), 0u);
+    fuse_lk_in lock{};
+    lock.owner = 1;
+    lock.lk = {0, INT64_MAX, F_WRLCK, 0};
+    ASSERT_EQ(ask(FUSE_SETLK, f, {of(lock)}).error, 0);
+    EXPECT_EQ(flags(O_RDONLY), 0u);
+}
+
+TEST_F(ShareServer, ContentsAreKeptWhileNobodyElseComes) {
+    keep();
+    const auto f = ask_and_hear(FUSE_LOOKUP, written_, {name("f")}).answer.as<fuse_entry_out>().nodeid;
+    auto keeps = [&] { return (open(f, O_RDWR).as<fuse_open_out>().open_flags & FOPEN_KEEP_CACHE) != 0; };
+    EXPECT_FALSE(keeps());  // what the guest has may be from before
+    EXPECT_TRUE(keeps());
+    server_.leave_alone();
+    EXPECT_EQ(hear().news, News{kNothing});
+    EXPECT_FALSE(keeps());
+    EXPECT_TRUE(keeps());
 }
 
 TEST_F(ShareServer, NonsenseEndsIt) {
