@@ -9,8 +9,13 @@ namespace caisson::agent {
 namespace {
 
 constexpr std::string_view kCapability = "security.capability";
-// What the kernel may believe without asking again; the agent is asked at little cost.
-constexpr std::uint64_t kValidSeconds = 1;
+// What the kernel may believe if it could not be told otherwise.
+constexpr std::uint64_t kShortSeconds = 1;
+
+// Linux 6.2, include/uapi/linux/fuse.h; older headers have neither. The first is of the upper half of INIT's flags.
+constexpr std::uint32_t kHasExpireOnly = 1u << 3;
+constexpr std::uint32_t kExpireOnly = 1;
+constexpr std::uint32_t kInitExt = 1u << 30;  // there is an upper half
 
 template <typename T>
 bool take(base::ByteView& bytes, T& value) {
@@ -55,6 +60,9 @@ ShareCache::Way ShareCache::request(std::span<std::uint8_t> message, base::Bytes
     fuse_in_header header{};
     if (!take(rest, header)) return kToServer;
     switch (header.opcode) {
+        case FUSE_INIT: begin(rest); return kToServer;
+        case FUSE_RENAME:
+        case FUSE_RENAME2: renamed(header, rest); return kToServer;
         case FUSE_LOOKUP: return look_up(header, text_of(rest), answer, now);
         case FUSE_GETATTR: return get_attributes(header, answer, now);
         case FUSE_GETXATTR: return get_attribute(header, rest, answer, now);
@@ -72,6 +80,69 @@ ShareCache::Way ShareCache::request(std::span<std::uint8_t> message, base::Bytes
 const ShareCache::File* ShareCache::fresh(std::uint64_t node, Clock::time_point now) const {
     const auto found = files_.find(node);
     return found == files_.end() || !found->second.known || now - found->second.since > kKeptFor ? nullptr : &found->second;
+}
+
+void ShareCache::begin(base::ByteView arguments) {
+    struct {  // the beginning of fuse_init_in, which older headers end before the upper half
+        std::uint32_t major, minor, readahead, flags, upper_flags;
+    } init{};
+    can_expire_ = take(arguments, init) && (init.flags & kInitExt) != 0 && (init.upper_flags & kHasExpireOnly) != 0;
+}
+
+std::uint64_t ShareCache::believes(const std::string& name, std::uint64_t node, Clock::time_point now) {
+    auto is_full = [now](auto& believed) {
+        if (believed.size() >= kMostKept) std::erase_if(believed, [now](const auto& one) { return one.second < now; });
+        return believed.size() >= kMostKept;
+    };
+    if (!can_expire_ || is_full(believed_names_) || is_full(believed_nodes_)) return kShortSeconds;
+    const auto until = now + kKeptFor;
+    if (!name.empty()) believed_names_[name] = until;
+    believed_nodes_[node] = until;
+    return static_cast<std::uint64_t>(kKeptFor.count());
+}
+
+// The kernel takes what it believes of a name along to the new one.
+void ShareCache::renamed(const fuse_in_header& header, base::ByteView arguments) {
+    fuse_rename2_in in{};
+    if (header.opcode == FUSE_RENAME2) {
+        if (!take(arguments, in)) return;
+    } else if (!take(arguments, in.newdir)) {
+        return;
+    }
+    const auto from = text_of(arguments);
+    const auto to = text_of(arguments.subspan(std::min(from.size() + 1, arguments.size())));
+    if (!can_expire_) return;  // nothing is believed for long
+    if (believed_names_.size() >= kMostKept) end_beliefs();
+    const auto until = Clock::now() + kKeptFor;
+    believed_names_[key_of(header.nodeid, from)] = until;
+    believed_names_[key_of(in.newdir, to)] = until;
+}
+
+void ShareCache::end_beliefs() {
+    auto notice = [this](std::int32_t code, const auto& data, std::string_view name) {
+        fuse_out_header header{};
+        header.len = static_cast<std::uint32_t>(sizeof header + sizeof data + (name.empty() ? 0 : name.size() + 1));
+        header.error = code;
+        append(notices_, &header, sizeof header);
+        append(notices_, &data, sizeof data);
+        if (name.empty()) return;
+        append(notices_, name.data(), name.size());
+        notices_.push_back(0);
+    };
+    struct Entry {  // fuse_notify_inval_entry_out, whose flags older headers call padding
+        std::uint64_t parent;
+        std::uint32_t length, flags;
+    };
+    for (const auto& [key, until] : believed_names_) {
+        std::uint64_t parent = 0;
+        std::memcpy(&parent, key.data(), sizeof parent);
+        const auto name = std::string_view(key).substr(sizeof parent);
+        notice(FUSE_NOTIFY_INVAL_ENTRY, Entry{parent, static_cast<std::uint32_t>(name.size()), kExpireOnly}, name);
+    }
+    // A negative offset: of the contents nothing, they are looked at when the attributes are.
+    for (const auto& [node, until] : believed_nodes_) notice(FUSE_NOTIFY_INVAL_INODE, fuse_notify_inval_inode_out{node, -1, 0}, {});
+    believed_names_.clear();
+    believed_nodes_.clear();
 }
 
 // Of a name that nothing was told of.
@@ -92,7 +163,7 @@ ShareCache::Way ShareCache::look_up(const fuse_in_header& header, std::string_vi
     if (file == nullptr) return kToServer;
     fuse_entry_out entry{};
     entry.nodeid = found->second.node;
-    entry.entry_valid = entry.attr_valid = kValidSeconds;
+    entry.entry_valid = entry.attr_valid = believes(found->first, entry.nodeid, now);
     entry.attr = file->attributes;
     ++lookups_[entry.nodeid];
     put_answer(answer, header, 0, &entry, sizeof entry);
@@ -103,7 +174,7 @@ ShareCache::Way ShareCache::get_attributes(const fuse_in_header& header, base::B
     const File* file = fresh(header.nodeid, now);
     if (file == nullptr) return kToServer;
     fuse_attr_out out{};
-    out.attr_valid = kValidSeconds;
+    out.attr_valid = believes({}, header.nodeid, now);
     out.attr = file->attributes;
     put_answer(answer, header, 0, &out, sizeof out);
     return kDone;
@@ -146,6 +217,7 @@ std::uint64_t ShareCache::left_to_forget(std::uint64_t node, std::uint64_t looku
     if (lookups > 0) {
         files_.erase(node);
         locked_.erase(node);
+        believed_nodes_.erase(node);
     }
     return lookups;
 }
@@ -223,6 +295,7 @@ bool ShareCache::is_for_kernel(base::ByteView message, Clock::time_point now) {
                 if (auto found = files_.find(node); found != files_.end()) found->second.known = false;
             return false;
         case wire::ShareNews::kNothing:
+            end_beliefs();
             files_.clear();
             names_.clear();
             return false;

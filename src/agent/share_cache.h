@@ -3,7 +3,7 @@
 //
 // Nothing here is a guess: what is kept is what the server said last, in the order in which it said it, and it says so
 // only while no other box has the volume. A kept file is at most kKeptFor old, for those who change volumes behind
-// caisson's back.
+// caisson's back. So long the kernel may believe it, too; when company comes it is told that it may no longer.
 //
 // Not thread-safe; bytes in, bytes out.
 #pragma once
@@ -17,6 +17,7 @@
 #include <string_view>
 #include <unordered_map>
 #include <unordered_set>
+#include <utility>
 
 #include "base/bytes.h"
 #include "wire/share.h"
@@ -37,6 +38,9 @@ class ShareCache {
     Way request(std::span<std::uint8_t> message, base::Bytes& answer, Clock::time_point now = Clock::now());
     // A whole message of the server's. true: it is the kernel's; false: it was for this.
     bool is_for_kernel(base::ByteView message, Clock::time_point now = Clock::now());
+    // Notices for the kernel, one behind the other, that what it was told from here holds no more. To write them may have to
+    // wait for a lock that is held by somebody who waits for the server: so not in the process that carries the messages.
+    base::Bytes take_notices() { return std::exchange(notices_, {}); }
 
   private:
     struct File {
@@ -59,6 +63,11 @@ class ShareCache {
     Way forget(std::span<std::uint8_t> message, const fuse_in_header& header);
     Way forget_many(std::span<std::uint8_t> message);
     std::uint64_t left_to_forget(std::uint64_t node, std::uint64_t lookups);
+    void begin(base::ByteView arguments);
+    void renamed(const fuse_in_header& header, base::ByteView arguments);
+    // How long the kernel may believe what it is told now of this name, or of this node.
+    std::uint64_t believes(const std::string& name, std::uint64_t node, Clock::time_point now);
+    void end_beliefs();
     const File* fresh(std::uint64_t node, Clock::time_point now) const;
     bool is_missing(std::uint64_t directory, Clock::time_point now) const;
     void keep(const wire::ShareFile& told, bool with_name, Clock::time_point now);
@@ -72,6 +81,11 @@ class ShareCache {
     std::unordered_map<std::uint64_t, std::uint64_t> lookups_;
     // Nodes on which the kernel asked for a lock: then it matters when they are closed.
     std::unordered_set<std::uint64_t> locked_;
+    // What the kernel was told for long, until when; names as in key_of().
+    std::unordered_map<std::string, Clock::time_point> believed_names_;
+    std::unordered_map<std::uint64_t, Clock::time_point> believed_nodes_;
+    bool can_expire_ = false;  // the kernel knows how to end a belief without more
+    base::Bytes notices_;
 };
 
 }  // namespace caisson::agent

@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <vector>
 
 namespace caisson::agent {
@@ -256,6 +258,71 @@ TEST_F(ShareCacheTest, OnlyTheKernelsOwnQuestionAboutCapabilitiesIsAnswered) {
     EXPECT_FALSE(is_answered(FUSE_GETXATTR, kFile, attribute(0, "user.x")));
     tell_file(file(kFile));
     EXPECT_FALSE(is_answered(FUSE_GETXATTR, kFile, attribute(0, "security.capability")));
+}
+
+// How the notices begin, and how many there are of each kind.
+struct Notices {
+    std::vector<std::string> names;
+    std::vector<std::uint64_t> nodes;
+};
+Notices take_apart(base::ByteView bytes) {
+    Notices notices;
+    for (fuse_out_header header{}; bytes.size() >= sizeof header; bytes = bytes.subspan(header.len)) {
+        std::memcpy(&header, bytes.data(), sizeof header);
+        EXPECT_EQ(header.unique, 0u);
+        if (header.len > bytes.size()) return notices;
+        const auto data = bytes.subspan(sizeof header, header.len - sizeof header);
+        fuse_notify_inval_inode_out node{};
+        fuse_notify_inval_entry_out entry{};
+        if (header.error == FUSE_NOTIFY_INVAL_INODE) {
+            std::memcpy(&node, data.data(), sizeof node);
+            EXPECT_LT(node.off, 0);
+            notices.nodes.push_back(node.ino);
+        } else {
+            std::memcpy(&entry, data.data(), sizeof entry);
+            EXPECT_EQ(header.error, FUSE_NOTIFY_INVAL_ENTRY);
+            EXPECT_EQ(reinterpret_cast<const std::uint32_t*>(&entry)[3], 1u) << "it would unmount what is mounted there";
+            EXPECT_EQ(data.size(), sizeof entry + entry.namelen + 1);
+            notices.names.push_back(std::to_string(entry.parent) + "/" + reinterpret_cast<const char*>(data.data() + sizeof entry));
+        }
+    }
+    return notices;
+}
+
+TEST_F(ShareCacheTest, TheKernelIsToldWhatItMayNoLongerBelieve) {
+    const std::uint32_t init[] = {7, 41, 131072, 1u << 30, 1u << 3};
+    base::Bytes arguments;
+    append(arguments, init);
+    EXPECT_TRUE(ask(FUSE_INIT, 0, arguments).forward);
+    tell_name(kTop, "f", file(kFile));
+    tell_name(kTop, "not asked for", file(kFile + 1));
+    ASSERT_TRUE(is_answered(FUSE_LOOKUP, kTop, name("f")));
+    EXPECT_EQ(body<fuse_entry_out>().entry_valid, 60u);
+    EXPECT_EQ(body<fuse_entry_out>().attr_valid, 60u);
+    // What it believes of a name it takes along.
+    arguments.clear();
+    append(arguments, fuse_rename2_in{9, 0, 0});
+    for (const char* text : {"f", "g"})
+        for (auto byte : name(text)) arguments.push_back(byte);
+    EXPECT_TRUE(ask(FUSE_RENAME2, kTop, arguments).forward);
+    EXPECT_TRUE(cache_.take_notices().empty());
+    tell(wire::ShareNews::kNothing);
+    auto told = take_apart(cache_.take_notices());
+    std::sort(told.names.begin(), told.names.end());
+    EXPECT_EQ(told.names, (std::vector<std::string>{"2/f", "9/g"}));
+    EXPECT_EQ(told.nodes, std::vector<std::uint64_t>{kFile});
+    tell(wire::ShareNews::kNothing);
+    EXPECT_TRUE(cache_.take_notices().empty());
+}
+
+TEST_F(ShareCacheTest, AKernelThatCannotBeToldBelievesForASecond) {
+    tell_name(kTop, "f", file(kFile));
+    ASSERT_TRUE(is_answered(FUSE_LOOKUP, kTop, name("f")));
+    EXPECT_EQ(body<fuse_entry_out>().entry_valid, 1u);
+    ASSERT_TRUE(is_answered(FUSE_GETATTR, kFile));
+    EXPECT_EQ(body<fuse_attr_out>().attr_valid, 1u);
+    tell(wire::ShareNews::kNothing);
+    EXPECT_TRUE(cache_.take_notices().empty());
 }
 
 TEST_F(ShareCacheTest, TheKernelGetsItsOwn) {

@@ -2,6 +2,8 @@
 
 #include <linux/fuse.h>
 #include <poll.h>
+#include <signal.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -101,10 +103,20 @@ class Answers {
   public:
     Answers(int port, int fuse, ShareCache& cache) : port_(port), fuse_(fuse), cache_(cache), bytes_(kMessageBytes) {}
     Result<> move() {
-        const ssize_t got = ::read(port_, bytes_.data() + filled_, bytes_.size() - filled_);
-        if (got < 0 && (errno == EAGAIN || errno == EINTR)) return {};
-        if (got <= 0) return failure(Errc::kCancelled, "the host's share server is gone");
-        filled_ += static_cast<std::size_t>(got);
+        // Large answers come in small pieces, and the next one is there already.
+        do {
+            const ssize_t got = ::read(port_, bytes_.data() + filled_, bytes_.size() - filled_);
+            if (got < 0 && (errno == EAGAIN || errno == EINTR)) return {};
+            if (got <= 0) return failure(Errc::kCancelled, "the host's share server is gone");
+            filled_ += static_cast<std::size_t>(got);
+            CAISSON_TRY(hand_on());
+        } while (filled_ > 0);
+        return {};
+    }
+
+  private:
+    // What is complete.
+    Result<> hand_on() {
         std::size_t done = 0;
         while (filled_ - done >= sizeof(fuse_out_header)) {
             fuse_out_header header{};
@@ -117,17 +129,27 @@ class Answers {
             if (cache_.is_for_kernel(message)) static_cast<void>(!::write(fuse_, message.data(), message.size()));
             done += header.len;
         }
-        std::memmove(bytes_.data(), bytes_.data() + done, filled_ - done);
+        if (done > 0) std::memmove(bytes_.data(), bytes_.data() + done, filled_ - done);
         filled_ -= done;
         return {};
     }
 
-  private:
     int port_, fuse_;
     ShareCache& cache_;
     base::Bytes bytes_;
     std::size_t filled_ = 0;
 };
+
+// In a process of its own, see ShareCache::take_notices(). Without one the kernel goes on believing for as long as it was told.
+void tell_kernel(int fuse, base::ByteView notices) {
+    if (::fork() != 0) return;
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    for (fuse_out_header header{}; notices.size() >= sizeof header; notices = notices.subspan(header.len)) {
+        std::memcpy(&header, notices.data(), sizeof header);
+        static_cast<void>(!::write(fuse, notices.data(), header.len));
+    }
+    ::_exit(0);
+}
 
 }  // namespace
 
@@ -137,6 +159,8 @@ Result<> pump_share(int fuse, int port) {
     ShareCache cache;
     Requests requests(fuse, port, cache);
     Answers answers(port, fuse, cache);
+    // Of those who tell the kernel: nobody asks how they ended.
+    ::signal(SIGCHLD, SIG_IGN);
     for (;;) {
         const bool sending = requests.pending();
         struct pollfd ready[2] = {{sending ? -1 : fuse, POLLIN, 0},
@@ -147,7 +171,10 @@ Result<> pump_share(int fuse, int port) {
             return failure_errno("waiting for a share");
         }
         if (found == 0) CAISSON_TRY(requests.send_later());
-        if ((ready[1].revents & POLLIN) != 0) CAISSON_TRY(answers.move());
+        if ((ready[1].revents & POLLIN) != 0) {
+            CAISSON_TRY(answers.move());
+            if (const auto notices = cache.take_notices(); !notices.empty()) tell_kernel(fuse, notices);
+        }
         else if ((ready[1].revents & (POLLHUP | POLLERR)) != 0) return failure(Errc::kCancelled, "the host's share server is gone");
         if ((ready[0].revents & POLLERR) != 0) return {};  // unmounted
         if ((ready[1].revents & POLLOUT) != 0) CAISSON_TRY(requests.go_on());
