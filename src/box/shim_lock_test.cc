@@ -103,7 +103,7 @@ TEST_F(ShimLockDeathTest, NoOtherChainOfTheJournalIs) {
         gives(EACCES, [&] { return open(path(other) + "/1.jsonl", O_RDONLY); });
         gives(EACCES, [&] { return open(path(other) + "/2.jsonl", O_WRONLY | O_CREAT); });
         gives(EACCES, [&] { return ::unlink((path(other) + "/1.jsonl").c_str()); });
-        gives(EACCES, [&] { return ::syscall(SYS_renameat2, AT_FDCWD, path("audit/boxes/one/1.jsonl").c_str(), AT_FDCWD, (path(other) + "/3.jsonl").c_str(), 0); });
+        gives(EACCES, [&] { return ::syscall(SYS_renameat2, AT_FDCWD, path("audit/boxes/one/2.jsonl").c_str(), AT_FDCWD, (path(other) + "/3.jsonl").c_str(), 0); });
     }
     gives(EACCES, [&] { return open(path("audit/boxes"), O_RDONLY | O_DIRECTORY); });
 }

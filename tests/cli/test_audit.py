@@ -27,7 +27,7 @@ def chain(box):
 
 def verified(*arguments):
     done = caisson("audit", "verify", "--format", "json", *arguments)
-    findings = [(finding["problem"], finding["seq"]) for finding in done.json()["findings"]]
+    findings = [(finding["problem"], finding["seq"]) for finding in json.loads(done.out)["findings"]]
     assert done.code == (1 if findings else 0), done
     return findings
 
@@ -59,7 +59,7 @@ def test_a_life_of_a_box(kept_boxes):
     caisson("pause", "audited").ok()
     caisson("resume", "audited").ok()
     caisson("rename", "audited", "renamed").ok()
-    caisson("stop", "--time", "0", "renamed")
+    caisson("stop", "-t", "0s", "renamed").ok()
     box = inspect("renamed")["id"]
     found = entries(box)
     assert [entry["kind"] for entry in found] == [
@@ -125,7 +125,6 @@ def test_copies_volumes_and_images(kept_boxes, tmp_path):
     caisson("cp", "audited:/root/copy", "-").ok()
     caisson("volume", "detach", "audited", "/data").ok()
     caisson("image", "tag", BASE, "audited/tag").ok()
-    caisson("image", "rm", "audited/tag").ok()
     box = inspect("audited")["id"]
     found = {entry["kind"]: entry for entry in entries("--since", since)}
     assert found["files_copied_in"]["details"]["host_path"] == str(tmp_path / "file")
@@ -136,11 +135,12 @@ def test_copies_volumes_and_images(kept_boxes, tmp_path):
     assert found["volume_detached"]["box"] == box
     assert found["box_created"]["details"]["mounts"] == ["audited-new:/new"]
     assert [entry["details"]["volume"] for entry in entries("--since", since, "--kind", "volume_created")] == ["audited-data", "audited-new"]
-    assert found["image_tagged"]["details"]["image"].startswith("audited/tag") and "image_removed" in found
+    assert found["image_tagged"]["details"]["image"].startswith("audited/tag")
     caisson("rm", "audited").ok()
+    caisson("image", "rm", "audited/tag").ok()
     for volume in ("audited-data", "audited-new"):
         caisson("volume", "rm", volume).ok()
-    assert "volume_removed" in kinds("--since", since)
+    assert {"volume_removed", "image_removed"} <= set(kinds("--since", since))
 
 
 def test_lowered_security(kept_boxes):
@@ -173,7 +173,7 @@ def test_without_a_record_security_is_not_lowered(kept_boxes):
 def test_one_byte_changed(box, tampered):
     at = tampered.index(b"box_started") + 4
     chain(box).write_bytes(tampered[:at] + b"S" + tampered[at + 1:])
-    assert verified(box) == [("altered", 2)] and (box, 2) in [(f["chain"], f["seq"]) for f in caisson("audit", "verify", "--format", "json").json()["findings"]]
+    assert verified(box) == [("altered", 2)] and ("altered", 2) in verified()
     assert "entry 2 was altered" in caisson("audit", "verify", box).text
 
 
