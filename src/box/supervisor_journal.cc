@@ -38,6 +38,7 @@ audit::Actor Supervisor::starter() const { return {launch_.caller_uid(), launch_
 
 void Supervisor::record(const audit::Actor& actor, const std::string& kind, std::vector<std::pair<std::string, audit::Value>> details) {
     if (!standing_.journal || !standing_.database) return;
+    std::erase_if(details, [](const auto& detail) { return detail.second == audit::Value(std::string()); });
     note(standing_.journal->record(*standing_.database, launch_.box_id(), {kind, launch_.box_id(), launch_.name(), std::move(details)}, actor,
                                    os::unix_ms()));
     if (journal_timer_ != 0 || finished_) return;

@@ -14,7 +14,7 @@ using nlohmann::ordered_json;
 namespace {
 
 constexpr std::size_t kHashDigits = 64;
-constexpr std::size_t kShownId = 8, kShownValue = 500;
+constexpr std::size_t kShownValue = 500;
 
 ordered_json details_of(const AuditEvent& event) {
     auto details = ordered_json::parse(event.details, nullptr, false);
@@ -57,7 +57,7 @@ std::string audit_json_line(const AuditEvent& event) {
 
 std::string audit_text_line(const AuditEvent& event, bool full) {
     std::string text = time_text(event.time_ms) + "  " + event.kind;
-    if (!event.box_id.empty()) text += "  " + (event.box_name.empty() ? "" : event.box_name + " ") + "(" + event.box_id.substr(event.box_id.size() - std::min(kShownId, event.box_id.size())) + ")";
+    if (!event.box_id.empty()) text += "  " + (event.box_name.empty() ? "" : event.box_name + " ") + "(" + event.box_id + ")";
     const auto details = details_of(event);
     for (const auto& [key, value] : details.items()) text += "  " + key + "=" + base::printable(value_text(value), kShownValue);
     if (full)

@@ -13,7 +13,7 @@ AuditEvent event() {
 }
 
 TEST(AuditText, ALineForPeople) {
-    EXPECT_EQ(audit_text_line(event(), false), "2026-05-01T12:00:00.123Z  box_started  keen-otter (zzzzzzzz)  arguments=[echo 'a b']  code=3");
+    EXPECT_EQ(audit_text_line(event(), false), "2026-05-01T12:00:00.123Z  box_started  keen-otter (01hzzzzzzzzzzzzzzzzzzzzzzz)  arguments=[echo 'a b']  code=3");
     EXPECT_NE(audit_text_line(event(), true).find("  by uid 1000 pid 4242 caisson  box#7"), std::string::npos);
 }
 
