@@ -23,6 +23,7 @@ constexpr std::string_view kSuffix = ".jsonl";
 constexpr std::size_t kNameDigits = 20;
 constexpr std::size_t kReadBytes = 16 << 10;
 constexpr std::size_t kShownTornBytes = 1024;
+constexpr std::uint64_t kFirstTailBytes = 4096;
 
 class Lock {
   public:
@@ -54,6 +55,17 @@ Result<std::string> read_range(int fd, std::uint64_t offset, std::size_t most, c
     }
     text.resize(done);
     return text;
+}
+
+// The end of a file with at least one whole line, if there is one; mostly that is a few hundred bytes.
+Result<std::pair<std::uint64_t, std::string>> read_end(int fd, std::uint64_t size, const std::string& path) {
+    for (std::uint64_t wanted = kFirstTailBytes;; wanted *= 8) {
+        const auto from = size > wanted ? size - wanted : 0;
+        auto text = CAISSON_TRY(read_range(fd, from, static_cast<std::size_t>(size - from), path));
+        const auto end = text.rfind('\n');
+        const bool whole = end != std::string::npos && end > 0 && text.rfind('\n', end - 1) != std::string::npos;
+        if (whole || from == 0 || wanted > 2 * limits::kLongestLine) return std::pair(from, std::move(text));
+    }
 }
 
 Result<std::uint64_t> size_of(int fd, const std::string& path) {
@@ -101,8 +113,7 @@ Result<Writer::Tail> Writer::read_tail() const {
     for (auto file = files.rbegin(); file != files.rend(); ++file) {
         auto fd = CAISSON_TRY(os::open_at(directory_, file_name(*file), O_RDONLY | O_NOFOLLOW | O_NONBLOCK));
         const auto size = CAISSON_TRY(size_of(fd.get(), path_));
-        const auto from = size > 2 * limits::kLongestLine ? size - 2 * limits::kLongestLine : 0;
-        auto text = CAISSON_TRY(read_range(fd.get(), from, static_cast<std::size_t>(size - from), path_));
+        auto [from, text] = CAISSON_TRY(read_end(fd.get(), size, path_));
         const auto end = text.rfind('\n');
         const auto complete = end == std::string::npos ? 0 : end + 1;
         if (tail.file == 0) {

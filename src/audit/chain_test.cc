@@ -40,6 +40,21 @@ TEST_F(Chain, AnotherWriterGoesOn) {
     EXPECT_FALSE(verify_chain(path(), {})->finding);
 }
 
+TEST_F(Chain, AnotherWriterGoesOnBehindLinesOfAnySize) {
+    for (std::size_t words : {1U, 2U, 3U, 4U, 20U, 1U}) {
+        const std::vector<std::string> list(words, std::string(1000, '\x01'));
+        ASSERT_TRUE(Writer::open(path())->append({"n", "", "", {{"list", list}}}, kActor, 0, nothing));
+    }
+    auto verified = verify_chain(path(), {});
+    EXPECT_FALSE(verified->finding);
+    EXPECT_EQ(verified->entries, 6U);
+    // Behind a piece that is longer than what is looked at first, too.
+    put(text() + std::string(100000, 'x'));
+    fill(1);
+    EXPECT_FALSE(verify_chain(path(), {})->finding);
+    EXPECT_EQ(entries().size(), 8U);
+}
+
 TEST_F(Chain, WritersTakeTurns) {
     std::vector<std::thread> threads;
     for (int i = 0; i < 4; ++i) threads.emplace_back([this] { fill(50, {4096, 100}); });

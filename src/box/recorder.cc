@@ -38,7 +38,7 @@ Recorder::~Recorder() {
 
 // An embedding program's signals are for its own threads.
 void Recorder::wake() {
-    if (!journal_.pending()) return;
+    if (!journal_.pending() && !closing_) return;
     if (thread_.joinable()) return wakeup_.notify_one();
     sigset_t all, before;
     ::sigfillset(&all);
@@ -50,10 +50,12 @@ void Recorder::wake() {
 void Recorder::run() {
     std::unique_lock lock(runtime_.database_mutex);
     for (;;) {
-        wakeup_.wait(lock, [this] { return stopping_ || journal_.pending(); });
-        if (!journal_.pending()) return;
+        wakeup_.wait(lock, [this] { return stopping_ || closing_ || journal_.pending(); });
+        if (!journal_.pending() && !closing_) return;
         wakeup_.wait_for(lock, audit::limits::kBatchDelay, [this] { return stopping_; });
         const bool last = stopping_;
+        // Nobody is told of a failure: this is not the caller's thread, and who opens the home next tries again.
+        if (std::exchange(closing_, false)) static_cast<void>(journal_.close_removed(*runtime_.database, actor_, os::unix_ms()));
         if (!commit(lock)) {
             if (last) return;  // what was written is there, and the next writer's batch acknowledges it
             wakeup_.wait_for(lock, kRetryDelay, [this] { return stopping_; });
@@ -89,6 +91,13 @@ Result<> Recorder::close_removed() {
     return closed;
 }
 
+Result<> Recorder::close_removed_soon() {
+    std::scoped_lock guard(runtime_.database_mutex);
+    closing_ = !CAISSON_TRY(runtime_.database->journals_to_close()).empty();
+    wake();
+    return {};
+}
+
 Result<audit::Head> Recorder::acknowledge(const std::string& chain) {
     std::scoped_lock guard(runtime_.database_mutex);
     auto writer = CAISSON_TRY(audit::Writer::open(audit::chain_directory(root(), chain)));
@@ -113,6 +122,8 @@ Result<> record_lowering(RuntimeState& runtime, const std::string& box_id, const
     return {};
 }
 
-void close_journals(RuntimeState& runtime) { tell(runtime, "the end of a box's journal", runtime.recorder->close_removed()); }
+void close_journals(RuntimeState& runtime, bool soon) {
+    tell(runtime, "the end of a box's journal", soon ? runtime.recorder->close_removed_soon() : runtime.recorder->close_removed());
+}
 
 }  // namespace caisson::internal

@@ -23,8 +23,9 @@ class Recorder {
 
     // Safe from any thread that does not hold database_mutex, as all of these.
     Result<> record(const std::string& chain, const audit::Event& event);
-    // Chains of boxes that are gone.
+    // Chains of boxes that are gone. `soon`: by the thread, so that whoever starts a box does not wait for the last one's end.
     Result<> close_removed();
+    Result<> close_removed_soon();
     // The last entry of a chain, acknowledged. A sequence of 0: it has none.
     Result<audit::Head> acknowledge(const std::string& chain);
     const audit::Actor& actor() const { return actor_; }
@@ -40,7 +41,7 @@ class Recorder {
     audit::Actor actor_;
     audit::Journal journal_;
     std::condition_variable wakeup_;
-    bool stopping_ = false;
+    bool stopping_ = false, closing_ = false;
     std::thread thread_;  // started with the first entry
 };
 
@@ -51,7 +52,7 @@ void record(RuntimeState& runtime, const audit::Event& event);
 Result<> record_in_home(RuntimeState& runtime, const audit::Event& event);
 // What lowers the walls around a box; nothing if there is nothing. `what`: each lowering, in words that are stable.
 Result<> record_lowering(RuntimeState& runtime, const std::string& box_id, const std::string& box_name, const std::vector<std::string>& what);
-// After boxes were removed.
-void close_journals(RuntimeState& runtime);
+// After boxes were removed; `soon` is for those that others have removed.
+void close_journals(RuntimeState& runtime, bool soon = false);
 
 }  // namespace caisson::internal

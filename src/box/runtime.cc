@@ -91,7 +91,7 @@ Result<Runtime> Runtime::open(RuntimeOptions options) {
     state->database = CAISSON_TRY(store::Database::open(state->home.database()));
     CAISSON_TRY_CTX(internal::reconcile(state->home, *state->database), "tidying up after earlier processes");
     state->recorder = std::make_unique<internal::Recorder>(*state);
-    internal::close_journals(*state);
+    internal::close_journals(*state, true);
     state->images = CAISSON_TRY(image::Store::open(state->image_options()));
     if (state->options.on_event) state->listener = CAISSON_TRY(internal::EventThread::start(*state));
     return Runtime(std::move(state));
