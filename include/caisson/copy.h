@@ -28,6 +28,7 @@ struct CopyOptions {
     bool keep_owner = false;  // into the box: owners and set-id bits as in the stream; else all belongs to root
     std::string top = ".";    // into the box: copy_name() of what was packed; ".": any names
     bool must_exist = false;  // into the box: `path` has to be a directory already
+    std::string host_path;    // where the other end is, for the journal
 };
 // The execution's exit code: 0; 3 if the path does not exist in the box; 1 for other failures. Notices and at last the
 // failure are lines of its standard error, which a hostile box may have written.
@@ -82,6 +83,7 @@ struct VolumeCopyOptions {
     bool make = true;         // write: a volume that is not there is made; it appears when it is complete, unless `again`
     std::uint64_t size_bytes = 0;  // of a volume that is made: its limit
     bool again = false, update = false, remove_others = false;  // as in HostCopyOptions
+    std::string host_path;         // where the other end is, for the journal
     std::function<void(const std::string&)> on_notice;
     std::function<void(std::uint64_t changed, std::uint64_t removed)> on_pass;
 };

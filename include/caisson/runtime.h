@@ -21,6 +21,7 @@
 #include <utility>
 #include <vector>
 
+#include "caisson/audit.h"
 #include "caisson/copy.h"
 #include "caisson/export.h"
 #include "caisson/logs.h"
@@ -50,6 +51,11 @@ struct RuntimeOptions {
     int cgroup_fd = -1;  // as leave_root() sets it: through it supervisors enter the control group given to their user
     ProgressCallback on_progress;
     std::function<void(const std::string&)> on_notice;  // one line for a person, e.g. "template was rebuilt"
+    // What the journal records from now on, of this process and all others that use the home, in a thread of the Runtime's.
+    // It may call the Runtime, and must not destroy it.
+    std::function<void(const AuditEvent&)> on_event;
+    std::size_t audit_events = 1000;  // most that Box::audit_log() returns
+    std::int64_t caller_uid = -1;     // as leave_root() sets it: who the journal says did it; -1: the process's user
 };
 
 // Whether run() asks a registry for its image.
@@ -204,6 +210,8 @@ class CAISSON_API Box {
     std::vector<Stage> timings() const;
     // How the guest is run and why: "software emulation (TCG): ...".
     const std::string& engine() const;
+    // The newest entries of its journal, oldest first; at most RuntimeOptions::audit_events.
+    Result<std::vector<AuditEvent>> audit_log() const;
 
   private:
     friend class Runtime;
@@ -491,6 +499,17 @@ class CAISSON_API Runtime {
     // Makes the template that boxes of this image and shape start from, unless it is there.
     Result<TemplateInfo> build_template(const TemplateShape& shape);
     Result<> remove_template(const std::string& key);
+
+    // Gives the journal's entries to `sink`, by time, until it says false. Of a box that was removed they are there until
+    // the journal's limits take them (docs/audit.md). kNotFound: no such box. Lines that cannot be read are passed over:
+    // verify_audit() says which.
+    Result<> audit(const AuditQuery& query, const std::function<Result<bool>(const AuditEvent&)>& sink) const;
+    // Whether the journal is what was written: of everything, or of one box, or of "home". `anchored` is a head of that one
+    // chain that somebody kept. kNotFound: no such box.
+    Result<AuditVerification> verify_audit(const std::string& box = {}, const std::optional<AuditHead>& anchored = {}) const;
+    // The last entry of a box's chain, or of the home's for an empty reference, once it is surely on the disk: to be kept
+    // where the home's owner cannot change it. kNotFound.
+    Result<AuditHead> audit_head(const std::string& box = {}) const;
 
     // Looks at the host. Never fails: what cannot be found out is a check of level kBad.
     static std::vector<Check> diagnose(const RuntimeOptions& options);

@@ -1,6 +1,7 @@
 // What a box would be, for people: `run --dry-run`.
 #include "base/capabilities.h"
 #include "base/text.h"
+#include "audit/journal.h"
 #include "box/decision.h"
 #include "box/disks.h"
 #include "box/host_limits.h"
@@ -49,7 +50,7 @@ std::string host_limits_line(const internal::RuntimeState& state, const box::Dec
 
 // The other processes on the host: those that this box has, and those that make its image.
 std::string other_processes(const internal::RuntimeState& state, const std::string& box_directory) {
-    std::string text = box::describe_lock(box_directory);
+    std::string text = box::describe_lock(box_directory, audit::chain_directory(state.home.audit(), "ID"));
     text += "launcher\n  not locked   it starts the VMM; it reads nothing that a guest or a VMM says\n";
     const auto options = state.image_options();
     auto unpacker = image::unpacker_jail(options, "disk", image::kDefaultMaxUnpackedBytes);

@@ -5,6 +5,7 @@
 #include "box/lifecycle.h"
 #include "box/owner.h"
 #include "box/pump.h"
+#include "box/recorder.h"
 #include "box/state.h"
 #include "box/strays.h"
 #include "caisson/runtime.h"
@@ -21,12 +22,20 @@ Result<> send_order(const internal::BoxState& state, const internal::Order& orde
     return {};
 }
 
+void record_copy(internal::BoxState& state, const Result<Outcome>& outcome) {
+    auto event = std::move(*std::exchange(state.copy, std::nullopt));
+    event.details.emplace_back("bytes", static_cast<std::int64_t>(event.kind == "files_copied_in" ? state.bytes_in : state.bytes_out));
+    event.details.emplace_back("exit_code", std::int64_t{outcome ? outcome->shell_code() : base::errc_info(outcome.error().code).exit_code});
+    internal::record(*state.runtime, event);
+}
+
 }  // namespace
 
 Result<Outcome> Execution::wait(const StreamOptions& streams) {
     if (!state_->shim || state_->ended) return failure(Errc::kUsage, "this execution was waited for before");
     auto outcome = box::pump(*state_, streams);
     state_->ended = true;
+    if (state_->copy) record_copy(*state_, outcome);
     if (outcome && outcome->kind == Outcome::Kind::kDetached) {
         state_->shim->leave();
         state_->goes_on = true;

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "base/text.h"
+#include "box/recorder.h"
 #include "box/state.h"
 #include "caisson/runtime.h"
 #include "vmm/shape.h"
@@ -37,6 +38,10 @@ Result<Used> used_by_boxes(RuntimeState& state) {
     }
     return used;
 }
+// Names and digests, as the store has them now.
+void record_image(RuntimeState& state, const char* kind, const image::Image& image) {
+    internal::record(state, {kind, "", "", {{"image", image.name}, {"digest", image.manifest_digest}}});
+}
 Result<os::Fd> duplicate_of(int fd) {
     int copy = ::fcntl(fd, F_DUPFD_CLOEXEC, 3);
     if (copy < 0) return base::failure_errno("cannot read the given file");
@@ -58,7 +63,10 @@ Result<std::vector<ImageInfo>> Runtime::load_images(int fd, const std::string& n
     auto loaded = state_->images->load(CAISSON_TRY(duplicate_of(fd)), options);
     state_->progress("");
     std::vector<ImageInfo> infos;
-    for (const auto& image : CAISSON_TRY(std::move(loaded))) infos.push_back(info_of(image));
+    for (const auto& image : CAISSON_TRY(std::move(loaded))) {
+        record_image(*state_, "image_loaded", image);
+        infos.push_back(info_of(image));
+    }
     return infos;
 }
 
@@ -74,18 +82,28 @@ Result<ImageInfo> Runtime::import_image(int fd, const std::string& name, const I
     options.progress = state_->image_progress();
     auto imported = state_->images->import_rootfs(CAISSON_TRY(duplicate_of(fd)), options);
     state_->progress("");
-    return info_of(CAISSON_TRY(std::move(imported)));
+    const auto image = CAISSON_TRY(std::move(imported));
+    record_image(*state_, "image_imported", image);
+    return info_of(image);
 }
 
-Result<std::vector<std::string>> Runtime::remove_image(const std::string& reference) {
-    std::scoped_lock guard(state_->database_mutex);
-    auto image = CAISSON_TRY(state_->images->find(reference));
+namespace {
+Result<std::vector<std::string>> remove_unused(RuntimeState& state, const std::string& reference) {
+    std::scoped_lock guard(state.database_mutex);
+    auto image = CAISSON_TRY(state.images->find(reference));
     // Boxes keep only an overlay: without its base disk such a box is lost.
-    auto used = CAISSON_TRY(used_by_boxes(*state_));
+    auto used = CAISSON_TRY(used_by_boxes(state));
     if (auto box = used.images.find(image.manifest_digest); box != used.images.end())
         return failure(Errc::kInUse, "image " + image.name + " is used by box " + box->second,
                        "remove the box first: caisson rm " + box->second);
-    return CAISSON_TRY(state_->images->remove(reference, used.options())).names;
+    return CAISSON_TRY(state.images->remove(reference, used.options())).names;
+}
+}  // namespace
+
+Result<std::vector<std::string>> Runtime::remove_image(const std::string& reference) {
+    auto names = CAISSON_TRY(remove_unused(*state_, reference));
+    for (const auto& name : names) internal::record(*state_, {"image_removed", "", "", {{"image", name}}});
+    return names;
 }
 
 namespace internal {
@@ -103,6 +121,7 @@ Result<> ensure_image(RuntimeState& runtime, const BoxOptions& options) {
     auto pulled = runtime.images->pull(options.image, options.pull_options, vmm::kDefaultDiskBytes, runtime.image_progress());
     runtime.progress("");
     if (!pulled) return failure(std::move(pulled).error());
+    record_image(runtime, "image_pulled", *pulled);
     return {};
 }
 
@@ -111,7 +130,9 @@ Result<> ensure_image(RuntimeState& runtime, const BoxOptions& options) {
 Result<ImageInfo> Runtime::pull_image(const std::string& name, const PullOptions& options) {
     auto pulled = state_->images->pull(name, options, vmm::kDefaultDiskBytes, state_->image_progress());
     state_->progress("");
-    return info_of(CAISSON_TRY(std::move(pulled)));
+    const auto image = CAISSON_TRY(std::move(pulled));
+    record_image(*state_, "image_pulled", image);
+    return info_of(image);
 }
 
 Result<> Runtime::check_registry_login(const std::string& registry, const RegistryAccess& access, bool plain_http) {
@@ -125,7 +146,9 @@ Result<> Runtime::save_images(const std::vector<std::string>& references, int fd
 }
 
 Result<ImageInfo> Runtime::tag_image(const std::string& reference, const std::string& new_name) {
-    return info_of(CAISSON_TRY(state_->images->tag(reference, new_name)));
+    const auto image = CAISSON_TRY(state_->images->tag(reference, new_name));
+    record_image(*state_, "image_tagged", image);
+    return info_of(image);
 }
 
 Result<ImageDetails> Runtime::inspect_image(const std::string& reference) const {
@@ -147,19 +170,27 @@ Result<ImageDetails> Runtime::inspect_image(const std::string& reference) const 
     return details;
 }
 
-Result<Pruned> Runtime::prune_images(const PruneOptions& options) {
-    std::scoped_lock guard(state_->database_mutex);
+namespace {
+Result<Pruned> prune_unused(RuntimeState& state, const PruneOptions& options) {
+    std::scoped_lock guard(state.database_mutex);
     Pruned pruned;
-    auto used = CAISSON_TRY(used_by_boxes(*state_));
+    auto used = CAISSON_TRY(used_by_boxes(state));
     if (options.all) {
-        for (const auto& image : CAISSON_TRY(state_->images->list())) {
+        for (const auto& image : CAISSON_TRY(state.images->list())) {
             if (used.images.contains(image.manifest_digest)) continue;
-            auto removed = CAISSON_TRY(state_->images->remove(image.name, used.options()));
+            auto removed = CAISSON_TRY(state.images->remove(image.name, used.options()));
             pruned.images.insert(pruned.images.end(), removed.names.begin(), removed.names.end());
             pruned.freed_bytes += removed.freed_bytes;
         }
     }
-    pruned.freed_bytes += CAISSON_TRY(state_->images->collect_garbage(used.options())).freed_bytes;
+    pruned.freed_bytes += CAISSON_TRY(state.images->collect_garbage(used.options())).freed_bytes;
+    return pruned;
+}
+}  // namespace
+
+Result<Pruned> Runtime::prune_images(const PruneOptions& options) {
+    auto pruned = CAISSON_TRY(prune_unused(*state_, options));
+    for (const auto& name : pruned.images) internal::record(*state_, {"image_removed", "", "", {{"image", name}}});
     return pruned;
 }
 

@@ -10,12 +10,14 @@
 #include "box/convert.h"
 #include "box/decision.h"
 #include "box/disks.h"
+#include "box/events.h"
 #include "box/host_limits.h"
 #include "box/lifecycle.h"
 #include "box/mounts.h"
 #include "box/new_copies.h"
 #include "box/owner.h"
 #include "box/plan.h"
+#include "box/recorder.h"
 #include "box/state.h"
 #include "jail/host.h"
 #include "jail/sandbox.h"
@@ -100,6 +102,24 @@ Result<wire::BoxMounts> give_mounts(const RuntimeState& runtime, const std::stri
 void undo_mounts(const RuntimeState& runtime, const wire::BoxMounts& given) {
     if (given.mounts().empty()) return;
     if (auto catalogue = volume::Catalogue::open(runtime.home.volumes())) static_cast<void>(catalogue->undo(given));
+}
+
+// Whether volumes of these names are there already is asked before they are given.
+std::vector<std::string> volumes_to_make(const RuntimeState& runtime, const std::vector<MountOption>& mounts) {
+    std::vector<std::string> names;
+    if (mounts.empty()) return names;
+    auto catalogue = volume::Catalogue::open(runtime.home.volumes());
+    for (const auto& mount : mounts)
+        if (catalogue && !mount.volume.empty() && !catalogue->find(mount.volume)) names.push_back(mount.volume);
+    return names;
+}
+
+// A box begins in the journal before anything of it can run. One whose walls are lowered does not begin without that.
+Result<> record_creation(RuntimeState& runtime, const store::BoxRecord& record, const BoxOptions& options, const std::vector<std::string>& made_volumes) {
+    for (const auto& name : made_volumes) internal::record(runtime, internal::volume_event("volume_created", name));
+    auto lowered = internal::record_lowering(runtime, record.id, record.name, internal::lowered_by(options));
+    internal::record(runtime, internal::created_event(record, options));
+    return lowered;
 }
 
 // What can be said of a request without its image.
@@ -193,6 +213,11 @@ Result<> start_shim(BoxState& box, const wire::BoxSpec& spec, const Start& start
     launch->set_without_command(without_command);
     launch->set_volumes(runtime.home.volumes());
     launch->set_share_program(runtime.libexec + "/caisson-share");
+    launch->set_audit(runtime.home.audit());
+    launch->set_name(box.name);
+    launch->set_caller_uid(runtime.recorder->actor().uid);
+    launch->set_caller_pid(runtime.recorder->actor().pid);
+    launch->set_caller_process(runtime.recorder->actor().process);
     CAISSON_TRY(set_limits(box, spec, start, *launch->mutable_limits()));
     if (without_command) launch->mutable_spec()->set_auto_remove(false);  // it is the box that goes on
     return box.shim->send(request);
@@ -283,8 +308,10 @@ Result<NewBox> make_new(std::shared_ptr<RuntimeState> runtime, const BoxOptions&
     NewBox box;
     box.record = CAISSON_TRY(insert_record(*runtime, options, decision, base_disk, frozen.warm));
     const auto directory = runtime->home.box(box.record.id);
+    const auto new_volumes = volumes_to_make(*runtime, decision.mounts);
     auto made = [&]() -> Result<> {
         box.given = CAISSON_TRY(give_mounts(*runtime, box.record.id, decision.mounts));
+        CAISSON_TRY(record_creation(*runtime, box.record, options, new_volumes));
         CAISSON_TRY(os::make_directories(directory, 0700));
         CAISSON_TRY(os::FileLock::acquire(directory + "/lock"));
         if (!options.copies.empty()) CAISSON_TRY(internal::copy_into_new(runtime, box.record, options.copies, opened));
@@ -337,9 +364,11 @@ Result<std::shared_ptr<BoxState>> launch_new(std::shared_ptr<RuntimeState> runti
         auto box = state_of(runtime, record, spec);
         box->owner = !detached;
         wire::BoxMounts given;
+        const auto new_volumes = volumes_to_make(*runtime, decision.mounts);
         auto started = [&]() -> Result<> {
             const auto directory = runtime->home.box(box->id);
             given = CAISSON_TRY(give_mounts(*runtime, box->id, decision.mounts));
+            CAISSON_TRY(record_creation(*runtime, record, options, new_volumes));
             CAISSON_TRY(os::make_directories(directory, 0700));
             box->lock = CAISSON_TRY(os::FileLock::acquire(directory + "/lock"));
             CAISSON_TRY(box->make_order_pipe());

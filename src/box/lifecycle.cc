@@ -19,6 +19,7 @@
 #include "box/mounts.h"
 #include "box/owner.h"
 #include "box/plan.h"
+#include "box/recorder.h"
 #include "jail/sandbox.h"
 #include "os/file.h"
 #include "os/host.h"
@@ -258,7 +259,8 @@ Result<std::unique_ptr<box::ShimClient>> reach(RuntimeState& runtime, const stor
     }
 }
 
-Result<> remove_record(RuntimeState& runtime, store::BoxRecord record, bool force) {
+namespace {
+Result<> remove_box_of(RuntimeState& runtime, store::BoxRecord record, bool force) {
     const auto id = record.id;
     if (store::is_live(record.state) && force) {
         CAISSON_TRY(kill_supervised(runtime, record));
@@ -286,6 +288,13 @@ Result<> remove_record(RuntimeState& runtime, store::BoxRecord record, bool forc
     auto released = release_volumes(runtime.home, id);
     CAISSON_TRY(os::remove_tree(runtime.home.box(id)));
     return released;
+}
+}  // namespace
+
+Result<> remove_record(RuntimeState& runtime, store::BoxRecord record, bool force) {
+    auto removed = remove_box_of(runtime, std::move(record), force);
+    close_journals(runtime);
+    return removed;
 }
 
 Result<> remove_replaced(RuntimeState& runtime, const std::string& name) {
@@ -337,15 +346,24 @@ Result<wire::ToShim> execution_request(const store::BoxRecord& record, const Exe
 
 }  // namespace
 
+namespace {
+Result<> record_privileged(RuntimeState& runtime, const store::BoxRecord& record, const ExecOptions& options) {
+    if (!options.privileged) return {};
+    return internal::record_lowering(runtime, record.id, record.name, {"exec privileged"});
+}
+}  // namespace
+
 Result<Execution> Runtime::exec(const std::string& reference, const ExecOptions& options) {
     auto record = CAISSON_TRY(internal::find_record(*state_, reference));
     auto request = CAISSON_TRY(execution_request(record, options, false));
+    CAISSON_TRY(record_privileged(*state_, record, options));
     return Execution(CAISSON_TRY(internal::start_execution(state_, record, request)));
 }
 
 Result<ExecutionInfo> Runtime::exec_detached(const std::string& reference, const ExecOptions& options) {
     auto record = CAISSON_TRY(internal::find_record(*state_, reference));
     auto request = CAISSON_TRY(execution_request(record, options, true));
+    CAISSON_TRY(record_privileged(*state_, record, options));
     auto shim = CAISSON_TRY(internal::reach(*state_, record));
     CAISSON_TRY(internal::ask_for_execution(*shim, request, record.name));
     return info_of(CAISSON_TRY(internal::find_execution(*state_, record.id, request.start_execution().id())));
@@ -528,9 +546,13 @@ Result<> Runtime::rename(const std::string& reference, const std::string& name) 
     named.name = name;
     if (name.empty()) return failure(Errc::kUsage, "the new name is empty");
     CAISSON_TRY(box::validate(named));
-    std::scoped_lock guard(state_->database_mutex);
-    auto record = CAISSON_TRY(state_->database->find_box(reference));
-    return state_->database->rename_box(record.id, name);
+    auto record = CAISSON_TRY(internal::find_record(*state_, reference));
+    {
+        std::scoped_lock guard(state_->database_mutex);
+        CAISSON_TRY(state_->database->rename_box(record.id, name));
+    }
+    internal::record(*state_, {"box_renamed", record.id, name, {{"old_name", record.name}}});
+    return {};
 }
 
 Result<> Runtime::remove_box(const std::string& reference, bool force) {

@@ -2,11 +2,13 @@
 // log that keeps them.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "audit/event.h"
 #include "box/log.h"
 #include "box/stream_rules.h"
 #include "os/loop.h"
@@ -39,6 +41,12 @@ struct LiveExecution {
     bool timed_out = false;
     std::uint32_t timeout_ms = 0;
     std::int64_t started_ms = 0;
+    // For the journal.
+    audit::Actor actor;                // who asked for it
+    std::string user;                  // that was asked for
+    bool privileged = false;
+    bool copies = false;               // files, by the agent itself; the client records those
+    std::chrono::steady_clock::time_point begun;  // its start was recorded then, and its end was not yet
     std::int32_t pid = 0;              // in the guest
     StreamRules rules;
     std::vector<Attachment> attachments;

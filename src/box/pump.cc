@@ -181,6 +181,7 @@ class Pump {
         base::Bytes input;
         const bool leaves = detach_keys_.feed({buffer, static_cast<std::size_t>(got)}, input);
         stdin_window_.consume(static_cast<std::uint32_t>(input.size()));
+        box_.bytes_in += input.size();
         if (!input.empty()) wire::append_data(connection_.out(), stdin_stream_, input);
         if (leaves) return detach();
         if (!may_read_stdin()) unwatch_stdin();
@@ -255,6 +256,7 @@ class Pump {
     }
 
     Result<> delivered(Output& output, std::size_t bytes) {
+        if (&output == &outputs_[0] && !output.reader_gone) box_.bytes_out += bytes;
         // Behind the end of the stream credit would be a breach of the protocol.
         if (auto grant = output.window.consume(bytes); grant > 0 && !ended_ && !output.reader_gone)
             wire::append_credit(connection_.out(), output.stream, grant);

@@ -38,6 +38,7 @@ Result<RuntimeOptions> leave_root(RuntimeOptions options) {
     if (options.home.empty())
         options.home = CAISSON_TRY(store::default_home(::getenv("CAISSON_HOME"), ::getenv("HOME"), true));
     if (options.program_directory.empty()) options.program_directory = box::own_program_directory();
+    if (options.caller_uid < 0) options.caller_uid = static_cast<std::int64_t>(::getuid());
     auto identity = os::service_identity();
     CAISSON_TRY(store::prepare_home_as_root(options.home, identity.user, identity.group));
     const auto libexec = box::prefix_of(options.program_directory) + "/libexec/caisson/";

@@ -3,7 +3,9 @@
 #include <unistd.h>
 
 #include "box/decision.h"
+#include "box/audit_log.h"
 #include "box/place.h"
+#include "box/recorder.h"
 #include "box/state.h"
 #include "vmm/template.h"
 
@@ -30,6 +32,12 @@ RuntimeOptions complete(RuntimeOptions options) {
 }  // namespace
 
 namespace internal {
+
+RuntimeState::RuntimeState() = default;
+RuntimeState::~RuntimeState() {
+    listener.reset();
+    recorder.reset();
+}
 
 Result<vmm::Assets> RuntimeState::assets() const {
     const auto prefix = box::prefix_of(options.program_directory);
@@ -82,7 +90,10 @@ Result<Runtime> Runtime::open(RuntimeOptions options) {
                        "install caisson again, or in its source tree: make build");
     state->database = CAISSON_TRY(store::Database::open(state->home.database()));
     CAISSON_TRY_CTX(internal::reconcile(state->home, *state->database), "tidying up after earlier processes");
+    state->recorder = std::make_unique<internal::Recorder>(*state);
+    internal::close_journals(*state, true);
     state->images = CAISSON_TRY(image::Store::open(state->image_options()));
+    if (state->options.on_event) state->listener = CAISSON_TRY(internal::EventThread::start(*state));
     return Runtime(std::move(state));
 }
 

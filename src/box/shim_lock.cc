@@ -70,12 +70,14 @@ Result<> limit(__rlimit_resource_t resource, rlim_t most) {
 
 }  // namespace
 
-os::Landlock shim_files(const std::string& box_directory) {
+os::Landlock shim_files(const std::string& box_directory, const std::string& journal) {
     using namespace os::landlock;
     os::Landlock landlock;
     if (!box_directory.empty())
         landlock.rules = {{box_directory, -1,
                            kReadFile | kWriteFile | kTruncate | kReadDirectory | kRemoveFile | kRemoveDirectory | kMakeFile}};
+    if (!journal.empty())
+        landlock.rules.push_back({journal, -1, kReadFile | kWriteFile | kTruncate | kReadDirectory | kRemoveFile | kMakeFile});
 #ifndef CAISSON_SHIM_FILTER
     landlock.rules.push_back({"/proc", -1, kReadFile | kReadDirectory});  // sanitizers look at their own process
 #endif
@@ -95,10 +97,10 @@ jail::Filter shim_calls() {
     return filter;
 }
 
-std::string describe_lock(const std::string& box_directory) {
-    const auto files = shim_files(box_directory);
+std::string describe_lock(const std::string& box_directory, const std::string& journal) {
+    const auto files = shim_files(box_directory, journal);
     std::string text = "lock of supervisor\n  namespaces   none of its own\n";
-    for (const auto& rule : files.rules) text += "  files        " + rule.path + " (no links, sockets or devices are made there)\n";
+    for (const auto& rule : files.rules) text += "  files        " + rule.path + (rule.path == journal ? " (its own chain of the journal)\n" : " (no links, sockets or devices are made there)\n");
 #ifdef CAISSON_SHIM_FILTER
     text += "  calls        those of the list '" + shim_calls().name + "'\n";
 #else
@@ -109,7 +111,7 @@ std::string describe_lock(const std::string& box_directory) {
            std::to_string(limits::kMostSupervisorDescriptors) + " descriptors\n";
 }
 
-Result<> lock_shim(const std::string& box_directory) {
+Result<> lock_shim(const std::string& box_directory, const std::string& journal) {
     if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || ::prctl(PR_SET_DUMPABLE, 0) != 0)
         return failure_errno("cannot give up privileges");
     CAISSON_TRY(limit(RLIMIT_CORE, 0));
@@ -117,7 +119,7 @@ Result<> lock_shim(const std::string& box_directory) {
     // A larger write fails instead of ending the process.
     ::signal(SIGXFSZ, SIG_IGN);
     CAISSON_TRY(limit(RLIMIT_FSIZE, limits::kMostSupervisorFileBytes));
-    CAISSON_TRY(os::restrict_self(shim_files(box_directory)));
+    CAISSON_TRY(os::restrict_self(shim_files(box_directory, journal)));
 #ifdef CAISSON_SHIM_FILTER
     CAISSON_TRY(jail::lock_self(shim_calls()));
 #endif

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "audit/event.h"
 #include "box/shim.h"
 #include "box/shim_client.h"
 #include "caisson/runtime.h"
@@ -19,7 +20,12 @@
 
 namespace caisson::internal {
 
+class Recorder;
+class EventThread;
+
 struct RuntimeState {
+    RuntimeState();
+    ~RuntimeState();  // ends what the last two members run
     RuntimeOptions options;
     store::Home home;
     std::string libexec;
@@ -27,6 +33,8 @@ struct RuntimeState {
     std::mutex database_mutex;
     std::optional<store::Database> database;
     std::optional<image::Store> images;
+    std::unique_ptr<Recorder> recorder;     // of the journal, see recorder.h
+    std::unique_ptr<EventThread> listener;  // for RuntimeOptions::on_event
 
     std::string shim_program() const { return libexec + "/caisson-shim"; }
     void progress(std::string step, std::uint64_t done = 0, std::uint64_t total = 0) const {
@@ -69,6 +77,8 @@ struct BoxState {
     std::unique_ptr<box::ShimClient> shim;
     os::Fd order_read, order_write;  // Order after Order
     std::vector<Stage> stages;
+    std::optional<audit::Event> copy;       // of a copy: what is recorded when it has ended
+    std::uint64_t bytes_in = 0, bytes_out = 0;  // of its input, and of its standard output
     bool ended = false;
     bool goes_on = false;    // the box was left: it is nobody's here any more
 

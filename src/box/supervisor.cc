@@ -101,7 +101,11 @@ Result<> Supervisor::prepare() {
     command.stdin_open = launch_.spec().exec().stdin_open();
     command.terminal = launch_.spec().exec().terminal();
     command.timeout_ms = launch_.spec().timeout_ms();
+    command.user = launch_.spec().exec().user();
+    command.privileged = launch_.spec().exec().privileges().privileged();
+    command.actor = standing_.restarts > 0 ? audit::this_actor() : starter();
     CAISSON_TRY(start_launcher());
+    note(open_journal());
     CAISSON_TRY(listen());
     signals_ = CAISSON_TRY(os::make_signal_fd({SIGTERM, SIGINT, SIGHUP}));
     if (standing_.delay.count() > 0) {
@@ -134,7 +138,7 @@ Result<> Supervisor::start_launcher() {
 // Everything that later lives need as well is open by now, and nothing of a guest has been read.
 Result<> Supervisor::lock() {
     if (standing_.locked) return {};
-    CAISSON_TRY_CTX(lock_shim(launch_.box_directory()), "locking the box's supervisor");
+    CAISSON_TRY_CTX(lock_shim(launch_.box_directory(), journal_directory()), "locking the box's supervisor");
     standing_.locked = true;
     return {};
 }
@@ -248,6 +252,9 @@ void Supervisor::begin_running() {
     for (auto& client : clients_)
         if (client.launcher) send(client, launched);
     if (launch_.without_command()) return;
+    auto& command = *find_execution(kMainExecution);
+    record(command.actor, "box_started", {{"engine", launch_.engine()}, {"detached", launch_.detached()}, {"restarts", std::int64_t{standing_.restarts}}});
+    record_execution_started(command);
     if (auto limit = launch_.spec().max_duration_ms(); limit > 0)
         loop_.after(milliseconds(limit), [this, limit] {
             if (phase_ != Phase::kRunning || !stop_reason_.empty()) return;  // the first cause wins
@@ -434,13 +441,15 @@ void Supervisor::finish() {
     timings_.set_vmm_gone(mark());
     restart_ = wants_restart();
     flush_log();
-    if (!launch_.without_command()) record_end();
+    const bool removed = !launch_.without_command() && record_end();
     // It is over: somebody else may start or remove it while the last words are delivered here. The launcher of an
     // attached box has the same lock, and has no use for it either.
     if (!restart_) ::flock(kShimLockFd, LOCK_UN);
     timings_.set_removed(mark());
     *ended_.mutable_timings() = timings_;
     tell_clients_the_end();
+    // A caller that waits for this process does not wait for the disk as well: it closes the chain of a box that is gone.
+    if (!removed || launch_.detached()) commit_journal();
     if (standing_.listener) loop_.unwatch(standing_.listener.get());
     loop_.stop();
 }
@@ -460,17 +469,22 @@ bool Supervisor::wants_restart() const {
     }
 }
 
-void Supervisor::record_end() {
+bool Supervisor::record_end() {
     if (!standing_.database) {
         // It failed before it came to that.
         auto opened = store::Database::open(launch_.database());
-        if (!opened) return note(base::failure(std::move(opened.error())));
+        if (!opened) {
+            note(base::failure(std::move(opened.error())));
+            return false;
+        }
         standing_.database = std::move(*opened);
     }
     auto& database = *standing_.database;
     Result<> recorded;
+    bool gone = false;
     const auto end = end_record(ended_.kind(), ended_.code(), ended_.reason());
     if (restart_) {
+        record_life_ended(false);
         recorded = database.restart_box(launch_.box_id(), end);
         // Twice as long each time, unless the life that ended was long enough to count as one.
         const bool lasted = std::chrono::steady_clock::now() - running_since_ > limits::kRestartForgiven &&
@@ -481,13 +495,18 @@ void Supervisor::record_end() {
     } else if (launch_.spec().auto_remove() || (launch_.fresh() && error_)) {
         // Again: the VMM may have been writing while the first sweep ran.
         auto removed = remove_directory();
+        // Before its record goes: who opens the home then closes its chain.
+        record_life_ended(removed.has_value());
         recorded = removed ? database.remove_box(launch_.box_id()) : std::move(removed);
+        gone = recorded.has_value();
     } else {
         const bool failed = ended_.kind() == wire::Ended::FAILED;
+        record_life_ended(false);
         recorded = database.finish_box(launch_.box_id(), failed ? store::BoxState::kFailed : store::BoxState::kStopped, end);
     }
     // The next process that opens the home does what could not be done here.
     note(recorded);
+    return gone;
 }
 
 void Supervisor::tell_clients_the_end() {
@@ -625,6 +644,7 @@ void Supervisor::on_machine_stopped() {
     }
     paused_ = true;
     record_state(store::BoxState::kPaused, "it was asked to");
+    record(pauser_, "box_paused", {{"reason", "it was asked to"}});
     wire::FromShim done;
     done.mutable_done();
     for (auto* client : std::exchange(awaiting_pause_, {})) send(*client, done);
@@ -634,6 +654,7 @@ void Supervisor::on_machine_resumed() {
     if (!paused_) return;
     paused_ = false;
     if (phase_ != Phase::kRunning) return;
+    record(resumer_, "box_resumed", {});
     if (stop_reason_.empty()) record_state(store::BoxState::kRunning, "");
     // Its time stood still.
     guard_guest(set_guest_clock());

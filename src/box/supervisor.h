@@ -3,7 +3,7 @@
 //
 // How the box lives and ends is in supervisor.cc; what passes between it and the guest is in supervisor_guest.cc; what
 // clients ask of it, over the launcher's socket and the one in the box's directory, in supervisor_clients.cc; volumes that
-// come and go are in supervisor_shares.cc.
+// come and go are in supervisor_shares.cc; what is recorded in the journal is in supervisor_journal.cc.
 #pragma once
 
 #include <chrono>
@@ -14,6 +14,7 @@
 #include <set>
 #include <string>
 
+#include "audit/journal.h"
 #include "box/launcher.h"
 #include "box/live_execution.h"
 #include "box/shim.h"
@@ -47,6 +48,7 @@ struct Standing {
     std::optional<store::ProcessIdentity> identity;
     os::Fd listener;    // in the box's directory, see shim.h
     std::optional<store::Database> database;
+    std::optional<audit::Journal> journal;  // of which it has its own box's chain
     std::optional<LogWriter> output_log, console_log;
     std::uint32_t restarts = 0;
     std::chrono::milliseconds delay{0};  // before the next life
@@ -107,7 +109,7 @@ class Supervisor {
     void check_gone();
     void finish();
     bool wants_restart() const;
-    void record_end();
+    bool record_end();  // true: the box is gone, with its record
     void tell_clients_the_end();
     void record_state(store::BoxState state, const std::string& reason);
     void note(const Result<>& result) const;
@@ -177,6 +179,20 @@ class Supervisor {
     Result<> on_shares_changed(const wire::SharesChanged& changed);
     void end_volume_change(const std::optional<Error>& error);
 
+    // ---- the journal (supervisor_journal.cc) ----
+    Result<> open_journal();
+    // The one that stays open for it when it is locked; empty: none.
+    std::string journal_directory() const;
+    audit::Actor actor_of(const Client& client) const;
+    audit::Actor starter() const;
+    // What cannot be recorded stops nothing; the supervisor's log says so, and the next entry.
+    void record(const audit::Actor& actor, const std::string& kind, std::vector<std::pair<std::string, audit::Value>> details);
+    void commit_journal();
+    void record_execution_started(LiveExecution& execution);
+    void record_execution_ended(LiveExecution& execution, const wire::ExecutionEnded& ended);
+    void record_execution_not_started(LiveExecution& execution, const std::string& reason);
+    void record_life_ended(bool removed);
+
     // ---- clients (supervisor_clients.cc) ----
     Result<> listen();
     Result<> add_client(os::Fd socket, bool launcher);
@@ -224,6 +240,7 @@ class Supervisor {
     os::Loop::TimerId disk_full_timer_ = 0;
     os::Loop::TimerId idle_timer_ = 0;
     os::Loop::TimerId health_timer_ = 0;
+    os::Loop::TimerId journal_timer_ = 0;
     wire::Timings timings_;
     wire::Ended ended_;
     std::optional<wire::ShimError> error_;
@@ -235,6 +252,7 @@ class Supervisor {
     int clock_tries_ = 0;
     int clock_asked_ = 0;  // answers that are on their way
     std::vector<Client*> awaiting_pause_, awaiting_resume_;
+    audit::Actor pauser_, resumer_;  // who asked last
     // One at a time.
     struct VolumeChange {
         std::uint64_t client = 0;

@@ -238,6 +238,7 @@ Result<> Supervisor::on_client_message(Client& client, wire::ToShim& message) {
             // A guest that does not take its messages gets no more of them.
             if (!agent_closed_ && agent_->queued_bytes() <= most_agent_queue()) guard_guest(signal_execution(number, signal, false));
             if (number == kMainExecution && signal == SIGKILL) {
+                record(actor_of(client), "box_kill_requested", {});
                 no_restart_ = true;
                 loop_.after(kKillPatience, [this] { end(wire::Ended::SIGNALLED, SIGKILL, "the box was killed"); });
             }
@@ -289,6 +290,10 @@ Result<> Supervisor::start_execution(Client& client, wire::StartExecution& reque
     execution.stdin_open = request.exec().stdin_open();
     execution.terminal = request.exec().terminal();
     execution.timeout_ms = request.timeout_ms();
+    execution.user = request.exec().user();
+    execution.privileged = request.exec().privileges().privileged();
+    execution.copies = request.exec().has_copy();
+    execution.actor = actor_of(client);
     LiveExecution::Attachment attachment;
     attachment.client = &client;
     attachment.starter = true;
@@ -378,6 +383,7 @@ void Supervisor::request_stop(Client& client, const wire::StopBox& request) {
         command->attachments.push_back(attachment);
     }
     if (standing_.database) note(standing_.database->set_stop_requested(launch_.box_id()));
+    record(actor_of(client), "box_stop_requested", {});
     const auto grace = request.has_grace_ms() ? request.grace_ms() : launch_.spec().stop_timeout_ms();
     begin_stop(milliseconds(grace), "it was stopped");
 }
@@ -387,6 +393,7 @@ void Supervisor::pause(Client& client) {
         return refuse(client, because(Errc::kInUse, "only a box that runs can be paused"));
     if (paused_ || short_of_room_) return refuse(client, because(Errc::kInUse, "the box is paused already"));
     awaiting_pause_.push_back(&client);
+    pauser_ = actor_of(client);
     note(send_qmp("stop"));
     loop_.after(kPausePatience, [this, number = client.number] {
         give_up_waiting(awaiting_pause_, number, "the virtual machine does not say that it is paused");
@@ -409,6 +416,7 @@ void Supervisor::resume(Client* client) {
                                                                  : "the box is not paused"));
         return;
     }
+    resumer_ = client != nullptr ? actor_of(*client) : audit::this_actor();
     note(send_qmp("cont"));
     if (client == nullptr) return;
     awaiting_resume_.push_back(client);

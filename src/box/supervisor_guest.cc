@@ -292,6 +292,7 @@ Result<> Supervisor::on_started(const wire::Started& started) {
     execution->started_ms = os::unix_ms();
     execution->pid = started.pid();
     if (execution->abandoned) return signal_execution(execution->number, SIGKILL, false);
+    if (execution->number != kMainExecution) record_execution_started(*execution);
     if (execution->number == kMainExecution) arm_timeout(*execution);
     if (execution->number == kMainExecution) {
         begin_running();
@@ -321,6 +322,7 @@ Result<> Supervisor::on_start_failed(const wire::StartFailed& failed) {
         return failure(Errc::kProtocol, "it started what was not asked");
     auto told = failed;
     told.set_message(base::printable(failed.message(), 1000));
+    record_execution_not_started(*execution, told.message());
     if (execution->number == kMainExecution) {
         start_failed_ = told;
         end(wire::Ended::EXITED, told.kind() == wire::StartFailed::NOT_FOUND ? 127 : 126,
@@ -362,6 +364,7 @@ Result<> Supervisor::on_exited(const wire::Exited& exited) {
         return {};
     }
     flush_log();
+    record_execution_ended(*execution, ended);
     if (!execution->abandoned) tell_end(*execution, ended);
     auto on_end = std::move(execution->on_end);
     forget_execution(exited.id());

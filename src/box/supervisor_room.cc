@@ -26,8 +26,10 @@ constexpr std::uint64_t kNear = 8;  // times what is to be left
 // QEMU stops the machine when the host's disk is full. It goes on as soon as there is room again.
 void Supervisor::on_disk_full() {
     if (disk_full_timer_ != 0) return;
-    if (!disk_full_ && phase_ == Phase::kRunning && !paused_)
+    if (!disk_full_ && phase_ == Phase::kRunning && !paused_) {
         record_state(store::BoxState::kPaused, "the host's disk is full; it goes on when there is room");
+        record(audit::this_actor(), "box_paused", {{"reason", "the host's disk is full"}});
+    }
     disk_full_ = true;
     disk_full_timer_ = loop_.after(kDiskFullRetry, [this] {
         disk_full_timer_ = 0;
@@ -36,8 +38,10 @@ void Supervisor::on_disk_full() {
         loop_.after(kDiskRoomPatience, [this] {
             if (!disk_full_ || disk_full_timer_ != 0) return;
             disk_full_ = false;
-            if (phase_ == Phase::kRunning && !paused_ && !short_of_room_ && stop_reason_.empty())
+            if (phase_ == Phase::kRunning && !paused_ && !short_of_room_ && stop_reason_.empty()) {
                 record_state(store::BoxState::kRunning, "");
+                record(audit::this_actor(), "box_resumed", {});
+            }
         });
     });
 }
@@ -63,10 +67,12 @@ void Supervisor::check_room() {
         note(send_qmp("stop"));
         record_state(store::BoxState::kPaused, "only " + base::format_size(room.free_bytes) +
                                                    " are left on the file system of the home; it goes on when there is more room");
+        record(audit::this_actor(), "box_paused", {{"reason", "the file system of the home is almost full"}});
     } else if (short_of_room_ && has_enough(room)) {
         short_of_room_ = false;
         note(send_qmp("cont"));
         record_state(store::BoxState::kRunning, "");
+        record(audit::this_actor(), "box_resumed", {});
         guard_guest(set_guest_clock());
     }
 }

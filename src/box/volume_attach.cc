@@ -4,8 +4,10 @@
 
 #include "base/text.h"
 #include "box/lifecycle.h"
+#include "box/events.h"
 #include "box/mounts.h"
 #include "box/plan.h"
+#include "box/recorder.h"
 #include "volume/catalogue.h"
 
 namespace caisson {
@@ -29,6 +31,15 @@ std::string entry_of(const wire::BoxMount& mount) { return "m" + std::to_string(
 
 }  // namespace
 
+namespace {
+
+// What a box has from now on, or no longer.
+void record_mount(RuntimeState& runtime, const char* kind, const store::BoxRecord& record, const std::string& volume, const std::string& target) {
+    internal::record(runtime, {kind, record.id, record.name, {{"volume", volume}, {"target", target}}});
+}
+
+}  // namespace
+
 Result<MountInfo> Runtime::attach_volume(const std::string& reference, const MountOption& option) {
     BoxOptions checked;
     checked.image = "-";
@@ -40,12 +51,18 @@ Result<MountInfo> Runtime::attach_volume(const std::string& reference, const Mou
         if (tmpfs.path() == option.target)
             return failure(Errc::kInUse, "box " + record.name + " has a tmpfs at " + base::printable(option.target, 256), "choose another place");
     auto catalogue = CAISSON_TRY(volume::Catalogue::open(state_->home.volumes()));
+    const bool is_new = !option.volume.empty() && !catalogue.find(option.volume);
     auto mount = CAISSON_TRY(catalogue.attach(record.id, box::requests_of({option}).front()));
-    if (!store::is_live(record.state)) return box::mount_info(mount);
+    if (is_new) internal::record(*state_, internal::volume_event("volume_created", option.volume));
+    auto attached = [&] {
+        record_mount(*state_, "volume_attached", record, mount.volume(), option.target);
+        return box::mount_info(mount);
+    };
+    if (!store::is_live(record.state)) return attached();
     auto told = tell_supervisor(*state_, record, "", false);
-    if (told) return box::mount_info(mount);
+    if (told) return attached();
     // It ended meanwhile: it has the volume when it is started again, if it still is.
-    if (auto now = internal::find_record(*state_, record.id); now && !store::is_live(now->state)) return box::mount_info(mount);
+    if (auto now = internal::find_record(*state_, record.id); now && !store::is_live(now->state)) return attached();
     if (catalogue.detach(record.id, mount.number())) static_cast<void>(tell_supervisor(*state_, record, "", false));
     return base::failure(std::move(told.error()).with_context("attaching the volume to box " + record.name));
 }
@@ -68,6 +85,7 @@ Result<> Runtime::detach_volume(const std::string& reference, const std::string&
         if (!told && !(force && by_guest)) return base::failure(std::move(told.error()));
     }
     CAISSON_TRY(catalogue.detach(record.id, found->number()));
+    record_mount(*state_, "volume_detached", record, found->volume(), target);
     if (store::is_live(record.state)) CAISSON_TRY(tell_supervisor(*state_, record, "", false));
     return {};
 }

@@ -6,7 +6,9 @@
 #include "base/text.h"
 #include "box/host_copy.h"
 #include "box/disks.h"
+#include "box/events.h"
 #include "box/plan.h"
+#include "box/recorder.h"
 #include "box/state.h"
 #include "caisson/runtime.h"
 #include "os/random.h"
@@ -133,7 +135,9 @@ Result<VolumeInfo> Runtime::create_volume(const VolumeOptions& options) {
     auto make_disk = [&](const std::string& path) -> Result<> {
         return state_->images->make_empty_disk(path, options.size_bytes, CAISSON_TRY(os::random_hex(16)));
     };
-    return info_of(catalogue, CAISSON_TRY(catalogue.create(name, disk, options.size_bytes, options.labels, make_disk)), {});
+    auto made = info_of(catalogue, CAISSON_TRY(catalogue.create(name, disk, options.size_bytes, options.labels, make_disk)), {});
+    internal::record(*state_, internal::volume_event("volume_created", name));
+    return made;
 }
 
 Result<std::vector<VolumeInfo>> Runtime::volumes(bool with_space) const {
@@ -158,6 +162,7 @@ Result<VolumeInfo> Runtime::inspect_volume(const std::string& name) const {
 Result<> Runtime::remove_volume(const std::string& name) {
     auto catalogue = CAISSON_TRY(catalogue_of(*state_));
     auto removed = catalogue.remove(name);
+    if (removed) internal::record(*state_, internal::volume_event("volume_removed", name));
     if (removed || removed.error().code != Errc::kInUse) return removed;
     // The catalogue knows boxes by their ids.
     auto volume = CAISSON_TRY(catalogue.find(name));
@@ -186,18 +191,34 @@ Result<VolumeInfo> clone_disk(RuntimeState& state, volume::Catalogue& catalogue,
     };
     return info_of(catalogue, CAISSON_TRY(catalogue.create(name, true, source.limit_bytes, {}, move)), {});
 }
+Result<VolumeInfo> clone_directory(volume::Catalogue& catalogue, const volume::Volume& volume, const std::string& name) {
+    auto pinned = CAISSON_TRY(volume::pin(catalogue.roots(), volume.kind, volume.name, {}));
+    auto staged = CAISSON_TRY(catalogue.stage());
+    CAISSON_TRY_CTX(volume::clone_tree(pinned.file, staged.directory()), "cloning volume '" + volume.name + "'");
+    return info_of(catalogue, CAISSON_TRY(catalogue.create(name, volume.limit_bytes, {}, std::move(staged))), {});
+}
 }  // namespace
 
 Result<VolumeInfo> Runtime::clone_volume(const std::string& source, const std::string& name) {
     auto catalogue = CAISSON_TRY(catalogue_of(*state_));
     const auto volume = CAISSON_TRY(catalogue.find(source));
     CAISSON_TRY(catalogue.check_free(name));
-    if (volume.disk) return clone_disk(*state_, catalogue, volume, name);
-    auto pinned = CAISSON_TRY(volume::pin(catalogue.roots(), volume.kind, volume.name, {}));
-    auto staged = CAISSON_TRY(catalogue.stage());
-    CAISSON_TRY_CTX(volume::clone_tree(pinned.file, staged.directory()), "cloning volume '" + source + "'");
-    return info_of(catalogue, CAISSON_TRY(catalogue.create(name, volume.limit_bytes, {}, std::move(staged))), {});
+    auto cloned = [&]() -> Result<VolumeInfo> {
+        if (volume.disk) return clone_disk(*state_, catalogue, volume, name);
+        return clone_directory(catalogue, volume, name);
+    }();
+    if (cloned) internal::record(*state_, {"volume_created", "", "", {{"volume", name}, {"clone_of", source}}});
+    return cloned;
 }
+
+namespace {
+audit::Event transfer_event(const char* kind, const std::string& name, const VolumeCopyOptions& options) {
+    auto event = internal::volume_event(kind, name);
+    if (!options.path.empty()) event.details.emplace_back("volume_path", options.path);
+    if (!options.host_path.empty()) event.details.emplace_back("host_path", options.host_path);
+    return event;
+}
+}  // namespace
 
 Result<HostCopy> Runtime::read_volume(const std::string& name, const VolumeCopyOptions& options) {
     auto catalogue = CAISSON_TRY(catalogue_of(*state_));
@@ -210,6 +231,10 @@ Result<HostCopy> Runtime::read_volume(const std::string& name, const VolumeCopyO
     plan.program = state_->libexec + "/caisson-copy";
     plan.arguments = box::pack_arguments(origin, manner_of(options));
     plan.directory = origin.directory.get();
+    plan.complete = [state = state_, name, options]() -> Result<> {
+        internal::record(*state, transfer_event("volume_exported", name, options));
+        return {};
+    };
     plan.on_notice = options.on_notice;
     return HostCopy::start(std::move(plan));
 }
@@ -229,11 +254,11 @@ Result<HostCopy> Runtime::write_volume(const std::string& name, const VolumeCopy
     plan.on_notice = options.on_notice;
     plan.on_pass = options.on_pass;
     plan.held = target.presence;
-    if (target.staged)
-        plan.complete = [catalogue, name, limit = target.limit_bytes, staged = target.staged]() mutable -> Result<> {
-            CAISSON_TRY(catalogue.create(name, limit, {}, std::move(*staged)));
-            return {};
-        };
+    plan.complete = [state = state_, catalogue, name, options, limit = target.limit_bytes, staged = target.staged]() mutable -> Result<> {
+        if (staged) CAISSON_TRY(catalogue.create(name, limit, {}, std::move(*staged)));
+        internal::record(*state, transfer_event("volume_imported", name, options));
+        return {};
+    };
     return HostCopy::start(std::move(plan));
 }
 
@@ -247,6 +272,7 @@ Result<PrunedVolumes> Runtime::prune_volumes(const std::map<std::string, std::st
         // Somebody uses it since, or was faster.
         if (!removed && (removed.error().code == Errc::kInUse || removed.error().code == Errc::kNotFound)) continue;
         CAISSON_TRY(std::move(removed));
+        internal::record(*state_, internal::volume_event("volume_removed", volume.name));
         pruned.volumes.push_back(volume.name);
         pruned.freed_bytes += bytes.value_or(0);
     }

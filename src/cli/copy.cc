@@ -40,7 +40,7 @@ Result<int> copy_out(Context& context, const Arguments& arguments, const CopyPla
         host.emplace(CAISSON_TRY(HostCopy::extract(to.path, options)));  // while the caller's rights are there
     }
     auto runtime = CAISSON_TRY(open_runtime(context));
-    auto box = CAISSON_TRY(runtime.copy_out(from.box, {.path = from.path, .follow_link = arguments.follow_link}));
+    auto box = CAISSON_TRY(runtime.copy_out(from.box, {.path = from.path, .follow_link = arguments.follow_link, .host_path = to.path}));
     CopyWords words;
     auto outcome = CAISSON_TRY(box.wait({.stdout_fd = host ? host->stream_fd() : STDOUT_FILENO,
                                          .on_stderr = [&words](std::string_view text) { words.add(text); }}));
@@ -68,7 +68,8 @@ Result<int> copy_in(Context& context, const Arguments& arguments, const CopyPlac
     auto box = CAISSON_TRY(runtime.copy_in(to.box, {.path = to.path,
                                                     .keep_owner = arguments.keep_owner,
                                                     .top = host ? copy_name(from.path) : ".",
-                                                    .must_exist = !host}));
+                                                    .must_exist = !host,
+                                                    .host_path = from.path}));
     CopyWords words;
     auto outcome = CAISSON_TRY(box.wait({.stdin_fd = host ? host->stream_fd() : STDIN_FILENO,
                                          .on_stderr = [&words](std::string_view text) { words.add(text); }}));

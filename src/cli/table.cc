@@ -27,6 +27,7 @@ void add_everything(CLI::App& app, Action& action) {
     add_copy(app, action);
     add_box_commands(app, action);
     add_log_command(app, action);
+    add_audit_commands(app, action);
     add_image_commands(app, action);
     add_volume_commands(app, action);
     add_registry_commands(app, action);

@@ -72,6 +72,23 @@ CREATE TABLE executions(
 ) STRICT;
 CREATE INDEX executions_of_box ON executions(box_id);
 PRAGMA user_version = 3;
+)",
+    // A box has a journal as soon as it has a record, and keeps it after that.
+    R"(
+CREATE TABLE journal_heads(
+  chain TEXT PRIMARY KEY,
+  sequence INTEGER NOT NULL DEFAULT 0,
+  hash TEXT NOT NULL DEFAULT '',
+  first INTEGER NOT NULL DEFAULT 1,
+  closed_ms INTEGER NOT NULL DEFAULT 0,
+  bytes INTEGER NOT NULL DEFAULT 0
+) STRICT;
+INSERT INTO journal_heads(chain) VALUES('home');
+INSERT INTO journal_heads(chain) SELECT id FROM boxes;
+CREATE TRIGGER journal_of_box AFTER INSERT ON boxes BEGIN
+  INSERT OR IGNORE INTO journal_heads(chain) VALUES(NEW.id);
+END;
+PRAGMA user_version = 4;
 )"};
 constexpr std::int64_t kSchemaVersion = std::size(kMigrations);
 
@@ -577,6 +594,91 @@ Result<std::vector<ExecutionRecord>> Database::executions(const std::string& box
         if (auto record = read_execution(statement)) records.push_back(std::move(*record));
     }
     return records;
+}
+
+// ---- the journal's heads ----
+
+namespace {
+
+constexpr const char* kHomeChain = "home";
+
+// Chains become parts of paths, as ids do.
+Result<JournalHead> read_head(const Statement& row) {
+    JournalHead head{row.text(0), row.number(1), row.text(2), row.number(3), row.number(4)};
+    if (head.chain != kHomeChain) CAISSON_TRY(check_id(head.chain));
+    return head;
+}
+
+}  // namespace
+
+Result<JournalHead> Database::journal_head(const std::string& chain) const {
+    auto statement = CAISSON_TRY(
+        Statement::prepare(connection_->handle, "SELECT chain,sequence,hash,first,closed_ms FROM journal_heads WHERE chain=?"));
+    statement.bind(chain);
+    if (!CAISSON_TRY(statement.step("looking for the head of a journal"))) return JournalHead{chain};
+    return read_head(statement);
+}
+
+Result<std::vector<JournalHead>> Database::journal_heads() const {
+    auto statement = CAISSON_TRY(Statement::prepare(
+        connection_->handle, "SELECT chain,sequence,hash,first,closed_ms FROM journal_heads ORDER BY chain='home' DESC, chain"));
+    std::vector<JournalHead> heads;
+    while (CAISSON_TRY(statement.step("reading the heads of the journal")))
+        if (auto head = read_head(statement)) heads.push_back(std::move(*head));
+    return heads;
+}
+
+Result<> Database::acknowledge_journal(const std::string& chain, std::int64_t sequence, const std::string& hash) {
+    Connection::Lazily lazily(*connection_);
+    return update("INSERT INTO journal_heads(chain,sequence,hash) VALUES(?,?,?) ON CONFLICT(chain) DO UPDATE "
+                  "SET sequence=excluded.sequence,hash=excluded.hash WHERE sequence<excluded.sequence",
+                  "recording the head of a journal", chain, sequence, hash);
+}
+
+Result<> Database::keep_journal_from(const std::string& chain, std::int64_t first) {
+    return update("UPDATE journal_heads SET first=?1 WHERE chain=?2 AND first<?1", "recording where a journal begins", first, chain);
+}
+
+Result<std::vector<std::string>> Database::journals_to_close() const {
+    auto statement = CAISSON_TRY(Statement::prepare(connection_->handle,
+                                                    "SELECT chain FROM journal_heads WHERE closed_ms=0 AND chain<>'home' AND "
+                                                    "chain NOT IN (SELECT id FROM boxes) ORDER BY chain"));
+    std::vector<std::string> chains;
+    while (CAISSON_TRY(statement.step("looking for journals of boxes that are gone")))
+        if (check_id(statement.text(0))) chains.push_back(statement.text(0));
+    return chains;
+}
+
+Result<> Database::close_journal(const std::string& chain, std::int64_t closed_ms, std::uint64_t bytes,
+                                 const std::function<Result<>()>& write) {
+    Connection::Lazily lazily(*connection_);
+    CAISSON_TRY(connection_->execute("BEGIN IMMEDIATE", "closing a journal"));
+    auto closed = [&]() -> Result<> {
+        CAISSON_TRY(update("UPDATE journal_heads SET closed_ms=?,bytes=? WHERE chain=? AND closed_ms=0", "closing a journal", closed_ms,
+                           static_cast<std::int64_t>(bytes), chain));
+        if (sqlite3_changes(connection_->handle) == 1) CAISSON_TRY(write());
+        return connection_->execute("COMMIT", "closing a journal");
+    }();
+    if (!closed) static_cast<void>(connection_->execute("ROLLBACK", "giving up"));
+    return closed;
+}
+
+Result<std::vector<std::string>> Database::forget_journals(std::uint64_t most, std::uint64_t most_bytes) {
+    auto statement = CAISSON_TRY(Statement::prepare(
+        connection_->handle, "SELECT count(*),total(bytes) FROM journal_heads WHERE closed_ms>0"));
+    CAISSON_TRY(statement.step("counting journals"));
+    auto count = static_cast<std::uint64_t>(statement.number(0)), bytes = static_cast<std::uint64_t>(statement.number(1));
+    std::vector<std::string> gone;
+    if (count <= most && bytes <= most_bytes) return gone;
+    auto oldest = CAISSON_TRY(Statement::prepare(
+        connection_->handle, "SELECT chain,bytes FROM journal_heads WHERE closed_ms>0 ORDER BY closed_ms,chain"));
+    while ((count > most - most / 8 || bytes > most_bytes - most_bytes / 8) && CAISSON_TRY(oldest.step("looking for the oldest journals"))) {
+        --count;
+        bytes -= std::min(bytes, static_cast<std::uint64_t>(oldest.number(1)));
+        if (check_id(oldest.text(0))) gone.push_back(oldest.text(0));
+    }
+    for (const auto& chain : gone) CAISSON_TRY(update("DELETE FROM journal_heads WHERE chain=?", "forgetting a journal", chain));
+    return gone;
 }
 
 }  // namespace caisson::store

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -76,6 +77,15 @@ struct ExecutionRecord {
     EndRecord end;
 };
 
+// What is known of one chain of the journal, apart from its files; see the audit room.
+struct JournalHead {
+    std::string chain;            // a box's id, or "home"
+    std::int64_t sequence = 0;    // of the last entry that is surely on the disk; 0: none
+    std::string hash;
+    std::int64_t first = 1;       // the oldest entry that is kept
+    std::int64_t closed_ms = 0;   // when it ended; 0: it goes on
+};
+
 class Database {
   public:
     // Creates or migrates. kUnsupported: written by a newer caisson. kInUse: it has to be migrated, and processes of an
@@ -121,6 +131,20 @@ class Database {
     // By id or unique prefix of an id; kNotFound, kUsage.
     Result<ExecutionRecord> find_execution(const std::string& box_id, const std::string& reference) const;
     Result<std::vector<ExecutionRecord>> executions(const std::string& box_id) const;
+
+    // A box's chain is known from the moment that its record is inserted. Of one that is not: an empty head.
+    Result<JournalHead> journal_head(const std::string& chain) const;
+    Result<std::vector<JournalHead>> journal_heads() const;
+    // Never backwards. Not durable before the next method that is: after a crash of the host an older head is true as well.
+    Result<> acknowledge_journal(const std::string& chain, std::int64_t sequence, const std::string& hash);
+    Result<> keep_journal_from(const std::string& chain, std::int64_t first);
+    // Of boxes that have no record any more, and that nobody has closed.
+    Result<std::vector<std::string>> journals_to_close() const;
+    // Only one of several processes does it: what `write` does happens before it is recorded, and before the next one looks.
+    Result<> close_journal(const std::string& chain, std::int64_t closed_ms, std::uint64_t bytes, const std::function<Result<>()>& write);
+    // If more than `most` chains are closed, or they have more than `most_bytes`: forgets those closed first until an eighth
+    // less is left, and returns them.
+    Result<std::vector<std::string>> forget_journals(std::uint64_t most, std::uint64_t most_bytes);
 
   private:
     struct Connection;

@@ -15,6 +15,7 @@ struct Home {
     std::string boxes() const { return root + "/boxes"; }
     std::string box(const std::string& id) const { return boxes() + "/" + id; }
     std::string templates() const { return root + "/templates"; }
+    std::string audit() const { return root + "/audit"; }      // made with the first entry
     std::string volumes() const { return root + "/volumes"; }  // made when the first one is
 };
 

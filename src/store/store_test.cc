@@ -41,11 +41,16 @@ class StoreTest : public testing::Test {
             auto database = Database::open(path("db")).value();
             ASSERT_TRUE(database.insert_box(record("01abc000000000000000000000", "one")).has_value());
         }
+        execute("DROP TRIGGER journal_of_box");
+        execute("DROP TABLE journal_heads");
+        if (version < 3) make_older(version);
+        execute("PRAGMA user_version=" + std::to_string(version));
+    }
+    void make_older(int version) {
         execute("DROP TABLE executions");
         for (const char* column : {"spec", "engine", "started_ms", "outcome", "restarts", "health", "stop_requested"})
             execute(std::string("ALTER TABLE boxes DROP COLUMN ") + column);
         if (version < 2) execute("ALTER TABLE boxes DROP COLUMN base_disk");
-        execute("PRAGMA user_version=" + std::to_string(version));
     }
     static BoxRecord record(const std::string& id, const std::string& name) {
         BoxRecord box;

@@ -327,3 +327,7 @@ rule("space_once", "a removed file is counted once, through however many mounts 
      "vm attack/test_volume_boundary.py -k volume_twice", r"_+ test_\w*volume_twice _+")
 rule("space_alone", "what another box may still hold is not free", PROGRAM,
      "vm attack/test_volume_boundary.py -k for_each_other", r"_+ test_\w*for_each_other _+")
+rule("journal_chain", "a supervisor has its own box's chain of the journal and no other", ["shim_test"],
+     "tests/shim_test --gtest_filter=ShimLockDeathTest.*", r"FAILED.*NoOtherChainOfTheJournalIs")
+rule("journal_lowering", "security is not lowered without a record of it", PROGRAM,
+     "vm cli/test_audit.py -k without_a_record", r"_+ test_without_a_record\w* _+")

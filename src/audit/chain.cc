@@ -1,0 +1,292 @@
+#include "audit/chain.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+
+#include "base/sha256.h"
+#include "base/text.h"
+#include "os/file.h"
+
+namespace caisson::audit {
+
+using base::failure;
+
+namespace {
+
+constexpr std::string_view kSuffix = ".jsonl";
+constexpr std::size_t kNameDigits = 20;
+constexpr std::size_t kReadBytes = 16 << 10;
+constexpr std::size_t kShownTornBytes = 1024;
+constexpr std::uint64_t kFirstTailBytes = 4096;
+
+class Lock {
+  public:
+    static Result<Lock> take(const os::Fd& directory, const std::string& path) {
+        while (::flock(directory.get(), LOCK_EX) != 0)
+            if (errno != EINTR) return base::failure_errno("cannot lock the journal " + path);
+        return Lock(directory.get());
+    }
+    Lock(Lock&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+    Lock& operator=(Lock&&) = delete;
+    ~Lock() {
+        if (fd_ >= 0) ::flock(fd_, LOCK_UN);
+    }
+
+  private:
+    explicit Lock(int fd) : fd_(fd) {}
+    int fd_;
+};
+
+Result<std::string> read_range(int fd, std::uint64_t offset, std::size_t most, const std::string& path) {
+    std::string text(most, '\0');
+    std::size_t done = 0;
+    while (done < most) {
+        const auto got = ::pread(fd, text.data() + done, most - done, static_cast<off_t>(offset + done));
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) return base::failure_errno("cannot read the journal " + path);
+        if (got == 0) break;
+        done += static_cast<std::size_t>(got);
+    }
+    text.resize(done);
+    return text;
+}
+
+// The end of a file with at least one whole line, if there is one; mostly that is a few hundred bytes.
+Result<std::pair<std::uint64_t, std::string>> read_end(int fd, std::uint64_t size, const std::string& path) {
+    for (std::uint64_t wanted = kFirstTailBytes;; wanted *= 8) {
+        const auto from = size > wanted ? size - wanted : 0;
+        auto text = CAISSON_TRY(read_range(fd, from, static_cast<std::size_t>(size - from), path));
+        const auto end = text.rfind('\n');
+        const bool whole = end != std::string::npos && end > 0 && text.rfind('\n', end - 1) != std::string::npos;
+        if (whole || from == 0 || wanted > 2 * limits::kLongestLine) return std::pair(from, std::move(text));
+    }
+}
+
+Result<std::uint64_t> size_of(int fd, const std::string& path) {
+    struct stat info {};
+    if (::fstat(fd, &info) != 0) return base::failure_errno("cannot look at the journal " + path);
+    return static_cast<std::uint64_t>(info.st_size);
+}
+
+}  // namespace
+
+std::string file_name(std::uint64_t first_sequence) {
+    auto digits = std::to_string(first_sequence);
+    return std::string(kNameDigits - digits.size(), '0') + digits + std::string(kSuffix);
+}
+
+Result<std::vector<std::uint64_t>> list_files(const os::Fd& directory) {
+    // From the descriptor: a supervisor cannot reach the directories above.
+    auto listing = CAISSON_TRY(os::open_listing(CAISSON_TRY(os::open_at(directory, ".", O_RDONLY | O_DIRECTORY)), "a journal"));
+    std::vector<std::uint64_t> files;
+    while (const auto* found = ::readdir(listing.get())) {
+        std::string_view name = found->d_name;
+        if (name.size() != kNameDigits + kSuffix.size() || name.substr(kNameDigits) != kSuffix) continue;
+        if (auto first = base::parse_u64(name.substr(0, kNameDigits)); first && *first > 0) files.push_back(*first);
+    }
+    std::sort(files.begin(), files.end());
+    return files;
+}
+
+// ---- Writer ----
+
+Result<Writer> Writer::open(const std::string& directory, ChainLimits limits) {
+    auto opened = os::open_file(directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+    if (!opened && opened.error().sys_errno == ENOENT) {
+        CAISSON_TRY(os::make_directories(directory, 0700));
+        opened = os::open_file(directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+    }
+    auto held = CAISSON_TRY(std::move(opened));
+    auto parent = CAISSON_TRY(os::open_file(directory.substr(0, directory.rfind('/')), O_RDONLY | O_DIRECTORY));
+    return Writer(std::move(held), std::move(parent), directory, limits);
+}
+
+Result<Writer::Tail> Writer::read_tail() const {
+    const auto files = CAISSON_TRY(list_files(directory_));
+    Tail tail;
+    for (auto file = files.rbegin(); file != files.rend(); ++file) {
+        auto fd = CAISSON_TRY(os::open_at(directory_, file_name(*file), O_RDONLY | O_NOFOLLOW | O_NONBLOCK));
+        const auto size = CAISSON_TRY(size_of(fd.get(), path_));
+        auto [from, text] = CAISSON_TRY(read_end(fd.get(), size, path_));
+        const auto end = text.rfind('\n');
+        const auto complete = end == std::string::npos ? 0 : end + 1;
+        if (tail.file == 0) {
+            tail.file = *file;
+            tail.bytes = from + complete;
+            tail.torn = text.substr(complete);
+        }
+        // Damaged lines at the end count, but only a whole one says what comes after it.
+        std::uint64_t damaged = 0;
+        for (auto rest = std::string_view(text).substr(0, complete); !rest.empty();) {
+            rest.remove_suffix(1);
+            const auto begin = rest.rfind('\n') + 1;  // 0 if there is none
+            if (auto entry = parse_line(rest.substr(begin))) {
+                tail.head = {entry->sequence + damaged, entry->hash};
+                tail.last = std::move(*entry);
+                return tail;
+            }
+            ++damaged;
+            rest = rest.substr(0, begin);
+        }
+    }
+    return tail;
+}
+
+// The tail, unless it is as we left it.
+Result<Writer::Tail> Writer::look() {
+    if (tail_ && tail_->file != 0) {
+        struct stat info {};
+        const bool same = ::fstatat(directory_.get(), file_name(tail_->file).c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0 &&
+                          static_cast<std::uint64_t>(info.st_size) == tail_->bytes;
+        // Another file begins with the entry after the head, whoever makes it.
+        const bool last = ::faccessat(directory_.get(), file_name(tail_->head.sequence + 1).c_str(), F_OK, AT_SYMLINK_NOFOLLOW) != 0;
+        if (same && last) return *tail_;
+    }
+    tail_.reset();
+    return read_tail();
+}
+
+// Whole or not at all: what a full disk took of it is taken back.
+Result<> Writer::write_line(const std::string& line) {
+    auto& tail = *tail_;
+    if (tail.file != 0 && tail.bytes > 0 && tail.bytes + line.size() > limits_.file_bytes) {
+        // The next file's first entry names the last one of this, which must not be missing then.
+        auto old = CAISSON_TRY(os::open_at(directory_, file_name(tail.file), O_RDONLY | O_NOFOLLOW));
+        if (::fdatasync(old.get()) != 0) return base::failure_errno("cannot write the journal " + path_ + " to the disk");
+        tail.file = 0;
+    }
+    const auto file = tail.file != 0 ? tail.file : tail.head.sequence + 1;
+    auto fd = CAISSON_TRY(os::open_at(directory_, file_name(file), O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW, 0600));
+    if (tail.file == 0) tail.bytes = 0;
+    const auto written = ::write(fd.get(), line.data(), line.size());
+    if (written == static_cast<ssize_t>(line.size())) {
+        tail.file = file;
+        tail.bytes += line.size();
+        return {};
+    }
+    const int error = written < 0 ? errno : ENOSPC;  // a short write of a regular file: there was no room for the rest
+    // Should that fail as well, the next writer finds half a line, and mends it.
+    if (written > 0 && ::ftruncate(fd.get(), static_cast<off_t>(tail.bytes)) != 0) errno = error;
+    tail_.reset();
+    return base::failure_errno("cannot write the journal " + path_, error);
+}
+
+Result<> Writer::put(const Event& event, const Actor& actor, std::int64_t unix_ms) {
+    auto [line, head] = make_line(event, actor, unix_ms, tail_->head);
+    CAISSON_TRY(write_line(line));
+    tail_->head = std::move(head);
+    return {};
+}
+
+Result<Head> Writer::append(const Event& event, const Actor& actor, std::int64_t unix_ms, const std::function<Result<Head>()>& acknowledged) {
+    const auto lock = CAISSON_TRY(Lock::take(directory_, path_));
+    const bool known = tail_.has_value();
+    auto tail = CAISSON_TRY(look());
+    const bool fresh = !known || !tail_;
+    const auto torn = std::move(tail.torn);
+    tail.torn.clear();
+    if (!torn.empty()) {
+        auto fd = CAISSON_TRY(os::open_at(directory_, file_name(tail.file), O_WRONLY | O_NOFOLLOW));
+        if (::ftruncate(fd.get(), static_cast<off_t>(tail.bytes)) != 0) return base::failure_errno("cannot mend the journal " + path_);
+    }
+    std::optional<std::pair<std::uint64_t, std::uint64_t>> missing;
+    if (fresh) {
+        auto committed = CAISSON_TRY(acknowledged());
+        if (committed.sequence > tail.head.sequence) {
+            missing = {tail.head.sequence + 1, committed.sequence};
+            tail.head = std::move(committed);
+            tail.file = 0;  // the sequence jumps, and a file's name says where it begins
+        }
+    }
+    tail_ = std::move(tail);
+    if (!torn.empty())
+        CAISSON_TRY(put({"journal_torn", event.box_id, event.box_name,
+                         {{"bytes", static_cast<std::int64_t>(torn.size())}, {"sha256", base::sha256_hex(base::as_bytes(std::string_view(torn)))},
+                          {"text", torn.substr(0, kShownTornBytes)}}}, actor, unix_ms));
+    if (missing)
+        CAISSON_TRY(put({"journal_gap", event.box_id, event.box_name,
+                         {{"missing_from", static_cast<std::int64_t>(missing->first)},
+                          {"missing_to", static_cast<std::int64_t>(missing->second)}}}, actor, unix_ms));
+    CAISSON_TRY(put(event, actor, unix_ms));
+    return tail_->head;
+}
+
+Result<std::optional<Entry>> Writer::last() const {
+    const auto lock = CAISSON_TRY(Lock::take(directory_, path_));
+    return std::move(CAISSON_TRY(read_tail()).last);
+}
+
+Result<> Writer::sync(bool whole) {
+    const auto files = CAISSON_TRY(list_files(directory_));
+    if (files.empty()) return {};
+    auto fd = CAISSON_TRY(os::open_at(directory_, file_name(files.back()), O_RDONLY | O_NOFOLLOW));
+    if (::fdatasync(fd.get()) != 0) return base::failure_errno("cannot write the journal " + path_ + " to the disk");
+    if (!whole && files.size() == 1) return {};
+    if (::fsync(directory_.get()) != 0) return base::failure_errno("cannot write the journal " + path_ + " to the disk");
+    if (whole && ::fsync(parent_.get()) != 0) return base::failure_errno("cannot write the journal " + path_ + " to the disk");
+    return {};
+}
+
+Result<> Writer::trim(const std::function<Result<>(std::uint64_t first)>& keep) {
+    const auto files = CAISSON_TRY(list_files(directory_));
+    if (files.size() <= limits_.files) return {};
+    const auto gone = files.size() - limits_.files;
+    CAISSON_TRY(keep(files[gone]));
+    for (std::size_t i = 0; i < gone; ++i)
+        if (::unlinkat(directory_.get(), file_name(files[i]).c_str(), 0) != 0 && errno != ENOENT)
+            return base::failure_errno("cannot remove the oldest part of the journal " + path_);
+    return {};
+}
+
+// ---- Cursor ----
+
+// More of the file that is read, or the next one. False: there is nothing more.
+Result<bool> Cursor::fill() {
+    auto directory = os::open_file(directory_, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+    if (!directory && directory.error().code == Errc::kNotFound) return false;
+    if (!directory) return base::failure(std::move(directory.error()));
+    for (;;) {
+        // Looked for first: once there is a further file nobody appends to this one.
+        const auto files = CAISSON_TRY(list_files(*directory));
+        const auto next = std::upper_bound(files.begin(), files.end(), file_);
+        if (std::binary_search(files.begin(), files.end(), file_)) {
+            auto fd = os::open_at(*directory, file_name(file_), O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+            if (!fd && fd.error().code != Errc::kNotFound) return base::failure(std::move(fd.error()));
+            auto more = fd ? CAISSON_TRY(read_range(fd->get(), offset_, kReadBytes, directory_)) : std::string();
+            offset_ += more.size();
+            buffer_ = buffer_.substr(used_) + more;
+            used_ = 0;
+            if (!more.empty()) return true;
+        }
+        if (next == files.end()) return false;
+        if (used_ < buffer_.size()) ++unreadable_;  // half a line, and a further file
+        file_ = *next;
+        offset_ = 0;
+        buffer_.clear();
+        used_ = 0;
+    }
+}
+
+Result<std::optional<Entry>> Cursor::next() {
+    for (;;) {
+        const auto end = buffer_.find('\n', used_);
+        if (end == std::string::npos) {
+            // Longer than any line is: it is none.
+            if (buffer_.size() - used_ > 2 * limits::kLongestLine) used_ = buffer_.size();
+            if (!CAISSON_TRY(fill())) return std::optional<Entry>();
+            continue;
+        }
+        auto entry = parse_line(std::string_view(buffer_).substr(used_, end - used_));
+        used_ = end + 1;
+        if (entry) return std::optional(std::move(*entry));
+        ++unreadable_;
+    }
+}
+
+}  // namespace caisson::audit

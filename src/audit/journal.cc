@@ -1,0 +1,131 @@
+#include "audit/journal.h"
+
+#include "os/file.h"
+
+namespace caisson::audit {
+
+using base::failure;
+
+namespace {
+// Of chains that are not being written to just now.
+constexpr std::size_t kMostWriters = 16;
+
+// The directory of a chain's first entries is new; beyond that only its files are.
+bool is_new(const Head& head) {
+    constexpr std::uint64_t kFirstEntries = 64;
+    return head.sequence <= kFirstEntries;
+}
+}  // namespace
+
+std::string chain_directory(const std::string& root, const std::string& chain) {
+    return chain == kHomeChain ? root + "/home" : root + "/boxes/" + chain;
+}
+
+Known known_of(const store::JournalHead& head) { return {{static_cast<std::uint64_t>(head.sequence), head.hash}, static_cast<std::uint64_t>(head.first), std::nullopt}; }
+
+Result<Writer*> Journal::writer(const std::string& chain) {
+    auto found = writers_.find(chain);
+    if (found == writers_.end()) {
+        if (writers_.size() >= kMostWriters) std::erase_if(writers_, [](const auto& one) { return one.first != kHomeChain; });
+        found = writers_.emplace(chain, CAISSON_TRY(Writer::open(chain_directory(root_, chain), limits_))).first;
+    }
+    return &found->second;
+}
+
+Result<> Journal::open(const std::string& chain) { return writer(chain).map([](Writer*) {}); }
+
+Result<> Journal::record(store::Database& database, const std::string& chain, const Event& event, const Actor& actor, std::int64_t unix_ms) {
+    auto acknowledged = [&]() -> Result<Head> {
+        auto head = CAISSON_TRY(database.journal_head(chain));
+        return Head{static_cast<std::uint64_t>(head.sequence), head.hash};
+    };
+    auto recorded = [&]() -> Result<> {
+        auto* one = CAISSON_TRY(writer(chain));
+        if (auto lost = lost_.find(chain); lost != lost_.end()) {
+            const Event told{"events_lost", event.box_id, event.box_name, {{"count", static_cast<std::int64_t>(lost->second)}}};
+            batch_.heads[chain] = CAISSON_TRY(one->append(told, actor, unix_ms, acknowledged));
+            lost_.erase(lost);
+        }
+        batch_.heads[chain] = CAISSON_TRY(one->append(event, actor, unix_ms, acknowledged));
+        return {};
+    }();
+    if (!recorded) ++lost_[chain];
+    return recorded;
+}
+
+Result<> Journal::leave_out_acknowledged(const store::Database& database, Batch& batch) const {
+    for (auto one = batch.heads.begin(); one != batch.heads.end();) {
+        const auto known = CAISSON_TRY(database.journal_head(one->first));
+        one = static_cast<std::uint64_t>(known.sequence) >= one->second.sequence ? batch.heads.erase(one) : std::next(one);
+    }
+    return {};
+}
+
+Result<> Journal::sync(const std::string& root, const Batch& batch) {
+    for (const auto& [chain, head] : batch.heads)
+        CAISSON_TRY(CAISSON_TRY(Writer::open(chain_directory(root, chain))).sync(is_new(head)));
+    return {};
+}
+
+Result<> Journal::acknowledge(store::Database& database, const Batch& batch) {
+    for (const auto& [chain, head] : batch.heads) {
+        CAISSON_TRY(database.acknowledge_journal(chain, static_cast<std::int64_t>(head.sequence), head.hash));
+        auto* one = CAISSON_TRY(writer(chain));
+        CAISSON_TRY(one->trim([&database, &name = chain](std::uint64_t first) { return database.keep_journal_from(name, static_cast<std::int64_t>(first)); }));
+    }
+    return {};
+}
+
+void Journal::put_back(Batch batch) {
+    for (auto& [chain, head] : batch.heads) {
+        auto& now = batch_.heads[chain];
+        if (now.sequence < head.sequence) now = std::move(head);
+    }
+}
+
+Result<> Journal::commit(store::Database& database) {
+    auto batch = take();
+    auto done = [&]() -> Result<> {
+        CAISSON_TRY(leave_out_acknowledged(database, batch));
+        for (const auto& [chain, head] : batch.heads) CAISSON_TRY(CAISSON_TRY(writer(chain))->sync(is_new(head)));
+        return acknowledge(database, batch);
+    }();
+    if (!done) put_back(std::move(batch));
+    return done;
+}
+
+Result<> Journal::close(store::Database& database, const std::string& chain, const Actor& actor, std::int64_t unix_ms) {
+    const auto directory = chain_directory(root_, chain);
+    auto last = CAISSON_TRY(CAISSON_TRY(writer(chain))->last());
+    if (!last || last->kind != "box_removed") {
+        CAISSON_TRY(record(database, chain, {"box_removed", chain, last ? last->box_name : "", {}}, actor, unix_ms));
+        last = CAISSON_TRY(CAISSON_TRY(writer(chain))->last());
+    }
+    if (!last) return failure(Errc::kCorrupt, "the journal " + directory + " cannot be read");
+    batch_.heads[chain] = {last->sequence, last->hash};
+    const auto bytes = os::disk_usage(directory).value_or(0);
+    const Event closed{"chain_closed", chain, last->box_name, {{"sequence", static_cast<std::int64_t>(last->sequence)}, {"hash", last->hash}}};
+    return database.close_journal(chain, unix_ms, bytes, [&] { return record(database, kHomeChain, closed, actor, unix_ms); });
+}
+
+Result<> Journal::close_removed(store::Database& database, const Actor& actor, std::int64_t unix_ms) {
+    const auto chains = CAISSON_TRY(database.journals_to_close());
+    for (const auto& chain : chains) {
+        CAISSON_TRY(close(database, chain, actor, unix_ms));
+        writers_.erase(chain);
+    }
+    return chains.empty() ? Result<>() : remove_oldest(database);
+}
+
+Result<> Journal::remove_oldest(store::Database& database) {
+    // Some more than there are too many, so that this is rare.
+    const auto gone = CAISSON_TRY(database.forget_journals(limits::kMostRemovedChains, limits::kMostRemovedBytes));
+    for (const auto& chain : gone) {
+        batch_.heads.erase(chain);
+        writers_.erase(chain);
+        CAISSON_TRY(os::remove_tree(chain_directory(root_, chain)));
+    }
+    return {};
+}
+
+}  // namespace caisson::audit
