@@ -371,15 +371,9 @@ Result<Start> decide_start(const RuntimeState& runtime, const store::BoxRecord& 
     CAISSON_TRY(check_security(runtime, spec.security(), silent));
     // Also of one whose files only are wanted; it starts without a word about what the host cannot do.
     start.limits = CAISSON_TRY(box::decide_limits(runtime, spec.require_limits()));
-    // The record is what a supervisor wrote last, and that may have been taken over: no other file becomes a disk.
-    const auto disks = runtime.home.disks() + "/";
-    if (!base::starts_with(record.base_disk, disks) || record.base_disk.find('/', disks.size()) != std::string::npos)
-        return failure(Errc::kCorrupt, "the root disk of box " + record.name + " is recorded to be " +
-                                           base::printable(record.base_disk, 300) + ", which is none of this home's",
-                       "remove the box: caisson rm " + record.name);
-    if (!os::exists(record.base_disk))
-        return failure(Errc::kNotFound, "the root disk that box " + record.name + " was made from is gone (" + record.base_disk + ")");
-    start.base_disk = record.base_disk;
+    start.base_disk = CAISSON_TRY(box::recorded_base_disk(runtime.home, record));
+    if (!os::exists(start.base_disk))
+        return failure(Errc::kNotFound, "the root disk that box " + record.name + " was made from is gone (" + start.base_disk + ")");
     start.engine = CAISSON_TRY(box::choose_engine(runtime));
     start.shape = CAISSON_TRY(vmm::shape_for(spec.cpu_millis(), spec.memory_bytes()));
     start.disks = CAISSON_TRY(box::disks_of(runtime.home, record.id));
@@ -388,7 +382,7 @@ Result<Start> decide_start(const RuntimeState& runtime, const store::BoxRecord& 
     const auto bare = [&] { return bare_template(runtime, start.engine, start.shape); };
     if (!fresh) start.template_directory = CAISSON_TRY(bare());
     else {
-        box::TemplateImage image{record.image, record.base_disk, spec.base_disk_bytes(), {spec.warm().begin(), spec.warm().end()}};
+        box::TemplateImage image{record.image, start.base_disk, spec.base_disk_bytes(), {spec.warm().begin(), spec.warm().end()}};
         start.template_directory = CAISSON_TRY(box::ensure_template(runtime, start.engine, start.shape, image)).directory;
     }
     if (spec.restart() != wire::BoxSpec::NO) start.restart_template = CAISSON_TRY(bare());

@@ -4,6 +4,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <set>
+
+#include "base/id.h"
 #include "base/text.h"
 #include "box/launcher.h"
 #include "jail/jail.h"
@@ -82,6 +85,39 @@ int kill_strays(const std::string& box_directory) {
             continue;
         ::syscall(SYS_pidfd_send_signal, pidfd.get(), SIGKILL, nullptr, 0);
         ++found;
+    }
+    return found;
+}
+
+namespace {
+
+// Ids of boxes that this text has in paths.
+std::set<std::string> boxes_in(std::string_view text) {
+    constexpr std::string_view kMark = "/boxes/";
+    constexpr std::size_t kIdLength = 26;
+    std::set<std::string> ids;
+    for (auto at = text.find(kMark); at != std::string_view::npos; at = text.find(kMark, at + 1))
+        if (auto id = text.substr(at + kMark.size(), kIdLength); base::is_ulid(id)) ids.emplace(id);
+    return ids;
+}
+
+}  // namespace
+
+std::vector<BoxProcess> processes_of_boxes(const std::string& boxes) {
+    std::vector<BoxProcess> found;
+    for (const auto& name : os::list_directory("/proc").value_or(std::vector<std::string>())) {
+        auto pid = base::parse_u64(name);
+        const std::string process = "/proc/" + name;
+        if (!pid || static_cast<pid_t>(*pid) == ::getpid() || !is_ours(process)) continue;
+        const auto mounts = os::read_file(process + "/mountinfo", 1 << 20).value_or("");
+        const auto command = os::read_file(process + "/cmdline", 1 << 20).value_or("");
+        auto ids = boxes_in(mounts);
+        ids.merge(boxes_in(command));
+        for (const auto& id : ids) {
+            const auto directory = boxes + "/" + id;
+            const bool machine = shows_overlay(mounts, directory) || is_unfinished_jail(process, directory + "/") || runs_unjailed(command, directory);
+            if (machine || is_launcher(process, directory)) found.push_back({static_cast<std::int64_t>(*pid), id, machine});
+        }
     }
     return found;
 }

@@ -1,14 +1,24 @@
 // Processes of a box that lost their owner: its supervisor was killed, so nobody holds what ends them (jail::Init).
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace caisson::box {
 
 // SIGKILL to every process of this user that has the box's overlay among its mounts, to every bubblewrap that was cut
 // short while it made the box's jail, to a VMM of the box that has no jail, and to the box's launcher; not to the caller. Returns how many were found. Source: proc(5).
 int kill_strays(const std::string& box_directory);
+
+struct BoxProcess {
+    std::int64_t pid = 0;
+    std::string box;       // id, as the process itself tells it: it need not have a record
+    bool machine = false;  // its VMM, or what it is jailed with; else its launcher
+};
+// Those of all boxes below `boxes`, by the same rules, for who looks at them only.
+std::vector<BoxProcess> processes_of_boxes(const std::string& boxes);
 
 // Is the overlay of the box in `box_directory` in this /proc/PID/mountinfo, also after it was deleted?
 bool shows_overlay(std::string_view mountinfo, const std::string& box_directory);

@@ -219,8 +219,7 @@ Result<> Catalogue::make_named(const std::string& name, std::uint64_t limit_byte
     return made;
 }
 
-namespace {
-Result<> make_directory(const std::string& path) {
+Result<> make_volume_directory(const std::string& path) {
     if (::mkdir(path.c_str(), 0700) != 0) return failure_errno("cannot make the volume's directory " + path);
     // To a box it is the box's user's, and others may look into it, as into most directories of an image.
     const auto text = encode(Metadata{.user = {}, .group = {}, .mode = 0755});
@@ -232,6 +231,8 @@ Result<> make_directory(const std::string& path) {
                        "use a home on ext4, XFS or Btrfs: CAISSON_HOME=/some/directory");
     return failure_errno("cannot make the volume's directory " + path, error);
 }
+
+namespace {
 Result<> move_in(const std::string& from, const std::string& to) {
     if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) != 0)
         return failure_errno("cannot move a new volume to " + to);
@@ -243,7 +244,7 @@ Result<Volume> Catalogue::create(const std::string& name, bool disk, std::uint64
                                  const std::function<Result<>(const std::string& path)>& make_disk) {
     auto lock = CAISSON_TRY(os::FileLock::acquire(in("lock")));
     auto appear = [&](const std::string& path) -> Result<> {
-        if (!disk) return make_directory(path);
+        if (!disk) return make_volume_directory(path);
         const auto unfinished = in("trash", CAISSON_TRY(os::new_ulid()));
         auto made = make_disk(unfinished);
         if (made) made = move_in(unfinished, path);
@@ -257,7 +258,7 @@ Result<Volume> Catalogue::create(const std::string& name, bool disk, std::uint64
 Result<Staged> Catalogue::stage() {
     auto lock = CAISSON_TRY(os::FileLock::acquire(in("lock")));
     const auto path = in("trash", CAISSON_TRY(os::new_ulid()));
-    CAISSON_TRY(make_directory(path));
+    CAISSON_TRY(make_volume_directory(path));
     auto directory = CAISSON_TRY(os::open_file(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
     if (::flock(directory.get(), LOCK_EX | LOCK_NB) != 0) return failure_errno("cannot lock " + path);
     return Staged(std::move(directory), path);
@@ -377,7 +378,7 @@ Result<wire::BoxMount> Catalogue::plan(const Request& request, std::vector<std::
         if (!request.subpath.empty()) return failure(Errc::kUsage, "a new volume has no part '" + base::printable(request.subpath, 200) + "' yet", "name the volume");
         return mount;
     } else if (CAISSON_TRY(check_name(name)); !has_named(name) && request.subpath.empty()) {
-        CAISSON_TRY(make_named(name, request.limit_bytes, {}, make_directory, false));
+        CAISSON_TRY(make_named(name, request.limit_bytes, {}, make_volume_directory, false));
         made.push_back(name);
         mount.set_made(true);
     }
@@ -402,7 +403,7 @@ Result<> Catalogue::make_anonymous(const std::vector<wire::BoxMount>& mounts) {
     bool any = false;
     for (const auto& mount : mounts) {
         if (!mount.anonymous() || is_directory(in("anonymous", mount.volume()))) continue;
-        CAISSON_TRY(make_directory(in("anonymous", mount.volume())));
+        CAISSON_TRY(make_volume_directory(in("anonymous", mount.volume())));
         any = true;
     }
     return any ? os::fsync_directory(in("anonymous")) : Result<>();
