@@ -38,7 +38,7 @@ class Checker {
         for (const auto& process : processes_of_boxes(home_.boxes())) {
             if (process.machine) with_machine.insert(process.box);
             if (answered_for(process.box)) continue;
-            auto stray = store::warning("process_stray", "process " + std::to_string(process.pid), "belongs to box " + process.box + ", which does not run", "ends it");
+            auto stray = store::warning("process_stray", "process " + std::to_string(process.pid), process.program + " belongs to box " + process.box + ", which does not run", "ends it");
             stray.mend = [directory = home_.box(process.box)](store::Aside&) -> Result<std::string> {
                 std::optional<os::FileLock> lock;
                 if (os::exists(directory + "/lock")) lock = CAISSON_TRY(os::FileLock::try_acquire(directory + "/lock"));
