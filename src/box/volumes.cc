@@ -1,4 +1,7 @@
 // Runtime's volumes: a thin layer over volume::Catalogue that knows what boxes are called.
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <memory>
 
@@ -9,6 +12,7 @@
 #include "box/plan.h"
 #include "box/state.h"
 #include "caisson/runtime.h"
+#include "os/file.h"
 #include "os/random.h"
 #include "volume/archive.h"
 #include "volume/catalogue.h"
@@ -227,6 +231,13 @@ Result<HostCopy> Runtime::write_volume(const std::string& name, const VolumeCopy
     if (target.staged)
         plan.complete = [catalogue, name, limit = target.limit_bytes, staged = target.staged]() mutable -> Result<> {
             CAISSON_TRY(catalogue.create(name, limit, {}, std::move(*staged)));
+            return {};
+        };
+    // What is said to be in a volume is there after a power failure.
+    auto written = std::make_shared<os::Fd>(CAISSON_TRY(os::open_at(target.directory, ".", O_RDONLY | O_DIRECTORY)));
+    if (!target.staged)
+        plan.complete = [written]() -> Result<> {
+            if (::syncfs(written->get()) != 0) return base::failure_errno("cannot write the volume's files to the disk");
             return {};
         };
     return HostCopy::start(std::move(plan));

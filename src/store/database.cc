@@ -460,7 +460,9 @@ Result<> Database::set_box_owner(const std::string& id, const ProcessIdentity& s
 }
 
 Result<> Database::set_box_running(const std::string& id, std::int64_t started_ms, const std::string& health) {
-    Connection::Lazily lazily(*connection_);
+    // Whoever made a box that is kept is told next that it is there, and may rely on that. The others go with the power.
+    std::optional<Connection::Lazily> lazily;
+    if (CAISSON_TRY(find_box(id)).auto_remove) lazily.emplace(*connection_);
     return update("UPDATE boxes SET state='running',started_ms=?,health=? WHERE id=?", "recording that box " + id + " runs", started_ms,
                   health, id);
 }

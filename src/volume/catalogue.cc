@@ -14,6 +14,7 @@
 #include "base/id.h"
 #include "base/text.h"
 #include "os/host.h"
+#include "os/lasting.h"
 #include "os/random.h"
 #include "volume/disk.h"
 #include "volume/metadata.h"
@@ -105,7 +106,7 @@ std::string Catalogue::in(const char* directory, const std::string& name) const 
 }
 
 Result<Catalogue> Catalogue::open(const std::string& volumes) {
-    for (const char* directory : kDirectories) CAISSON_TRY(os::make_directories(volumes + "/" + directory, 0700));
+    for (const char* directory : kDirectories) CAISSON_TRY(os::make_lasting_directories(volumes + "/" + directory, 0700));
     return Catalogue(volumes);
 }
 
@@ -213,7 +214,11 @@ Result<> Catalogue::make_named(const std::string& name, std::uint64_t limit_byte
         CAISSON_TRY(os::write_file_atomic(in("info", name), record_of(disk, limit_bytes, labels).SerializeAsString()));
         CAISSON_TRY(unlink_if_there(in("space", name)));  // of an earlier one of that name
         CAISSON_TRY(appear(directory + "/" + name));
-        return os::fsync_directory(directory);
+        auto synced = os::fsync_directory(directory);
+        // Nobody has seen it yet, for the lock is ours. One that was refused must not be there when it is asked for again.
+        std::vector<Discarded> discarded;
+        if (!synced && discard(directory + "/" + name, discarded)) static_cast<void>(!remove_discarded(discarded));
+        return synced;
     }();
     if (!made && !has_named(name)) static_cast<void>(::unlink(in("info", name).c_str()));
     return made;
@@ -223,9 +228,12 @@ Result<> make_volume_directory(const std::string& path) {
     if (::mkdir(path.c_str(), 0700) != 0) return failure_errno("cannot make the volume's directory " + path);
     // To a box it is the box's user's, and others may look into it, as into most directories of an image.
     const auto text = encode(Metadata{.user = {}, .group = {}, .mode = 0755});
-    if (::setxattr(path.c_str(), kMetadataAttribute, text.data(), text.size(), 0) == 0) return {};
-    const int error = errno;
+    int error = ::setxattr(path.c_str(), kMetadataAttribute, text.data(), text.size(), 0) == 0 ? 0 : errno;
+    Result<> synced;
+    if (error == 0) synced = os::fsync_directory(path);
+    if (error == 0 && synced) return {};
     ::rmdir(path.c_str());
+    if (!synced) return synced;
     if (error == ENOTSUP || error == EPERM)
         return failure(Errc::kHostMissing, "the file system of " + path + " keeps no attributes of users (user.*), in which volumes keep what boxes make of files",
                        "use a home on ext4, XFS or Btrfs: CAISSON_HOME=/some/directory");
