@@ -11,6 +11,7 @@ import signal
 import sqlite3
 import subprocess
 import time
+import zlib
 
 import boxes
 import registries
@@ -94,6 +95,9 @@ def in_order(kept_files):
         found += [f"stays: {path}" for path in sorted(files_of_home() - kept_files)]
         found += [f"lost: {path}" for path in sorted(kept_files - files_of_home())]
         found += [f"process {process}" for process in boxes.processes()]
+        if not found:
+            checked = caisson("check")
+            found += [] if checked.code == 0 else [repr(checked)]
     return found
 
 
@@ -315,7 +319,9 @@ class Matrix:
             for kind, total in counts.items():
                 cells = [(number, error) for number in range(1, total + 1) for error in ERRORS[kind]]
                 if share is not None and len(cells) > share:
-                    cells = [cells[index * len(cells) // share + len(cells) // (2 * share)] for index in range(share)]
+                    # Not the same ones of every operation.
+                    shift = zlib.crc32(f"{operation.name} {kind}".encode()) % len(cells)
+                    cells = [cells[(index * len(cells) // share + shift) % len(cells)] for index in range(share)]
                 for number, error in cells:
                     self.cell(operation, kind, number, error, files)
             print(f"{operation.name}: {time.monotonic() - started:.0f} s", flush=True)

@@ -88,6 +88,21 @@ class State:
                 del self.there[one]
 
 
+def checked(home):
+    """How the home is found: 'clean' or 'repaired'; and what is wrong with it then."""
+    env = boxes.environment(CAISSON_HOME=str(home))
+    tries = [caisson("check", env=env)]
+    if tries[0].code == 0:
+        return "clean", []
+    # What a box that was starting has left can be looked at only when it is known to have failed: that takes two steps.
+    for _ in range(2):
+        tries.append(caisson("check", "--repair", env=env))
+        if tries[-1].code == 0:
+            break
+    tries.append(caisson("check", env=env))
+    return "repaired", [] if tries[-1].code == 0 else [repr(one) for one in tries]
+
+
 def look(home, state):
     """What is wrong with a home."""
     env = boxes.environment(CAISSON_HOME=str(home))
@@ -166,11 +181,13 @@ class Replays:
     def one(self, scenario, log, end, kind, seed, target, owner):
         Image(log, scenario.before, end, kind, random.Random(seed)).write(target, owner.st_uid, owner.st_gid)
         state = State(*log.marks(end))
+        how = "not looked at"
         try:
-            found = look(target, state) or usable(target, state)
+            how, found = checked(target)
+            found = found or look(target, state) or usable(target, state)
         except (OSError, AssertionError, json.JSONDecodeError) as broken:
             found = [f"{type(broken).__name__}: {broken}"]
-        self.counts[scenario.place.name, kind] += 1
+        self.counts[f"{kind}, {how}"] += 1
         if found:
             near = [f"{act.word} {' '.join(act.rest)}" for act in log.acts[max(0, end - 3):end]]
             self.bad.append(f"{scenario.place.name}, {kind}, after {end} of {len(log.acts)} acts ({near}), seed {seed}: {'; '.join(found)}")

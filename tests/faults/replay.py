@@ -148,7 +148,9 @@ class Image:
 
     def fill(self, place, number):
         for name, child in self.directories.get(number, {}).items():
-            self.put(place / name, child)
+            # Templates are large, and are made again when they are missing.
+            if (number, name) != (1, "templates"):
+                self.put(place / name, child)
 
     def put(self, path, number):
         source, made = self.sources.get(number), self.created.get(number)

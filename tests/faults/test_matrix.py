@@ -5,8 +5,8 @@ from boxes import BASE
 from matrix import Matrix
 
 pytestmark = pytest.mark.keeps
-SHARE, SHARE_OF_MACHINES = 2, 1
-MACHINES = ("run --rm", "start", "rm --force")
+SHARE = 1  # of the cells of each operation and kind
+MACHINES = ("run --rm", "start")
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +35,6 @@ def test_without_machines(matrix):
 
 def test_with_machines(matrix):
     matrix.table.clear()
-    matrix.run(MACHINES, share=SHARE_OF_MACHINES)
+    matrix.run(MACHINES, share=SHARE)
     print(matrix.printed())
     assert not matrix.bad, "\n\n".join(matrix.bad)
