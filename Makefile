@@ -47,6 +47,10 @@ test-nested: packages-build packages-run packages-nested build assets ## prove t
 test-two-sided: packages-build packages-run packages-test build assets prepare ## take each security rule away and demand that a test notices
 	@tests/two_sided/run
 
+.PHONY: test-faults
+test-faults: packages-build packages-run packages-test build build-tests assets prepare ## fail every n-th system call, and the power 2000 times (hours)
+	@tests/faults/run
+
 .PHONY: asan tsan
 asan: packages-build packages-run packages-test assets ## build and test with AddressSanitizer and UBSan
 tsan: packages-build packages-run packages-test assets ## build and test with ThreadSanitizer

@@ -229,7 +229,8 @@ class Image:
         return handler.answer(404, b"{}")
 
 
-def push_image(registry, image, name, directory):
+def write_layout(image, directory):
+    """An image as an OCI layout, with the tag `x`."""
     (directory / "blobs/sha256").mkdir(parents=True)
     text = image.text()
     image.add(text)
@@ -239,6 +240,10 @@ def push_image(registry, image, name, directory):
     (directory / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [
         {"mediaType": image.manifest["mediaType"], "digest": digest_of(text), "size": len(text),
          "annotations": {"org.opencontainers.image.ref.name": "x"}}]}))
+
+
+def push_image(registry, image, name, directory):
+    write_layout(image, directory)
     registry.push(f"oci:{directory}:x", name)
 
 

@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "caisson/audit.h"
+#include "caisson/check.h"
 #include "caisson/copy.h"
 #include "caisson/export.h"
 #include "caisson/logs.h"
@@ -516,6 +517,10 @@ class CAISSON_API Runtime {
     // What keeps boxes away from this host, layer by layer, always the same ones in the same order. Never fails. Takes
     // a few milliseconds: it makes a jail to see whether it can. Call it as the user that boxes run as.
     static std::vector<Layer> layers(const RuntimeOptions& options);
+    // Looks for everything in a home that is not as it should be, beside whatever else uses it. Without CheckOptions::repair
+    // nothing is changed; else what is doubtful is moved to <home>/aside, and volumes are never removed. What a finding is
+    // says caisson/check.h. Errors are those that keep it from looking at all; kNotFound: there is no home.
+    static Result<CheckReport> check(const RuntimeOptions& options, const CheckOptions& checks);
 
   private:
     explicit Runtime(std::shared_ptr<internal::RuntimeState> state);

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 
+#include "base/text.h"
 #include "box/disks.h"
 #include "box/mounts.h"
 #include "box/plan.h"
+#include "image/disks.h"
 #include "image/host.h"
 #include "vmm/qcow2.h"
 
@@ -73,6 +75,15 @@ Result<std::string> ensure_base_disk(RuntimeState& runtime, Decision& decision, 
     runtime.progress("");
     if (!disk) return base::failure(std::move(disk.error()).with_context("making the root disk of " + decision.image.name));
     return disk->path;
+}
+
+Result<std::string> recorded_base_disk(const store::Home& home, const store::BoxRecord& record) {
+    const auto name = record.base_disk.substr(record.base_disk.rfind('/') + 1);
+    const auto parts = image::parse_disk_name(name);
+    if (parts && !parts->unfinished && !parts->lock) return home.disks() + "/" + name;
+    return base::failure(Errc::kCorrupt, "the root disk of box " + record.name + " is recorded to be " + base::printable(record.base_disk, 300) +
+                                             ", which is none of this home's",
+                         "remove the box: caisson rm " + record.name);
 }
 
 TemplateImage template_image(const image::Image& image, const std::string& base_disk, std::uint64_t disk_bytes) {

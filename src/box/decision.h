@@ -29,6 +29,11 @@ Result<std::optional<std::string>> cached_base_disk(const internal::RuntimeState
                                                     std::uint64_t disk_bytes);
 // The same, made if it is missing.
 Result<std::string> ensure_base_disk(internal::RuntimeState& runtime, Decision& decision, std::uint64_t disk_bytes);
+// The root disk that a box was made from, among those of this home, whichever place that had then: only its file's name is
+// taken from the record, which is what a supervisor wrote last, and that may have been taken over. It need not be there.
+// kCorrupt: no such name.
+Result<std::string> recorded_base_disk(const store::Home& home, const store::BoxRecord& record);
+
 // What of the image is in its template.
 TemplateImage template_image(const image::Image& image, const std::string& base_disk, std::uint64_t disk_bytes);
 

@@ -324,13 +324,17 @@ int prepare_groups_as_root(const std::string& home, os::Identity identity) {
     return enters;
 }
 
-Result<> sweep_groups(const store::Home& home, store::Database& database) {
+std::map<std::string, std::vector<std::string>> groups_of_boxes(const store::Home& home) {
     const auto place = choose_place(gather_group_facts(home.root, 0));
     std::map<std::string, std::vector<std::string>> found;
     for (const auto& base : place.bases)
         for (const auto& name : os::list_directory(base.directory).value_or(std::vector<std::string>()))
             if (base::is_ulid(name)) found[name].push_back(base.directory + "/" + name);
-    for (const auto& [id, directories] : found) {
+    return found;
+}
+
+Result<> sweep_groups(const store::Home& home, store::Database& database) {
+    for (const auto& [id, directories] : groups_of_boxes(home)) {
         // Records are written before groups are made, and looked up after the groups were found.
         auto record = database.find_box(id);
         if (record && store::is_live(record->state)) continue;

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -80,6 +81,9 @@ inline constexpr const char* kLimitsFile = "limits";
 // supervisors enter the version 2 group in which they may make groups; -1: none is needed, or none can be had. What
 // cannot be made is no error here: choose_place() finds it missing and says so.
 int prepare_groups_as_root(const std::string& home, os::Identity identity);
+
+// Directories of the groups that there are, by the ids of their boxes.
+std::map<std::string, std::vector<std::string>> groups_of_boxes(const store::Home& home);
 
 // Removes the groups of boxes that nobody runs any more, with whatever is left in them.
 Result<> sweep_groups(const store::Home& home, store::Database& database);

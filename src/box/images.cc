@@ -6,6 +6,7 @@
 
 #include "base/text.h"
 #include "box/recorder.h"
+#include "box/decision.h"
 #include "box/state.h"
 #include "caisson/runtime.h"
 #include "vmm/shape.h"
@@ -34,7 +35,7 @@ Result<Used> used_by_boxes(RuntimeState& state) {
     Used used;
     for (const auto& box : CAISSON_TRY(state.database->boxes())) {
         used.images.emplace(box.image_digest, box.name);
-        used.disks.insert(box.base_disk);
+        if (auto disk = box::recorded_base_disk(state.home, box)) used.disks.insert(std::move(*disk));
     }
     return used;
 }

@@ -127,6 +127,7 @@ std::vector<JailedProcess> jail_of(const std::string& box_directory, std::int64_
             found.push_back(named(with_landlock(view("supervisor", supervisor, status)), "shim"));
     auto names = os::list_directory("/proc");
     if (!names) return found;
+    const auto place = mounted_place(box_directory);
     for (const auto& name : *names) {
         auto pid = base::parse_u64(name);
         if (!pid) continue;
@@ -137,7 +138,7 @@ std::vector<JailedProcess> jail_of(const std::string& box_directory, std::int64_
             continue;
         }
         auto mounts = os::read_file("/proc/" + name + "/mountinfo", 1 << 20);
-        const bool jailed = mounts && shows_overlay(*mounts, box_directory);
+        const bool jailed = mounts && place && shows_overlay(*mounts, *place);
         if (!jailed && !is_vmm_without_jail(name, box_directory)) continue;
         auto status = read_status("/proc/" + name);
         if (status.empty() || status["Name"] == "bwrap") continue;

@@ -141,14 +141,22 @@ std::shared_ptr<BoxState> state_of(std::shared_ptr<RuntimeState> runtime, const 
 }
 
 // A restored machine goes on with what its template has written; only a cold one begins on an empty overlay.
-// A part of one, of somebody who was killed over it, is never taken for a box's disk.
-Result<> make_overlay(const std::string& directory, const std::string& template_directory, std::uint64_t disk_bytes) {
+// A part of one, of somebody who was killed over it, is never taken for a box's disk. The disk of a box that is kept is
+// still there after a power failure.
+Result<> make_overlay(const BoxState& box, const std::string& template_directory, std::uint64_t disk_bytes) {
+    const auto directory = box.runtime->home.box(box.id);
     const auto unfinished = directory + "/disk.new", overlay = directory + "/disk.qcow2";
     CAISSON_TRY(os::remove_tree(unfinished));
     if (!template_directory.empty()) CAISSON_TRY(vmm::copy_overlay(template_directory + "/disk.qcow2", unfinished, disk_bytes));
     else CAISSON_TRY(vmm::create_overlay(unfinished, disk_bytes));
+    if (!box.auto_remove) {
+        auto file = CAISSON_TRY(os::open_file(unfinished, O_RDONLY | O_NOFOLLOW));
+        if (::fsync(file.get()) != 0) return base::failure_errno("cannot write the box's disk to the host's");
+    }
     if (::rename(unfinished.c_str(), overlay.c_str()) != 0) return base::failure_errno("cannot make " + overlay);
-    return {};
+    if (box.auto_remove) return {};
+    CAISSON_TRY(os::fsync_directory(directory));
+    return os::fsync_directory(box.runtime->home.boxes());
 }
 
 // What the box may take on the host: told to the supervisor, and written down for whoever asks later.
@@ -372,7 +380,7 @@ Result<std::shared_ptr<BoxState>> launch_new(std::shared_ptr<RuntimeState> runti
             CAISSON_TRY(os::make_directories(directory, 0700));
             box->lock = CAISSON_TRY(os::FileLock::acquire(directory + "/lock"));
             CAISSON_TRY(box->make_order_pipe());
-            CAISSON_TRY(make_overlay(directory, start.template_directory, options.disk_bytes));
+            CAISSON_TRY(make_overlay(*box, start.template_directory, options.disk_bytes));
             return start_shim(*box, spec, start, detached, true, false);
         }();
         if (!started) {
@@ -400,15 +408,9 @@ Result<Start> decide_start(const RuntimeState& runtime, const store::BoxRecord& 
     CAISSON_TRY(check_security(runtime, spec.security(), silent));
     // Also of one whose files only are wanted; it starts without a word about what the host cannot do.
     start.limits = CAISSON_TRY(box::decide_limits(runtime, spec.require_limits()));
-    // The record is what a supervisor wrote last, and that may have been taken over: no other file becomes a disk.
-    const auto disks = runtime.home.disks() + "/";
-    if (!base::starts_with(record.base_disk, disks) || record.base_disk.find('/', disks.size()) != std::string::npos)
-        return failure(Errc::kCorrupt, "the root disk of box " + record.name + " is recorded to be " +
-                                           base::printable(record.base_disk, 300) + ", which is none of this home's",
-                       "remove the box: caisson rm " + record.name);
-    if (!os::exists(record.base_disk))
-        return failure(Errc::kNotFound, "the root disk that box " + record.name + " was made from is gone (" + record.base_disk + ")");
-    start.base_disk = record.base_disk;
+    start.base_disk = CAISSON_TRY(box::recorded_base_disk(runtime.home, record));
+    if (!os::exists(start.base_disk))
+        return failure(Errc::kNotFound, "the root disk that box " + record.name + " was made from is gone (" + start.base_disk + ")");
     start.engine = CAISSON_TRY(box::choose_engine(runtime));
     start.shape = CAISSON_TRY(vmm::shape_for(spec.cpu_millis(), spec.memory_bytes()));
     start.disks = CAISSON_TRY(box::disks_of(runtime.home, record.id));
@@ -417,7 +419,7 @@ Result<Start> decide_start(const RuntimeState& runtime, const store::BoxRecord& 
     const auto bare = [&] { return bare_template(runtime, start.engine, start.shape); };
     if (!fresh) start.template_directory = CAISSON_TRY(bare());
     else {
-        box::TemplateImage image{record.image, record.base_disk, spec.base_disk_bytes(), {spec.warm().begin(), spec.warm().end()}};
+        box::TemplateImage image{record.image, start.base_disk, spec.base_disk_bytes(), {spec.warm().begin(), spec.warm().end()}};
         start.template_directory = CAISSON_TRY(box::ensure_template(runtime, start.engine, start.shape, image)).directory;
     }
     if (spec.restart() != wire::BoxSpec::NO) start.restart_template = CAISSON_TRY(bare());
@@ -462,7 +464,7 @@ Result<std::shared_ptr<BoxState>> start_recorded(std::shared_ptr<RuntimeState> r
         }
         auto started = [&]() -> Result<> {
             CAISSON_TRY(box->make_order_pipe());
-            if (fresh) CAISSON_TRY(make_overlay(directory, start.template_directory, spec.disk_bytes()));
+            if (fresh) CAISSON_TRY(make_overlay(*box, start.template_directory, spec.disk_bytes()));
             return start_shim(*box, spec, start, mode == StartMode::kDetached, false, files_only);
         }();
         if (!started) {

@@ -64,4 +64,13 @@ Result<RuntimeOptions> leave_root(RuntimeOptions options) {
     return options;
 }
 
+Result<RuntimeOptions> leave_root_to_look(RuntimeOptions options) {
+    if (::geteuid() != 0) return options;
+    if (options.home.empty())
+        options.home = CAISSON_TRY(store::default_home(::getenv("CAISSON_HOME"), ::getenv("HOME"), true));
+    CAISSON_TRY(os::drop_to(os::service_identity()));
+    if (::chdir("/") != 0) return base::failure_errno("cannot leave the working directory");
+    return options;
+}
+
 }  // namespace caisson

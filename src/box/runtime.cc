@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include "base/id.h"
 #include "box/decision.h"
 #include "box/audit_log.h"
 #include "box/place.h"
@@ -27,6 +28,17 @@ RuntimeOptions complete(RuntimeOptions options) {
     options.accelerator = environment_or(options.accelerator, "CAISSON_ACCEL");
     if (options.program_directory.empty()) options.program_directory = box::own_program_directory();
     return options;
+}
+
+// A new database would say that there are no boxes, and all their directories would be removed as leftovers of dead processes.
+Result<> check_database(const store::Home& home) {
+    if (os::exists(home.database())) return {};
+    for (const auto& name : CAISSON_TRY(os::list_directory(home.boxes())))
+        // Looked for again: of two processes that begin with a new home, one is faster.
+        if (base::is_ulid(name) && !os::exists(home.database()))
+            return failure(Errc::kCorrupt, "the database of the home is missing (" + home.database() + "), but there are boxes",
+                           "put it back, or go on without these boxes, whose files are moved aside: caisson check --repair");
+    return {};
 }
 
 }  // namespace
@@ -88,6 +100,7 @@ Result<Runtime> Runtime::open(RuntimeOptions options) {
     if (::access(state->shim_program().c_str(), X_OK) != 0)
         return failure(Errc::kHostMissing, "caisson's own program " + state->shim_program() + " is missing",
                        "install caisson again, or in its source tree: make build");
+    CAISSON_TRY(check_database(state->home));
     state->database = CAISSON_TRY(store::Database::open(state->home.database()));
     CAISSON_TRY_CTX(internal::reconcile(state->home, *state->database), "tidying up after earlier processes");
     state->recorder = std::make_unique<internal::Recorder>(*state);

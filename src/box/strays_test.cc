@@ -16,19 +16,44 @@ std::string mountinfo(const std::string& root) {
 }
 
 TEST(Strays, AreToldByTheOverlayAmongTheirMounts) {
-    const std::string box = "/home/u/.caisson/boxes/01J";
+    const MountedPlace box{"8:1", "/u/.caisson/boxes/01J"};
     EXPECT_TRUE(shows_overlay(mountinfo("/u/.caisson/boxes/01J/disk.qcow2"), box));
-    EXPECT_TRUE(shows_overlay(mountinfo("/other") + mountinfo("/boxes/01J/disk.qcow2"), box));
+    EXPECT_TRUE(shows_overlay(mountinfo("/other") + mountinfo("/u/.caisson/boxes/01J/disk.qcow2"), box));
     EXPECT_FALSE(shows_overlay(mountinfo("/u/.caisson/boxes/01JX/disk.qcow2"), box));
     EXPECT_FALSE(shows_overlay(mountinfo("/u/.caisson/boxes/01J/disk.qcow2.old"), box));
     EXPECT_FALSE(shows_overlay("", box));
+    EXPECT_TRUE(shows_overlay(mountinfo("/u/my\\040home/boxes/01J/disk.qcow2"), {"8:1", "/u/my home/boxes/01J"}));
+}
+
+// A home that was copied has boxes of the same ids.
+TEST(Strays, OfAnotherHomeAreLeftAlone) {
+    EXPECT_FALSE(shows_overlay(mountinfo("/u/copy/boxes/01J/disk.qcow2"), {"8:1", "/u/.caisson/boxes/01J"}));
+    EXPECT_FALSE(shows_overlay(mountinfo("/boxes/01J/disk.qcow2"), {"8:1", "/u/.caisson/boxes/01J"}));
+    EXPECT_FALSE(shows_overlay(mountinfo("/u/.caisson/boxes/01J/disk.qcow2"), {"8:2", "/u/.caisson/boxes/01J"}));
 }
 
 // The directory of a box that is removed goes before its processes; proc(5) then marks the mount's source.
 TEST(Strays, AreFoundAfterTheirOverlayWasDeleted) {
-    const std::string box = "/home/u/.caisson/boxes/01J";
+    const MountedPlace box{"8:1", "/u/.caisson/boxes/01J"};
     EXPECT_TRUE(shows_overlay(mountinfo("/u/.caisson/boxes/01J/disk.qcow2//deleted"), box));
     EXPECT_FALSE(shows_overlay(mountinfo("/u/.caisson/boxes/01J/disk.qcow2//deletedly"), box));
+}
+
+TEST(Strays, APlaceIsThatInItsFileSystem) {
+    const std::string table = "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n36 22 8:2 /sub /mnt/my\\040disk rw - ext4 /dev/sdb1 rw\n";
+    auto below = mounted_place(table, "36", "/mnt/my disk/home/boxes");
+    ASSERT_TRUE(below.has_value());
+    EXPECT_EQ(below->device + below->path, "8:2/sub/home/boxes");
+    auto top = mounted_place(table, "22", "/home");
+    ASSERT_TRUE(top.has_value());
+    EXPECT_EQ(top->device + top->path, "8:1/home");
+    EXPECT_FALSE(mounted_place(table, "36", "/mnt/my diskette").has_value());
+    EXPECT_FALSE(mounted_place(table, "37", "/home").has_value());
+    auto place = os::TemporaryDirectory::create("/var/tmp", "caisson-strays-test-");
+    ASSERT_TRUE(place.has_value());
+    auto here = mounted_place(place->path()), gone = mounted_place(place->path() + "/boxes/01J");
+    ASSERT_TRUE(here.has_value() && gone.has_value());
+    EXPECT_EQ(gone->device + gone->path, here->device + here->path + "/boxes/01J");
 }
 
 TEST(Strays, AProgramThatMentionsBubblewrapAndTheBoxIsLeftAlone) {

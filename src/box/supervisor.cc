@@ -48,6 +48,13 @@ const char* outcome_of(wire::Ended::Kind kind) {
     }
 }
 
+// Of what must be on record: a write that failed may go well the next moment, for instance if somebody made room.
+template <typename Record>
+Result<> insisted(Record record) {
+    auto recorded = record();
+    return recorded ? recorded : record();
+}
+
 }  // namespace
 
 store::EndRecord end_record(wire::Ended::Kind kind, int code, const std::string& reason) {
@@ -240,13 +247,16 @@ void Supervisor::on_launcher_gone() {
 
 // The command runs, or the box is one without.
 void Supervisor::begin_running() {
+    // Recorded before it is told: whoever hears that the box runs finds it running, with its health if that is checked.
+    if (checks_health()) health_ = "starting";
+    if (!launch_.without_command()) {
+        auto recorded = insisted([&] { return standing_.database->set_box_running(launch_.box_id(), os::unix_ms(), health_); });
+        if (!recorded) return give_up(std::move(recorded.error()).with_context("recording that the box runs"));
+    }
     phase_ = Phase::kRunning;
     running_since_ = std::chrono::steady_clock::now();
     loop_.cancel(start_timer_);
     timings_.set_command_started(mark());
-    // Recorded before it is told: whoever hears that the box runs finds it running, with its health if that is checked.
-    if (checks_health()) health_ = "starting";
-    if (!launch_.without_command()) note(standing_.database->set_box_running(launch_.box_id(), os::unix_ms(), health_));
     wire::FromShim launched;
     launched.mutable_launched();
     for (auto& client : clients_)
@@ -485,7 +495,7 @@ bool Supervisor::record_end() {
     const auto end = end_record(ended_.kind(), ended_.code(), ended_.reason());
     if (restart_) {
         record_life_ended(false);
-        recorded = database.restart_box(launch_.box_id(), end);
+        recorded = insisted([&] { return database.restart_box(launch_.box_id(), end); });
         // Twice as long each time, unless the life that ended was long enough to count as one.
         const bool lasted = std::chrono::steady_clock::now() - running_since_ > limits::kRestartForgiven &&
                             running_since_ != std::chrono::steady_clock::time_point();
@@ -497,12 +507,12 @@ bool Supervisor::record_end() {
         auto removed = remove_directory();
         // Before its record goes: who opens the home then closes its chain.
         record_life_ended(removed.has_value());
-        recorded = removed ? database.remove_box(launch_.box_id()) : std::move(removed);
+        recorded = removed ? insisted([&] { return database.remove_box(launch_.box_id()); }) : std::move(removed);
         gone = recorded.has_value();
     } else {
         const bool failed = ended_.kind() == wire::Ended::FAILED;
         record_life_ended(false);
-        recorded = database.finish_box(launch_.box_id(), failed ? store::BoxState::kFailed : store::BoxState::kStopped, end);
+        recorded = insisted([&] { return database.finish_box(launch_.box_id(), failed ? store::BoxState::kFailed : store::BoxState::kStopped, end); });
     }
     // The next process that opens the home does what could not be done here.
     note(recorded);
@@ -553,7 +563,7 @@ void Supervisor::tell_clients_the_end() {
 
 void Supervisor::record_state(store::BoxState state, const std::string& reason) {
     if (standing_.database && !launch_.without_command())
-        note(standing_.database->set_box_state(launch_.box_id(), state, reason));
+        note(insisted([&] { return standing_.database->set_box_state(launch_.box_id(), state, reason); }));
 }
 
 // What does not stop the box is for whoever reads its supervisor's log.

@@ -1,4 +1,7 @@
 // Runtime's volumes: a thin layer over volume::Catalogue that knows what boxes are called.
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <memory>
 
@@ -11,6 +14,7 @@
 #include "box/recorder.h"
 #include "box/state.h"
 #include "caisson/runtime.h"
+#include "os/file.h"
 #include "os/random.h"
 #include "volume/archive.h"
 #include "volume/catalogue.h"
@@ -254,8 +258,11 @@ Result<HostCopy> Runtime::write_volume(const std::string& name, const VolumeCopy
     plan.on_notice = options.on_notice;
     plan.on_pass = options.on_pass;
     plan.held = target.presence;
-    plan.complete = [state = state_, catalogue, name, options, limit = target.limit_bytes, staged = target.staged]() mutable -> Result<> {
+    // What is said to be in a volume is there after a power failure.
+    auto written = std::make_shared<os::Fd>(CAISSON_TRY(os::open_at(target.directory, ".", O_RDONLY | O_DIRECTORY)));
+    plan.complete = [state = state_, catalogue, name, options, limit = target.limit_bytes, staged = target.staged, written]() mutable -> Result<> {
         if (staged) CAISSON_TRY(catalogue.create(name, limit, {}, std::move(*staged)));
+        else if (::syncfs(written->get()) != 0) return base::failure_errno("cannot write the volume's files to the disk");
         internal::record(*state, transfer_event("volume_imported", name, options));
         return {};
     };

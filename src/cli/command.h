@@ -44,6 +44,7 @@ void add_registry_commands(CLI::App& app, Action& action);
 void add_audit_commands(CLI::App& app, Action& action);
 void add_template_commands(CLI::App& app, Action& action);
 void add_doctor(CLI::App& app, Action& action);
+void add_check(CLI::App& app, Action& action);
 
 // Drops root if need be and opens the runtime, with progress drawn as the context says. Files that only the caller
 // may read are opened before this.

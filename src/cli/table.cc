@@ -32,6 +32,7 @@ void add_everything(CLI::App& app, Action& action) {
     add_volume_commands(app, action);
     add_registry_commands(app, action);
     add_template_commands(app, action);
+    add_check(app, action);
     add_doctor(app, action);
 }
 

@@ -61,6 +61,44 @@ std::string disk_path(const std::string& disks_directory, const Image& image, st
     return disks_directory + "/" + disk_identity(image) + "-" + std::to_string(virtual_size_bytes) + kDiskSuffix;
 }
 
+std::string DiskName::lock_of(const std::string& directory) const { return directory + "/" + disk + kLockSuffix; }
+
+std::optional<DiskName> parse_disk_name(std::string_view name) {
+    DiskName parts;
+    for (const auto& [suffix, flag] : {std::pair{kUnfinishedSuffix, &DiskName::unfinished}, std::pair{kLockSuffix, &DiskName::lock}}) {
+        if (!name.ends_with(suffix)) continue;
+        parts.*flag = true;
+        name.remove_suffix(std::string_view(suffix).size());
+        break;
+    }
+    parts.disk = name;
+    if (!name.ends_with(kDiskSuffix)) return std::nullopt;
+    name.remove_suffix(std::string_view(kDiskSuffix).size());
+    if (name.size() <= kIdentityDigits + 1 || !is_hex(name.substr(0, kIdentityDigits)) || name[kIdentityDigits] != '-') return std::nullopt;
+    auto bytes = base::parse_u64(name.substr(kIdentityDigits + 1));
+    if (!bytes) return std::nullopt;
+    parts.bytes = *bytes;
+    return parts;
+}
+
+std::string flaw_of_base_disk(const std::string& path, std::uint64_t virtual_size_bytes) {
+    struct stat info {};
+    if (::lstat(path.c_str(), &info) != 0) return "is missing";
+    if (!S_ISREG(info.st_mode)) return "is no plain file";
+    if (info.st_uid != ::geteuid()) return "belongs to another user";
+    if (static_cast<std::uint64_t>(info.st_size) != virtual_size_bytes)
+        return "has " + std::to_string(info.st_size) + " bytes and should have " + std::to_string(virtual_size_bytes);
+    // The superblock of ext2 to ext4: its magic number, the count of blocks, the size of one.
+    constexpr off_t kSuperblock = 1024;
+    std::uint8_t bytes[104]{};
+    auto file = os::open_file(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+    if (!file || ::pread(file->get(), bytes, sizeof bytes, kSuperblock) != static_cast<ssize_t>(sizeof bytes)) return "cannot be read";
+    const auto magic = static_cast<unsigned>(bytes[56] | bytes[57] << 8);
+    const auto block = std::uint64_t{1024} << std::min(base::load_le32(bytes + 24), std::uint32_t{6});
+    if (magic != 0xef53 || base::load_le32(bytes + 4) * block != virtual_size_bytes) return "does not begin as the file system that was made";
+    return {};
+}
+
 Result<std::optional<std::string>> Store::cached_base_disk(const Image& image, std::uint64_t virtual_size_bytes) const {
     auto path = disk_path(options_.disks_directory, image, virtual_size_bytes);
     if (!is_complete(path, virtual_size_bytes)) return std::optional<std::string>();

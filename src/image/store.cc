@@ -14,6 +14,7 @@
 #include "image/limits.h"
 #include "image/name.h"
 #include "os/file.h"
+#include "os/lasting.h"
 
 namespace caisson::image {
 
@@ -85,9 +86,9 @@ Result<std::vector<Descriptor>> find_entries(const Layout& layout, const Index& 
 Result<Store> Store::open(Options options) {
     Layout layout{options.images_directory};
     // The usual case costs three system calls. What is made here stays: removing it would race with others.
-    if (!os::exists(layout.blobs())) CAISSON_TRY(os::make_directories(layout.blobs(), 0700));
-    if (!os::exists(layout.downloads())) CAISSON_TRY(os::make_directories(layout.downloads(), 0700));
-    if (!os::exists(options.disks_directory)) CAISSON_TRY(os::make_directories(options.disks_directory, 0700));
+    if (!os::exists(layout.blobs())) CAISSON_TRY(os::make_lasting_directories(layout.blobs(), 0700));
+    if (!os::exists(layout.downloads())) CAISSON_TRY(os::make_lasting_directories(layout.downloads(), 0700));
+    if (!os::exists(options.disks_directory)) CAISSON_TRY(os::make_lasting_directories(options.disks_directory, 0700));
     return Store(std::move(options));
 }
 

@@ -1,4 +1,5 @@
 #include "os/file.h"
+#include "os/lasting.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -123,6 +124,19 @@ Result<> make_directories(const std::string& path, unsigned mode) {
     if (::mkdir(path.c_str(), mode) != 0 && errno != EEXIST) return failure_errno("cannot create directory " + path);
     ::chmod(path.c_str(), mode);
     return {};
+}
+
+Result<> make_lasting_directories(const std::string& path, unsigned mode) {
+    const auto parent = parent_of(path);
+    const bool was_there = exists(path);
+    if (!was_there && parent != path && !exists(parent)) CAISSON_TRY(make_lasting_directories(parent, mode));
+    CAISSON_TRY(make_directories(path, mode));
+    if (was_there) return {};
+    auto synced = fsync_directory(parent);
+    // Nobody can ask that of a directory which may be passed, but not read.
+    if (synced || synced.error().sys_errno == EACCES) return {};
+    ::rmdir(path.c_str());  // or the next one would take it for one that lasts
+    return synced;
 }
 
 namespace {

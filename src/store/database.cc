@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <map>
 #include <thread>
 
 #include "base/id.h"
@@ -144,6 +145,7 @@ bool is_live(BoxState state) {
 }
 
 struct Database::Connection {
+    std::optional<os::TemporaryDirectory> copy;  // that was opened in the database's stead; goes after it is closed
     sqlite3* handle = nullptr;
     ~Connection() { sqlite3_close(handle); }
 
@@ -222,6 +224,16 @@ class Statement {
         return static_cast<int>(number(column));
     }
     std::int64_t number(int column) const { return sqlite3_column_int64(statement_, column); }
+    // The whole row for people, "column: value" a line; bytes as hexadecimal digits.
+    std::string everything() const {
+        std::string all;
+        for (int column = 0; column < sqlite3_column_count(statement_); ++column) {
+            const bool bytes = sqlite3_column_type(statement_, column) == SQLITE_BLOB;
+            const auto value = blob(column);
+            all += std::string(sqlite3_column_name(statement_, column)) + ": " + (bytes ? base::to_hex(base::as_bytes(value)) : text(column)) + "\n";
+        }
+        return all + "\n";
+    }
     bool is_null(int column) const { return sqlite3_column_type(statement_, column) == SQLITE_NULL; }
 
   private:
@@ -289,9 +301,11 @@ Result<std::vector<BoxRecord>> read_all(Statement statement) {
     return records;
 }
 
-// Processes other than this one that have the database open. In WAL mode each connection holds a lock on the -shm file
+}  // namespace
+
+// In WAL mode each connection holds a lock on the -shm file
 // for its whole life, whatever its version; /proc/locks shows them to everybody. Source: proc(5), SQLite's walformat.
-std::vector<std::int64_t> other_users(const std::string& path) {
+std::vector<std::int64_t> users_of_database(const std::string& path) {
     struct stat shared {};
     auto locks = os::read_file("/proc/locks", 16 << 20);
     std::vector<std::int64_t> pids;
@@ -311,8 +325,6 @@ std::vector<std::int64_t> other_users(const std::string& path) {
     }
     return pids;
 }
-
-}  // namespace
 
 // A database is changed to WAL once in its life. Of two processes that try, SQLite lets one fail at once instead of
 // waiting, since waiting could be for ever; here it cannot be.
@@ -338,7 +350,7 @@ Result<std::vector<std::int64_t>> Database::Connection::migrate(const std::strin
         // Somebody else may have been first while we waited for the lock. Who opens the database from now on finds it
         // locked, and then of this version.
         auto next = CAISSON_TRY(version());
-        if (next > 0 && next < kSchemaVersion) users = other_users(path);
+        if (next > 0 && next < kSchemaVersion) users = users_of_database(path);
         if (!users.empty()) return execute("ROLLBACK", "leaving the database as it is");
         for (; next < kSchemaVersion; ++next) CAISSON_TRY(execute(kMigrations[next], "making the database"));
         return execute("COMMIT", "making the database");
@@ -465,7 +477,9 @@ Result<> Database::set_box_owner(const std::string& id, const ProcessIdentity& s
 }
 
 Result<> Database::set_box_running(const std::string& id, std::int64_t started_ms, const std::string& health) {
-    Connection::Lazily lazily(*connection_);
+    // Whoever made a box that is kept is told next that it is there, and may rely on that. The others go with the power.
+    std::optional<Connection::Lazily> lazily;
+    if (CAISSON_TRY(find_box(id)).auto_remove) lazily.emplace(*connection_);
     return update("UPDATE boxes SET state='running',started_ms=?,health=? WHERE id=?", "recording that box " + id + " runs", started_ms,
                   health, id);
 }
@@ -679,6 +693,151 @@ Result<std::vector<std::string>> Database::forget_journals(std::uint64_t most, s
     }
     for (const auto& chain : gone) CAISSON_TRY(update("DELETE FROM journal_heads WHERE chain=?", "forgetting a journal", chain));
     return gone;
+}
+
+// --- looking at a database without touching it
+
+namespace {
+
+// A path as part of a URI (sqlite.org/uri.html).
+std::string uri_of(const std::string& path, const std::string& parameters) {
+    std::string uri = "file:";
+    for (char c : path) {
+        if (c == '%' || c == '?' || c == '#') uri += c == '%' ? "%25" : c == '?' ? "%3f" : "%23";
+        else uri += c;
+    }
+    return uri + "?" + parameters;
+}
+
+bool holds_something(const std::string& path) {
+    struct stat info {};
+    return ::stat(path.c_str(), &info) == 0 && info.st_size > 0;
+}
+
+// Opening reads nothing yet; this does.
+Result<> first_read(sqlite3* handle, const std::string& doing) {
+    sqlite3_extended_result_codes(handle, 1);
+    sqlite3_busy_timeout(handle, kBusyTimeoutMs);
+    sqlite3_db_config(handle, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, nullptr);
+    if (sqlite3_exec(handle, "PRAGMA temp_store=MEMORY; SELECT count(*) FROM sqlite_schema;", nullptr, nullptr, nullptr) != SQLITE_OK)
+        return sqlite_failure(handle, doing);
+    return {};
+}
+
+Result<> copy_file(const std::string& from, const std::string& to) {
+    constexpr std::size_t kMostBytes = 1 << 30;
+    auto text = CAISSON_TRY(os::read_file(from, kMostBytes));
+    auto file = CAISSON_TRY(os::open_file(to, O_WRONLY | O_CREAT | O_EXCL, 0600));
+    return os::write_all(file.get(), text);
+}
+
+}  // namespace
+
+// A database that nobody has open consists of the file alone, or of the file and a log of dead processes. With the log, SQLite
+// wants its third file, the index of the log, which it would make: so that one is read where it is, and written for a copy
+// elsewhere if it is missing. Source: sqlite.org/wal.html, "Read-Only Databases"; os_unix.c on readonly_shm.
+Result<Database> Database::open_to_look(const std::string& path) {
+    const std::string doing = "cannot read the database " + path;
+    struct stat info {};
+    if (::lstat(path.c_str(), &info) != 0) return base::failure_errno(doing);
+    if (!S_ISREG(info.st_mode)) return failure(Errc::kCorrupt, "the database " + path + " is no plain file");
+    const bool logged = holds_something(path + "-wal");
+    std::vector<std::string> ways;
+    if (!logged) ways = {"mode=ro&immutable=1"};
+    else if (os::exists(path + "-shm")) ways = {"mode=ro&readonly_shm=1"};
+    Result<> read = failure(Errc::kNotFound, doing);
+    for (const auto& way : ways) {
+        auto connection = std::make_unique<Connection>();
+        const int flags = SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_URI | SQLITE_OPEN_NOFOLLOW;
+        if (sqlite3_open_v2(uri_of(path, way).c_str(), &connection->handle, flags, nullptr) != SQLITE_OK)
+            read = sqlite_failure(connection->handle, doing);
+        else read = first_read(connection->handle, doing);
+        if (read) return to_look(std::move(connection));
+    }
+    if (!logged) return failure(std::move(read).error());
+    auto connection = std::make_unique<Connection>();
+    connection->copy.emplace(CAISSON_TRY_CTX(os::TemporaryDirectory::create("/tmp", "caisson-look-"), doing));
+    const auto copy = connection->copy->path() + "/caisson.db";
+    CAISSON_TRY_CTX(copy_file(path, copy), doing);
+    CAISSON_TRY_CTX(copy_file(path + "-wal", copy + "-wal"), doing);
+    if (sqlite3_open_v2(copy.c_str(), &connection->handle, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, nullptr) != SQLITE_OK)
+        return sqlite_failure(connection->handle, doing);
+    CAISSON_TRY(first_read(connection->handle, doing));
+    return to_look(std::move(connection));
+}
+
+Result<Database> Database::to_look(std::unique_ptr<Connection> connection) {
+    const auto version = CAISSON_TRY(connection->version());
+    if (version > kSchemaVersion)
+        return failure(Errc::kUnsupported, "the home was written by a newer caisson (database version " + std::to_string(version) +
+                                               ", this one knows " + std::to_string(kSchemaVersion) + ")",
+                       "use that newer caisson");
+    if (version < kSchemaVersion)
+        return failure(Errc::kInUse, "the home was written by an older caisson (database version " + std::to_string(version) + ")",
+                       "any other command brings it up to date, for example: caisson ls");
+    return Database(std::move(connection));
+}
+
+Result<std::vector<Database::Flaw>> Database::flaws() const {
+    std::vector<Flaw> found;
+    auto* handle = connection_->handle;
+    auto whole = CAISSON_TRY(Statement::prepare(handle, "PRAGMA integrity_check(20)"));
+    for (;;) {
+        auto row = whole.step("checking the database");
+        if (!row) {
+            found.push_back({Flaw::Kind::kDamaged, "", row.error().message});
+            return found;
+        }
+        if (!*row) break;
+        if (whole.text(0) != "ok") found.push_back({Flaw::Kind::kDamaged, "", base::printable(whole.text(0), 300)});
+    }
+    if (!found.empty()) return found;
+    auto records = CAISSON_TRY(Statement::prepare(handle, std::string("SELECT ") + kColumns + " FROM boxes ORDER BY id"));
+    while (CAISSON_TRY(records.step("reading the boxes")))
+        if (auto record = read_record(records); !record) found.push_back({Flaw::Kind::kRecord, records.text(0), record.error().message});
+    // Also of what belongs to a box without a row: the reference is what is wrong then.
+    auto executions = CAISSON_TRY(Statement::prepare(
+        handle, "SELECT e.id,e.running,b.id,b.state FROM executions e LEFT JOIN boxes b ON b.id=e.box_id ORDER BY e.id"));
+    while (CAISSON_TRY(executions.step("reading the executions"))) {
+        const auto id = executions.text(0);
+        const auto state = state_from(executions.text(3));
+        if (!base::is_ulid(id)) found.push_back({Flaw::Kind::kExecution, id, "the database holds '" + base::printable(id, 100) + "', which is no id"});
+        else if (executions.is_null(2)) found.push_back({Flaw::Kind::kReference, id, "execution " + id + " belongs to a box that there is not"});
+        else if (executions.number(1) != 0 && state && !is_live(*state))
+            found.push_back({Flaw::Kind::kExecution, id, "execution " + id + " is recorded to run in a box that is " + to_string(*state)});
+    }
+    return found;
+}
+
+Result<std::string> Database::take_out(const Flaw& flaw) {
+    CAISSON_CHECK(flaw.kind != Flaw::Kind::kDamaged);
+    const std::string table = flaw.kind == Flaw::Kind::kRecord ? "boxes" : "executions";
+    auto row = CAISSON_TRY(Statement::prepare(connection_->handle, "SELECT * FROM " + table + " WHERE id=?"));
+    row.bind(flaw.id);
+    std::string text;
+    while (CAISSON_TRY(row.step("reading a row of " + table))) text += row.everything();
+    CAISSON_TRY(update("DELETE FROM " + table + " WHERE id=?", "taking a row out of " + table, flaw.id));
+    return text;
+}
+
+Result<std::size_t> Database::salvage(const std::string& path) const {
+    std::map<std::string, BoxRecord> boxes;
+    // From both ends: what is behind a damaged page is reached from the other side.
+    for (const char* order : {"ASC", "DESC"}) {
+        auto rows = Statement::prepare(connection_->handle, std::string("SELECT ") + kColumns + " FROM boxes ORDER BY rowid " + order);
+        if (!rows) continue;
+        for (auto row = rows->step("reading the boxes"); row && *row; row = rows->step("reading the boxes"))
+            if (auto record = read_record(*rows)) boxes.emplace(record->id, std::move(*record));
+    }
+    auto made = CAISSON_TRY(open(path));
+    std::size_t saved = 0;
+    for (const auto& [id, record] : boxes) {
+        if (!made.insert_box(record)) continue;
+        ++saved;
+        if (auto all = executions(id))
+            for (const auto& execution : *all) static_cast<void>(made.insert_execution(execution));
+    }
+    return saved;
 }
 
 }  // namespace caisson::store

@@ -85,12 +85,18 @@ struct JournalHead {
     std::int64_t first = 1;       // the oldest entry that is kept
     std::int64_t closed_ms = 0;   // when it ended; 0: it goes on
 };
+// Processes other than this one that have the database open, of this version or another.
+std::vector<std::int64_t> users_of_database(const std::string& path);
 
 class Database {
   public:
     // Creates or migrates. kUnsupported: written by a newer caisson. kInUse: it has to be migrated, and processes of an
     // older caisson (the message names them) still use it. kCorrupt: not a database.
     static Result<Database> open(const std::string& path);
+    // For who only looks: reads the database as it is and changes nothing of it, beside others that use it, on a file system
+    // that is read-only, or when its log was left by dead processes. Nothing but the methods that read may be called.
+    // kNotFound: there is none; kCorrupt; kUnsupported: of a newer caisson; kInUse: of an older one, to be migrated by open().
+    static Result<Database> open_to_look(const std::string& path);
     Database(Database&&) noexcept;
     Database& operator=(Database&&) noexcept;
     ~Database();
@@ -145,10 +151,28 @@ class Database {
     // If more than `most` chains are closed, or they have more than `most_bytes`: forgets those closed first until an eighth
     // less is left, and returns them.
     Result<std::vector<std::string>> forget_journals(std::uint64_t most, std::uint64_t most_bytes);
+    // What is wrong with the database itself: SQLite's own check, references to nothing, rows that make no sense.
+    struct Flaw {
+        enum class Kind {
+            kDamaged,    // nobody knows what else is wrong
+            kReference,  // `id` is the row of executions
+            kRecord,     // a box's row that makes no sense; `id` as it is there
+            kExecution,  // the same, or one that runs in a box that does not
+        };
+        Kind kind = Kind::kDamaged;
+        std::string id, what;
+    };
+    Result<std::vector<Flaw>> flaws() const;
+    // Takes the row of a flaw out of the database; a text for people with all that was in it. Not for kDamaged.
+    Result<std::string> take_out(const Flaw& flaw);
+    // Writes every row that can still be read into a new database at `path`, which must not be there. Returns how many
+    // boxes were saved.
+    Result<std::size_t> salvage(const std::string& path) const;
 
   private:
     struct Connection;
     explicit Database(std::unique_ptr<Connection> connection);
+    static Result<Database> to_look(std::unique_ptr<Connection> connection);
     base::Failure name_taken(const std::string& name) const;
     Result<> end_life(const std::string& id, const EndRecord& end, const std::string& state);
     template <typename... Values>

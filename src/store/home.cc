@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "os/file.h"
+#include "os/lasting.h"
 
 namespace caisson::store {
 
@@ -31,7 +32,7 @@ Result<Home> open_home(const std::string& path) {
         struct stat info {};
         if (::lstat(directory.c_str(), &info) != 0) {
             if (errno != ENOENT) return failure_errno("cannot use the home " + path);
-            CAISSON_TRY_CTX(os::make_directories(directory, 0700), "making the home");
+            CAISSON_TRY_CTX(os::make_lasting_directories(directory, 0700), "making the home");
             continue;
         }
         if (!S_ISDIR(info.st_mode))
@@ -52,7 +53,7 @@ Result<> prepare_home_as_root(const std::string& path, unsigned user, unsigned g
     struct stat info {};
     if (::lstat(path.c_str(), &info) != 0) {
         if (errno != ENOENT) return failure_errno("cannot use the home " + path);
-        CAISSON_TRY_CTX(os::make_directories(path, 0711), "making the home");
+        CAISSON_TRY_CTX(os::make_lasting_directories(path, 0711), "making the home");
         if (::lstat(path.c_str(), &info) != 0) return failure_errno("cannot use the home " + path);
     }
     if (!S_ISDIR(info.st_mode)) return failure(Errc::kPermission, path + " is not a directory");

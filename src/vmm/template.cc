@@ -50,10 +50,6 @@ std::uint32_t small_number_of(const json& document, const char* key) {
     return number <= UINT32_MAX ? static_cast<std::uint32_t>(number) : 0;
 }
 
-bool is_key(const std::string& name) {
-    return name.size() == 32 && name.find_first_not_of("0123456789abcdef") == std::string::npos;
-}
-
 // A regular file of our own below `directory`, never waiting for anybody at the other end of something else.
 Result<std::string> read_beneath(const os::Fd& directory, const std::string& path, std::size_t limit) {
     auto fd = CAISSON_TRY(os::open_beneath(directory, path, O_RDONLY | O_NONBLOCK));
@@ -72,6 +68,10 @@ Result<> save_profile(const std::string& templates, const HostProfile& profile) 
 }
 
 }  // namespace
+
+bool is_template_key(const std::string& name) {
+    return name.size() == 32 && name.find_first_not_of("0123456789abcdef") == std::string::npos;
+}
 
 Result<HostProfile> host_profile(const std::string& templates) {
     auto boot_id = CAISSON_TRY(os::boot_id());
@@ -134,7 +134,7 @@ Result<std::vector<TemplateInfo>> list_templates(const std::string& templates) {
     auto boot_id = CAISSON_TRY(os::boot_id());
     auto top = CAISSON_TRY(os::open_file(templates, O_RDONLY | O_DIRECTORY));
     for (const auto& name : CAISSON_TRY(os::list_directory(templates))) {
-        if (!is_key(name)) continue;
+        if (!is_template_key(name)) continue;
         auto text = read_beneath(top, name + "/info.json", 1 << 16);
         if (!text) continue;
         auto document = json::parse(*text, nullptr, false);
@@ -162,7 +162,7 @@ Result<std::vector<TemplateInfo>> list_templates(const std::string& templates) {
 
 Result<> remove_template(const std::string& templates, const std::string& key) {
     std::string directory = templates + "/" + key;
-    if (!is_key(key) || !os::exists(directory + "/info.json"))
+    if (!is_template_key(key) || !os::exists(directory + "/info.json"))
         return failure(Errc::kNotFound, "there is no template " + base::printable(key, 64), "see: caisson template ls");
     // Renamed first, so that nobody starts from a template that is half gone.
     std::string doomed = templates + "/.old-" + key;

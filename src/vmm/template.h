@@ -56,6 +56,8 @@ struct TemplateInfo {
 Result<std::string> template_key(Shape shape, Accelerator accelerator, const Assets& assets, const HostProfile& host,
                                  const std::string& base_disk_path);
 
+bool is_template_key(const std::string& name);
+
 // The usable template's directory, if there is one.
 std::optional<std::string> find_template(const std::string& templates, const std::string& key);
 Result<std::vector<TemplateInfo>> list_templates(const std::string& templates);

@@ -14,6 +14,7 @@
 #include "base/id.h"
 #include "base/text.h"
 #include "os/host.h"
+#include "os/lasting.h"
 #include "os/random.h"
 #include "volume/disk.h"
 #include "volume/metadata.h"
@@ -105,7 +106,7 @@ std::string Catalogue::in(const char* directory, const std::string& name) const 
 }
 
 Result<Catalogue> Catalogue::open(const std::string& volumes) {
-    for (const char* directory : kDirectories) CAISSON_TRY(os::make_directories(volumes + "/" + directory, 0700));
+    for (const char* directory : kDirectories) CAISSON_TRY(os::make_lasting_directories(volumes + "/" + directory, 0700));
     return Catalogue(volumes);
 }
 
@@ -213,25 +214,33 @@ Result<> Catalogue::make_named(const std::string& name, std::uint64_t limit_byte
         CAISSON_TRY(os::write_file_atomic(in("info", name), record_of(disk, limit_bytes, labels).SerializeAsString()));
         CAISSON_TRY(unlink_if_there(in("space", name)));  // of an earlier one of that name
         CAISSON_TRY(appear(directory + "/" + name));
-        return os::fsync_directory(directory);
+        auto synced = os::fsync_directory(directory);
+        // Nobody has seen it yet, for the lock is ours. One that was refused must not be there when it is asked for again.
+        std::vector<Discarded> discarded;
+        if (!synced && discard(directory + "/" + name, discarded)) static_cast<void>(!remove_discarded(discarded));
+        return synced;
     }();
     if (!made && !has_named(name)) static_cast<void>(::unlink(in("info", name).c_str()));
     return made;
 }
 
-namespace {
-Result<> make_directory(const std::string& path) {
+Result<> make_volume_directory(const std::string& path) {
     if (::mkdir(path.c_str(), 0700) != 0) return failure_errno("cannot make the volume's directory " + path);
     // To a box it is the box's user's, and others may look into it, as into most directories of an image.
     const auto text = encode(Metadata{.user = {}, .group = {}, .mode = 0755});
-    if (::setxattr(path.c_str(), kMetadataAttribute, text.data(), text.size(), 0) == 0) return {};
-    const int error = errno;
+    int error = ::setxattr(path.c_str(), kMetadataAttribute, text.data(), text.size(), 0) == 0 ? 0 : errno;
+    Result<> synced;
+    if (error == 0) synced = os::fsync_directory(path);
+    if (error == 0 && synced) return {};
     ::rmdir(path.c_str());
+    if (!synced) return synced;
     if (error == ENOTSUP || error == EPERM)
         return failure(Errc::kHostMissing, "the file system of " + path + " keeps no attributes of users (user.*), in which volumes keep what boxes make of files",
                        "use a home on ext4, XFS or Btrfs: CAISSON_HOME=/some/directory");
     return failure_errno("cannot make the volume's directory " + path, error);
 }
+
+namespace {
 Result<> move_in(const std::string& from, const std::string& to) {
     if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) != 0)
         return failure_errno("cannot move a new volume to " + to);
@@ -243,7 +252,7 @@ Result<Volume> Catalogue::create(const std::string& name, bool disk, std::uint64
                                  const std::function<Result<>(const std::string& path)>& make_disk) {
     auto lock = CAISSON_TRY(os::FileLock::acquire(in("lock")));
     auto appear = [&](const std::string& path) -> Result<> {
-        if (!disk) return make_directory(path);
+        if (!disk) return make_volume_directory(path);
         const auto unfinished = in("trash", CAISSON_TRY(os::new_ulid()));
         auto made = make_disk(unfinished);
         if (made) made = move_in(unfinished, path);
@@ -257,7 +266,7 @@ Result<Volume> Catalogue::create(const std::string& name, bool disk, std::uint64
 Result<Staged> Catalogue::stage() {
     auto lock = CAISSON_TRY(os::FileLock::acquire(in("lock")));
     const auto path = in("trash", CAISSON_TRY(os::new_ulid()));
-    CAISSON_TRY(make_directory(path));
+    CAISSON_TRY(make_volume_directory(path));
     auto directory = CAISSON_TRY(os::open_file(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
     if (::flock(directory.get(), LOCK_EX | LOCK_NB) != 0) return failure_errno("cannot lock " + path);
     return Staged(std::move(directory), path);
@@ -377,7 +386,7 @@ Result<wire::BoxMount> Catalogue::plan(const Request& request, std::vector<std::
         if (!request.subpath.empty()) return failure(Errc::kUsage, "a new volume has no part '" + base::printable(request.subpath, 200) + "' yet", "name the volume");
         return mount;
     } else if (CAISSON_TRY(check_name(name)); !has_named(name) && request.subpath.empty()) {
-        CAISSON_TRY(make_named(name, request.limit_bytes, {}, make_directory, false));
+        CAISSON_TRY(make_named(name, request.limit_bytes, {}, make_volume_directory, false));
         made.push_back(name);
         mount.set_made(true);
     }
@@ -402,7 +411,7 @@ Result<> Catalogue::make_anonymous(const std::vector<wire::BoxMount>& mounts) {
     bool any = false;
     for (const auto& mount : mounts) {
         if (!mount.anonymous() || is_directory(in("anonymous", mount.volume()))) continue;
-        CAISSON_TRY(make_directory(in("anonymous", mount.volume())));
+        CAISSON_TRY(make_volume_directory(in("anonymous", mount.volume())));
         any = true;
     }
     return any ? os::fsync_directory(in("anonymous")) : Result<>();

@@ -65,6 +65,9 @@ struct Request {
     std::uint64_t limit_bytes = 0;  // of one that is made for this; one that is there must have it, too
 };
 
+// An empty directory (0700) that boxes see as their user's. kHostMissing: its file system keeps no attributes of users.
+Result<> make_volume_directory(const std::string& path);
+
 class Catalogue {
   public:
     // `volumes`: <home>/volumes. Makes what is missing.

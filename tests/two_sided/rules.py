@@ -42,6 +42,8 @@ rule("nojail_refuses", "a description that asks for a jail is not started withou
      "tests/jail_test --gtest_filter=NoJail.*", r"FAILED.*RefusesWhatOnlyAJailCanDo")
 rule("nojail_word", "only its own word goes without a jail", ["jail_test"],
      "tests/jail_test --gtest_filter=NoJail.*", r"FAILED.*IsChosenByItsWordAlone")
+rule("strays_others", "a machine of another home is left alone", ["box_test"],
+     "tests/box_test --gtest_filter=Strays.*", r"FAILED.*OfAnotherHomeAreLeftAlone")
 rule("strays_deleted", "a machine that lost its owner is found after its disk was deleted", ["box_test"],
      "tests/box_test --gtest_filter=Strays.*", r"FAILED.*AfterTheirOverlayWasDeleted")
 rule("spawn_environment", "a process starts with the listed environment only", ["os_test"],

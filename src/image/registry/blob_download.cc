@@ -85,9 +85,10 @@ class Download {
             done = fetch_rest();
         }
         if (!done) return done;
-        if (::fchmod(file_.get(), 0444) != 0) return failure_errno("cannot set the mode of " + path);
         if (::fsync(file_.get()) != 0) return failure_errno("cannot sync " + path);
         if (::rename(path.c_str(), job_.downloads.complete(hex_).c_str()) != 0) return failure_errno("cannot rename " + path);
+        // Only now: a part that nobody may write to could never be completed.
+        if (::fchmod(file_.get(), 0444) != 0) return failure_errno("cannot set the mode of " + job_.downloads.complete(hex_));
         CAISSON_TRY(os::fsync_directory(job_.downloads.directory));
         say(BlobState::kDone);
         return {};
