@@ -27,6 +27,7 @@
 #include "caisson/outcome.h"
 #include "caisson/registry.h"
 #include "caisson/result.h"
+#include "caisson/space.h"
 #include "caisson/volume.h"
 
 namespace caisson {
@@ -491,6 +492,13 @@ class CAISSON_API Runtime {
     // Makes the template that boxes of this image and shape start from, unless it is there.
     Result<TemplateInfo> build_template(const TemplateShape& shape);
     Result<> remove_template(const std::string& key);
+
+    // What takes room in the home, what of it nobody needs. Looks at each file, of volumes too. See space.h.
+    Result<Space> space() const;
+    // Removes what nobody needs: directories of boxes that are gone, base disks and templates without users, blobs of no
+    // image, unfinished downloads. Never what a process works on, and never a volume. What cannot be removed is told of in
+    // the answer and keeps nobody from the rest.
+    Result<Collected> collect_garbage(const GarbageOptions& options);
 
     // Looks at the host. Never fails: what cannot be found out is a check of level kBad.
     static std::vector<Check> diagnose(const RuntimeOptions& options);

@@ -42,8 +42,12 @@ struct Garbage {
 struct Collected {
     std::vector<Garbage> removed;  // in the order in which they went
     std::uint64_t freed_bytes = 0;
-    std::vector<std::string> failed;  // a sentence for each thing that could not be removed
+    std::vector<Error> failed;  // what could not be removed, and why
 };
+
+// $CAISSON_HOME, else the default of the user who calls: for root /var/lib/caisson, else ~/.caisson. kUsage: neither
+// names one. A program started as root asks before leave_root().
+CAISSON_API Result<std::string> caller_home();
 
 // Gives the home's reserve back: an unlink(2), which works on a file system without a free block and in a home that
 // cannot be opened. Returns the bytes. The reserve is taken again by the first process that opens the home while twice

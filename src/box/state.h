@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -27,6 +28,7 @@ struct RuntimeState {
     std::mutex database_mutex;
     std::optional<store::Database> database;
     std::optional<image::Store> images;
+    std::set<std::string> told_full;  // boxes of which the caller has heard that they wait for room; with the database
 
     std::string shim_program() const { return libexec + "/caisson-shim"; }
     void progress(std::string step, std::uint64_t done = 0, std::uint64_t total = 0) const {

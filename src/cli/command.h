@@ -42,6 +42,8 @@ void add_volume_file_commands(CLI::App& group, Action& action);
 void add_registry_commands(CLI::App& app, Action& action);
 void add_template_commands(CLI::App& app, Action& action);
 void add_doctor(CLI::App& app, Action& action);
+// `df`, `gc` and `reserve-release`.
+void add_space_commands(CLI::App& app, Action& action);
 
 // Drops root if need be and opens the runtime, with progress drawn as the context says. Files that only the caller
 // may read are opened before this.
@@ -66,6 +68,8 @@ void clear_progress();
 
 // "caisson: what failed" and the hint behind it, on stderr.
 void report(const Error& error);
+// Which home report() speaks of when a disk is full; before root is given up.
+void remember_home();
 
 // "text" or "json" of --format. kUsage otherwise.
 Result<bool> wants_json(const std::string& format);

@@ -31,6 +31,7 @@ void add_everything(CLI::App& app, Action& action) {
     add_volume_commands(app, action);
     add_registry_commands(app, action);
     add_template_commands(app, action);
+    add_space_commands(app, action);
     add_doctor(app, action);
 }
 
