@@ -29,6 +29,7 @@
 #include "caisson/outcome.h"
 #include "caisson/registry.h"
 #include "caisson/result.h"
+#include "caisson/space.h"
 #include "caisson/volume.h"
 
 namespace caisson {
@@ -511,6 +512,12 @@ class CAISSON_API Runtime {
     // The last entry of a box's chain, or of the home's for an empty reference, once it is surely on the disk: to be kept
     // where the home's owner cannot change it. kNotFound.
     Result<AuditHead> audit_head(const std::string& box = {}) const;
+    // What takes room in the home, what of it nobody needs. Looks at each file, of volumes too. See space.h.
+    Result<Space> space() const;
+    // Removes what nobody needs: directories of boxes that are gone, base disks and templates without users, blobs of no
+    // image, unfinished downloads. Never what a process works on, and never a volume. What cannot be removed is told of in
+    // the answer and keeps nobody from the rest.
+    Result<Collected> collect_garbage(const GarbageOptions& options);
 
     // Looks at the host. Never fails: what cannot be found out is a check of level kBad.
     static std::vector<Check> diagnose(const RuntimeOptions& options);

@@ -1,12 +1,9 @@
 // Runtime's image store: a thin layer over image::Store that knows about boxes.
 #include <fcntl.h>
 
-#include <map>
-#include <set>
-
 #include "base/text.h"
 #include "box/recorder.h"
-#include "box/decision.h"
+#include "box/space.h"
 #include "box/state.h"
 #include "caisson/runtime.h"
 #include "vmm/shape.h"
@@ -21,23 +18,10 @@ ImageInfo info_of(const image::Image& image) {
     return {image.name,    image.config_digest, image.manifest_digest, image.created,
             image.config.os + "/" + image.config.architecture, image.size_bytes, image.layers.size()};
 }
-// What boxes need of the image store; the database is locked.
-struct Used {
-    std::map<std::string, std::string> images;  // manifest digest → name of a box
-    std::set<std::string> disks;  // an image may have lost its name to a newer one
-    image::RemoveOptions options() const {
-        image::RemoveOptions options;
-        options.disk_in_use = [this](const std::string& path) { return disks.contains(path); };
-        return options;
-    }
-};
-Result<Used> used_by_boxes(RuntimeState& state) {
-    Used used;
-    for (const auto& box : CAISSON_TRY(state.database->boxes())) {
-        used.images.emplace(box.image_digest, box.name);
-        if (auto disk = box::recorded_base_disk(state.home, box)) used.disks.insert(std::move(*disk));
-    }
-    return used;
+image::RemoveOptions keeping(const internal::UsedByBoxes& used) {
+    image::RemoveOptions options;
+    options.disk_in_use = [&used](const std::string& path) { return used.has_disk(path); };
+    return options;
 }
 // Names and digests, as the store has them now.
 void record_image(RuntimeState& state, const char* kind, const image::Image& image) {
@@ -93,11 +77,11 @@ Result<std::vector<std::string>> remove_unused(RuntimeState& state, const std::s
     std::scoped_lock guard(state.database_mutex);
     auto image = CAISSON_TRY(state.images->find(reference));
     // Boxes keep only an overlay: without its base disk such a box is lost.
-    auto used = CAISSON_TRY(used_by_boxes(state));
+    auto used = CAISSON_TRY(internal::used_by_boxes(state));
     if (auto box = used.images.find(image.manifest_digest); box != used.images.end())
         return failure(Errc::kInUse, "image " + image.name + " is used by box " + box->second,
                        "remove the box first: caisson rm " + box->second);
-    return CAISSON_TRY(state.images->remove(reference, used.options())).names;
+    return CAISSON_TRY(state.images->remove(reference, keeping(used))).names;
 }
 }  // namespace
 
@@ -175,16 +159,16 @@ namespace {
 Result<Pruned> prune_unused(RuntimeState& state, const PruneOptions& options) {
     std::scoped_lock guard(state.database_mutex);
     Pruned pruned;
-    auto used = CAISSON_TRY(used_by_boxes(state));
+    auto used = CAISSON_TRY(internal::used_by_boxes(state));
     if (options.all) {
         for (const auto& image : CAISSON_TRY(state.images->list())) {
             if (used.images.contains(image.manifest_digest)) continue;
-            auto removed = CAISSON_TRY(state.images->remove(image.name, used.options()));
+            auto removed = CAISSON_TRY(state.images->remove(image.name, keeping(used)));
             pruned.images.insert(pruned.images.end(), removed.names.begin(), removed.names.end());
             pruned.freed_bytes += removed.freed_bytes;
         }
     }
-    pruned.freed_bytes += CAISSON_TRY(state.images->collect_garbage(used.options())).freed_bytes;
+    pruned.freed_bytes += CAISSON_TRY(state.images->collect_garbage(keeping(used))).freed_bytes;
     return pruned;
 }
 }  // namespace

@@ -20,6 +20,7 @@
 #include "box/owner.h"
 #include "box/plan.h"
 #include "box/recorder.h"
+#include "box/room.h"
 #include "jail/sandbox.h"
 #include "os/file.h"
 #include "os/host.h"
@@ -204,7 +205,11 @@ Result<wire::BoxSpec> spec_of(const store::BoxRecord& record) {
 
 Result<store::BoxRecord> find_record(RuntimeState& runtime, const std::string& reference) {
     std::scoped_lock guard(runtime.database_mutex);
-    return runtime.database->find_box(reference);
+    auto record = runtime.database->find_box(reference);
+    if (record && record->state == store::BoxState::kPaused && base::starts_with(record->reason, box::kHostDiskFull) &&
+        runtime.told_full.insert(record->id).second)
+        runtime.notice("box " + record->name + " is paused: " + record->reason + "\n" + full_disk_hint(box::no_room(), runtime.home.root));
+    return record;
 }
 
 Result<store::ExecutionRecord> find_execution(RuntimeState& runtime, const std::string& box_id, const std::string& reference) {
@@ -308,7 +313,7 @@ Result<> remove_replaced(RuntimeState& runtime, const std::string& name) {
 Result<wire::ExecutionOpen> ask_for_execution(box::ShimClient& shim, const wire::ToShim& request, const std::string& name) {
     auto answer = ask(shim, request);
     // The supervisor does not know what its box is called.
-    if (!answer && (answer.error().code == Errc::kInUse || answer.error().code == Errc::kLimit))
+    if (!answer && (answer.error().code == Errc::kInUse || answer.error().code == Errc::kLimit || answer.error().code == Errc::kNoSpace))
         return base::failure(std::move(answer.error()).with_context("entering box " + name));
     if (!answer) return base::failure(std::move(answer.error()));
     if (answer->has_execution_ended() && answer->execution_ended().kind() == wire::Ended::TIMED_OUT)

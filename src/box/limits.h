@@ -17,6 +17,7 @@ inline constexpr std::uint32_t kHealthRetries = 3;
 inline constexpr std::chrono::milliseconds kLongestTime{0x7fffffff};   // of any of a box's times: 24 days
 inline constexpr std::size_t kMostClients = 256;                       // connected to one box at once
 inline constexpr std::size_t kMostSupervisorDescriptors = 1024;          // that one box's supervisor has open
+inline constexpr std::int64_t kMostSupervisorLogBytes = 1048576;       // of its own words (shim.log); what is longer goes
 inline constexpr std::uint64_t kMostSupervisorFileBytes = 1073741824;  // that a supervisor writes: logs, and the database
 inline constexpr std::size_t kMostExecutions = 128;                    // in one box at once, its command among them
 inline constexpr std::size_t kLongestShownCommand = 4096;              // bytes of an execution's command that records keep

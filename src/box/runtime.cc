@@ -8,6 +8,7 @@
 #include "box/place.h"
 #include "box/recorder.h"
 #include "box/state.h"
+#include "store/reserve.h"
 #include "vmm/template.h"
 
 namespace caisson {
@@ -93,6 +94,7 @@ Result<Runtime> Runtime::open(RuntimeOptions options) {
                     ? CAISSON_TRY(store::default_home(::getenv("CAISSON_HOME"), ::getenv("HOME"), false))
                     : state->options.home;
     state->home = CAISSON_TRY(store::open_home(home));
+    if (auto warning = store::keep_reserve(home); !warning.empty()) state->notice(warning);
     state->libexec = box::prefix_of(state->options.program_directory) + "/libexec/caisson";
     // Programs that this user cannot reach were copied by leave_root().
     if (::access(state->shim_program().c_str(), X_OK) != 0 && os::exists(home + "/programs/caisson-shim"))
@@ -102,7 +104,12 @@ Result<Runtime> Runtime::open(RuntimeOptions options) {
                        "install caisson again, or in its source tree: make build");
     CAISSON_TRY(check_database(state->home));
     state->database = CAISSON_TRY(store::Database::open(state->home.database()));
-    CAISSON_TRY_CTX(internal::reconcile(state->home, *state->database), "tidying up after earlier processes");
+    store::hold_database_log(state->home.database());
+    auto tidied = internal::reconcile(state->home, *state->database);
+    // On a full disk whoever wants to clean up has to get in: what could not be written down now is written down later.
+    if (!tidied && tidied.error().code == Errc::kNoSpace)
+        state->notice("not all that earlier processes left could be tidied up: " + tidied.error().to_string());
+    else CAISSON_TRY_CTX(std::move(tidied), "tidying up after earlier processes");
     state->recorder = std::make_unique<internal::Recorder>(*state);
     internal::close_journals(*state, true);
     state->images = CAISSON_TRY(image::Store::open(state->image_options()));

@@ -3,12 +3,15 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cstring>
 
+#include "box/limits.h"
 #include "box/shim.h"
 #include "os/file.h"
 
@@ -32,6 +35,9 @@ Result<std::unique_ptr<ShimClient>> ShimClient::start(const std::string& program
     if (!log_path.empty()) {
         log = CAISSON_TRY(os::open_file(log_path, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW, 0600));
         command.descriptors.push_back({log.get(), 2});
+        // While it runs a supervisor sees to that itself; this is for the file of many short ones.
+        struct stat info {};
+        if (::fstat(log.get(), &info) == 0 && info.st_size > limits::kMostSupervisorLogBytes) static_cast<void>(::ftruncate(log.get(), 0) == 0);
     }
     // Its own session: Ctrl-C at the caller's terminal is for the command, not for the supervisor.
     command.new_session = true;

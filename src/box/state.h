@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -35,6 +36,7 @@ struct RuntimeState {
     std::optional<image::Store> images;
     std::unique_ptr<Recorder> recorder;     // of the journal, see recorder.h
     std::unique_ptr<EventThread> listener;  // for RuntimeOptions::on_event
+    std::set<std::string> told_full;  // boxes of which the caller has heard that they wait for room; with the database
 
     std::string shim_program() const { return libexec + "/caisson-shim"; }
     void progress(std::string step, std::uint64_t done = 0, std::uint64_t total = 0) const {

@@ -350,7 +350,7 @@ void Supervisor::begin_stop(milliseconds grace, const std::string& reason) {
         return end(wire::Ended::SIGNALLED, SIGKILL, reason);
     }
     record_state(store::BoxState::kStopping, reason);
-    if (paused_ || short_of_room_) note(send_qmp("cont"));
+    if (paused_ || waits_for_room()) note(send_qmp("cont"));
     const int signal = launch_.spec().stop_signal() > 0 ? launch_.spec().stop_signal() : SIGTERM;
     guard_guest(signal_execution(kMainExecution, signal, false));
     for (auto& [number, execution] : executions_) regrant_all(*execution);
@@ -377,7 +377,7 @@ void Supervisor::kill_command(const std::string& reason) {
 
 void Supervisor::sync_guest(milliseconds grace) {
     phase_ = Phase::kSyncing;
-    if (paused_ || short_of_room_) note(send_qmp("cont"));
+    if (paused_ || waits_for_room()) note(send_qmp("cont"));
     wire::ToAgent message;
     message.mutable_shutdown()->set_sync(true);
     if (!send_to_agent(message)) return kill_vmm();
@@ -719,7 +719,7 @@ void Supervisor::check_health() {
     auto again = [this, &health] {
         health_timer_ = loop_.after(milliseconds(health.interval_ms()), [this] { check_health(); });
     };
-    if (paused_) return again();
+    if (paused_ || waits_for_room()) return again();
     wire::Exec exec = launch_.spec().exec();
     exec.clear_arguments();
     for (const auto& word : health.command()) exec.add_arguments(word);

@@ -17,6 +17,7 @@
 #include "audit/journal.h"
 #include "box/launcher.h"
 #include "box/live_execution.h"
+#include "box/room.h"
 #include "box/shim.h"
 #include "os/loop.h"
 #include "store/database.h"
@@ -130,6 +131,10 @@ class Supervisor {
     Result<> send_qmp(const std::string& command);
     // Room on the host's disk (supervisor_room.cc).
     void on_disk_full();
+    void retry_full_disk();
+    std::optional<Room> look_at_room() const;
+    bool waits_for_room() const { return short_of_room_ || disk_full_; }
+    void bound_own_log();
     void watch_room();
     void check_room();
     void watch_host_clock();

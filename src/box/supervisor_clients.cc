@@ -235,6 +235,7 @@ Result<> Supervisor::on_client_message(Client& client, wire::ToShim& message) {
             }
             if (execution == nullptr || execution->state != LiveExecution::State::kRunning) return {};
             if (paused_ && signal == SIGKILL) resume(nullptr);
+            if (waits_for_room() && signal == SIGKILL && number == kMainExecution) note(send_qmp("cont"));
             // A guest that does not take its messages gets no more of them.
             if (!agent_closed_ && agent_->queued_bytes() <= most_agent_queue()) guard_guest(signal_execution(number, signal, false));
             if (number == kMainExecution && signal == SIGKILL) {
@@ -272,7 +273,7 @@ Result<> Supervisor::start_execution(Client& client, wire::StartExecution& reque
             return because(Errc::kInUse, "the box is stopping");
         if (phase_ < Phase::kRunning) return because(Errc::kInUse, "the box is starting");
         if (paused_) return because(Errc::kInUse, "the box is paused");
-        if (short_of_room_) return because(Errc::kInUse, "the box is paused: the file system of the home is almost full");
+        if (waits_for_room()) return no_room();
         if (executions_.size() >= limits::kMostExecutions)
             return because(Errc::kLimit, "more than " + std::to_string(limits::kMostExecutions) + " commands at once in one box");
         if (request.detached() && (!base::is_ulid(request.id()) || !standing_.database))
@@ -391,7 +392,8 @@ void Supervisor::request_stop(Client& client, const wire::StopBox& request) {
 void Supervisor::pause(Client& client) {
     if (phase_ != Phase::kRunning || !stop_reason_.empty())
         return refuse(client, because(Errc::kInUse, "only a box that runs can be paused"));
-    if (paused_ || short_of_room_) return refuse(client, because(Errc::kInUse, "the box is paused already"));
+    if (waits_for_room()) return refuse(client, no_room());
+    if (paused_) return refuse(client, because(Errc::kInUse, "the box is paused already"));
     awaiting_pause_.push_back(&client);
     pauser_ = actor_of(client);
     note(send_qmp("stop"));
@@ -412,8 +414,7 @@ void Supervisor::give_up_waiting(std::vector<Client*>& waiting, std::uint64_t cl
 void Supervisor::resume(Client* client) {
     if (!paused_) {
         if (client != nullptr)
-            refuse(*client, because(Errc::kInUse, short_of_room_ ? "the file system of the home is almost full: the box goes on by itself when there is room"
-                                                                 : "the box is not paused"));
+            refuse(*client, waits_for_room() ? no_room() : because(Errc::kInUse, "the box is not paused"));
         return;
     }
     resumer_ = client != nullptr ? actor_of(*client) : audit::this_actor();

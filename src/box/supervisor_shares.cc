@@ -44,6 +44,7 @@ bool Supervisor::writes_disks() const {
 
 void Supervisor::change_volumes(Client& client, const wire::ChangeVolumes& request) {
     if (phase_ != Phase::kRunning || !stop_reason_.empty()) return refuse(client, because(Errc::kInUse, "the box is starting or stopping"));
+    if (waits_for_room()) return refuse(client, no_room());
     if (paused_) return refuse(client, because(Errc::kInUse, "the box is paused"));
     if (volume_change_) return refuse(client, because(Errc::kInUse, "another volume of the box is being attached or detached"));
     volume_change_.emplace();

@@ -13,6 +13,15 @@ namespace caisson::cli {
 namespace {
 
 bool line_drawn = false;  // whether a progress line stands on the terminal
+std::string home_of_hints;  // the caller's, as it was before root was given up
+
+void say(const std::string& text) {
+    bool first = true;
+    for (const auto& line : base::split(text, '\n')) {
+        std::fprintf(stderr, first ? "caisson: %s\n" : "  %s\n", base::printable(line).c_str());
+        first = false;
+    }
+}
 
 // What fits into one line of the terminal: a line that wraps could not be rewritten.
 std::string fitting(std::string text) {
@@ -54,7 +63,7 @@ RuntimeOptions runtime_options(const Context& context) {
     if (!context.quiet)
         options.on_notice = [](const std::string& text) {
             clear_progress();
-            std::fprintf(stderr, "caisson: %s\n", base::printable(text).c_str());
+            say(text);
         };
     return options;
 }
@@ -69,7 +78,10 @@ void report(const Error& error) {
     if (!error.hint.empty())
         for (const auto& line : base::split(error.hint, '\n'))
             std::fprintf(stderr, "  %s\n", base::printable(line).c_str());
+    if (auto hint = full_disk_hint(error, home_of_hints); !hint.empty()) std::fprintf(stderr, "  %s\n", base::printable(hint).c_str());
 }
+
+void remember_home() { home_of_hints = caller_home().value_or(std::string()); }
 
 Result<bool> wants_json(const std::string& format) {
     if (format == "json") return true;

@@ -45,6 +45,8 @@ void add_audit_commands(CLI::App& app, Action& action);
 void add_template_commands(CLI::App& app, Action& action);
 void add_doctor(CLI::App& app, Action& action);
 void add_check(CLI::App& app, Action& action);
+// `df`, `gc` and `reserve-release`.
+void add_space_commands(CLI::App& app, Action& action);
 
 // Drops root if need be and opens the runtime, with progress drawn as the context says. Files that only the caller
 // may read are opened before this.
@@ -69,6 +71,8 @@ void clear_progress();
 
 // "caisson: what failed" and the hint behind it, on stderr.
 void report(const Error& error);
+// Which home report() speaks of when a disk is full; before root is given up.
+void remember_home();
 
 // "text" or "json" of --format. kUsage otherwise.
 Result<bool> wants_json(const std::string& format);

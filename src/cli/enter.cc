@@ -43,6 +43,9 @@ void report_reason(const Outcome& outcome) {
     Error error;
     error.message = outcome.reason.substr(0, outcome.reason.find('\n'));
     if (auto newline = outcome.reason.find('\n'); newline != std::string::npos) error.hint = outcome.reason.substr(newline + 1);
+    // The record keeps words only.
+    for (const char* full : {"No space left on device", "Disk quota exceeded", "the host's disk is full", "host disk full"})
+        if (outcome.reason.find(full) != std::string::npos) error.code = Errc::kNoSpace;
     report(error);
 }
 

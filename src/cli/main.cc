@@ -48,6 +48,7 @@ int main(int argc, char** argv) {
     } catch (const CLI::ParseError& error) {
         return usage(app, error);
     }
+    cli::remember_home();
     auto code = action(context);
     if (context.terminal) cli::clear_progress();
     if (std::fflush(stdout) != 0 && code) {

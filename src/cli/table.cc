@@ -33,6 +33,7 @@ void add_everything(CLI::App& app, Action& action) {
     add_registry_commands(app, action);
     add_template_commands(app, action);
     add_check(app, action);
+    add_space_commands(app, action);
     add_doctor(app, action);
 }
 

@@ -206,6 +206,7 @@ Result<std::uint64_t> sweep_disks(const Layout& layout, const std::string& disks
     std::set<std::string> used;
     for (const auto& entry : index.manifests) used.insert(disk_identity(CAISSON_TRY(read_image(layout, entry))));
     std::uint64_t freed = 0;
+    std::set<std::string> seen;
     for (const auto& name : CAISSON_TRY(os::list_directory(disks_directory))) {
         // A disk, its lock and its unfinished form share the beginning of their names.
         auto end = name.find(kDiskSuffix);
@@ -213,6 +214,9 @@ Result<std::uint64_t> sweep_disks(const Layout& layout, const std::string& disks
         auto path = disks_directory + "/" + name.substr(0, end) + kDiskSuffix;
         bool wanted = used.contains(name.substr(0, kIdentityDigits)) || (options.disk_in_use && options.disk_in_use(path));
         if (wanted && !name.ends_with(kUnfinishedSuffix)) continue;
+        struct stat found {};
+        if (::lstat(path.c_str(), &found) == 0 && is_young(found, options)) continue;
+        if (::lstat((path + kUnfinishedSuffix).c_str(), &found) == 0 && is_young(found, options)) continue;
         auto lock = lock_disk(path + kLockSuffix, false);
         if (!lock && lock.error().code == Errc::kInUse) continue;  // being built just now
         if (!lock) return failure(std::move(lock).error());
@@ -221,10 +225,13 @@ Result<std::uint64_t> sweep_disks(const Layout& layout, const std::string& disks
             struct stat info {};
             auto file = path + suffix;
             if (::stat(file.c_str(), &info) != 0) continue;
-            if (::unlink(file.c_str()) != 0 && errno != ENOENT) return failure_errno("cannot remove " + file);
-            freed += static_cast<std::uint64_t>(info.st_blocks) * 512;
+            if (!seen.insert(file).second) continue;  // told of before, and still there
+            if (!options.dry_run && ::unlink(file.c_str()) != 0 && errno != ENOENT) return failure_errno("cannot remove " + file);
+            const auto bytes = static_cast<std::uint64_t>(info.st_blocks) * 512;
+            if (options.on_removed) options.on_removed("disk", file.substr(disks_directory.size() + 1), bytes);
+            freed += bytes;
         }
-        ::unlink((path + kLockSuffix).c_str());
+        if (!options.dry_run) ::unlink((path + kLockSuffix).c_str());
     }
     return freed;
 }

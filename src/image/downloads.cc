@@ -34,7 +34,7 @@ void discard_idle_download(const Downloads& downloads, const std::string& hex) {
     if (auto lock = lock_download(downloads, hex)) discard_download(downloads, hex);
 }
 
-Result<std::uint64_t> sweep_downloads(const Downloads& downloads, std::chrono::seconds age) {
+Result<std::uint64_t> sweep_downloads(const Downloads& downloads, const RemoveOptions& options) {
     if (!os::exists(downloads.directory)) return 0;
     std::set<std::string> all;
     for (const auto& name : CAISSON_TRY(os::list_directory(downloads.directory)))
@@ -48,13 +48,14 @@ Result<std::uint64_t> sweep_downloads(const Downloads& downloads, std::chrono::s
             struct stat info {};
             if (::stat(path.c_str(), &info) != 0) continue;
             bytes += static_cast<std::uint64_t>(info.st_blocks) * 512;
-            young = young || now - info.st_mtim.tv_sec < age.count();
+            young = young || now - info.st_mtim.tv_sec < options.grace.count();
         }
-        if (young && age.count() > 0) continue;
+        if (young && options.grace.count() > 0) continue;
         auto lock = lock_download(downloads, hex);
         if (!lock && lock.error().code == Errc::kInUse) continue;
         if (!lock) return failure(std::move(lock).error());
-        discard_download(downloads, hex);
+        if (!options.dry_run) discard_download(downloads, hex);
+        if (options.on_removed) options.on_removed("download", hex, bytes);
         freed += bytes;
     }
     return freed;

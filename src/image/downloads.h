@@ -30,7 +30,7 @@ Result<os::FileLock> lock_download(const Downloads& downloads, const std::string
 void discard_download(const Downloads& downloads, const std::string& hex);
 // The same, unless somebody else works on it.
 void discard_idle_download(const Downloads& downloads, const std::string& hex);
-// Removes downloads that nobody works on and nobody has written to for `age`. Bytes freed.
-Result<std::uint64_t> sweep_downloads(const Downloads& downloads, std::chrono::seconds age);
+// Removes downloads that nobody works on and nobody has written to for `options.grace`. Bytes freed.
+Result<std::uint64_t> sweep_downloads(const Downloads& downloads, const RemoveOptions& options);
 
 }  // namespace caisson::image

@@ -42,7 +42,7 @@ Result<Image> Store::import_rootfs(os::Fd tar, const ImportOptions& options) {
     if (!reference.digest.empty())
         return failure(Errc::kUsage, "\"" + base::printable(options.name, 300) + "\" holds a digest; a new name cannot");
     Layout layout{options_.images_directory};
-    CAISSON_TRY(sweep_temporary(layout));
+    static_cast<void>(CAISSON_TRY(sweep_temporary(layout)));
     auto staging = CAISSON_TRY(Staging::create(layout));
 
     struct stat info {};

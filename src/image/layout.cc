@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
+#include <optional>
 #include <set>
 
 #include "base/text.h"
@@ -92,17 +94,34 @@ Result<Staging> Staging::create(const Layout& layout) {
     return Staging(std::move(directory), std::move(lock));
 }
 
-Result<> sweep_temporary(const Layout& layout) {
+bool is_young(const struct stat& info, const RemoveOptions& options) {
+    if (options.grace.count() <= 0) return false;
+    const auto now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
+    return now - info.st_ctim.tv_sec < options.grace.count();
+}
+
+Result<std::uint64_t> sweep_temporary(const Layout& layout, const RemoveOptions& options) {
+    std::uint64_t freed = 0;
+    if (!os::exists(layout.temporary())) return freed;
     auto gate = CAISSON_TRY(os::FileLock::acquire(layout.temporary() + ".lock"));
-    if (!os::exists(layout.temporary())) return {};
     auto names = CAISSON_TRY(os::list_directory(layout.temporary()));
     for (const auto& name : names) {
         auto path = layout.temporary() + "/" + name;
-        auto lock = os::FileLock::try_acquire(path + "/lock");
-        if (!lock && lock.error().code == Errc::kInUse) continue;
-        CAISSON_TRY(os::remove_tree(path));
+        struct stat info {};
+        if (::lstat(path.c_str(), &info) != 0 || is_young(info, options)) continue;
+        // One without a lock was cut short before it took it.
+        std::optional<os::FileLock> lock;
+        if (os::exists(path + "/lock")) {
+            auto taken = os::FileLock::try_acquire(path + "/lock");
+            if (!taken && taken.error().code == Errc::kInUse) continue;
+            if (taken) lock = std::move(*taken);
+        }
+        const auto bytes = os::disk_usage(path).value_or(0);
+        if (!options.dry_run) CAISSON_TRY(os::remove_tree(path));
+        if (options.on_removed) options.on_removed("unfinished", name, bytes);
+        freed += bytes;
     }
-    return {};
+    return freed;
 }
 
 Result<> Staging::Writer::write(base::ByteView data) {
@@ -188,7 +207,7 @@ Result<> commit(const Layout& layout, const std::vector<StagedFile>& blobs, cons
     return {};
 }
 
-Result<std::uint64_t> sweep_blobs(const Layout& layout, const Index& index) {
+Result<std::uint64_t> sweep_blobs(const Layout& layout, const Index& index, const RemoveOptions& options) {
     std::set<std::string> used;
     for (const auto& entry : index.manifests) {
         // If one manifest cannot be read, nobody knows what it needs: keep everything.
@@ -202,9 +221,12 @@ Result<std::uint64_t> sweep_blobs(const Layout& layout, const Index& index) {
     for (const auto& name : names) {
         if (used.contains("sha256:" + name)) continue;
         struct stat info {};
-        if (::stat(layout.blob(name).c_str(), &info) == 0) freed += static_cast<std::uint64_t>(info.st_blocks) * 512;
-        if (::unlink(layout.blob(name).c_str()) != 0 && errno != ENOENT)
+        if (::lstat(layout.blob(name).c_str(), &info) != 0 || is_young(info, options)) continue;
+        if (!options.dry_run && ::unlink(layout.blob(name).c_str()) != 0 && errno != ENOENT)
             return failure_errno("cannot remove " + layout.blob(name));
+        const auto bytes = static_cast<std::uint64_t>(info.st_blocks) * 512;
+        if (options.on_removed) options.on_removed("blob", name, bytes);
+        freed += bytes;
     }
     return freed;
 }

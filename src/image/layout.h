@@ -2,6 +2,8 @@
 // temporary files. Internal to src/image.
 #pragma once
 
+#include <sys/stat.h>
+
 #include <functional>
 #include <string>
 #include <vector>
@@ -24,6 +26,8 @@ struct Layout {
     std::string blob(const std::string& hex) const { return blobs() + "/" + hex; }
     std::string temporary() const { return directory + "/tmp"; }
     std::string downloads() const { return directory + "/downloads"; }
+    // Held by each pull as long as it runs, together with others; who sweeps downloads without an age needs it alone.
+    std::string pulls() const { return directory + "/pulls.lock"; }
 };
 
 // A missing index is an empty one.
@@ -86,10 +90,14 @@ class Staging {
 Result<> commit(const Layout& layout, const std::vector<StagedFile>& blobs, const std::vector<Descriptor>& entries,
                 const std::vector<std::string>& required = {});
 
+// Whether a sweep leaves a file alone because it was made, renamed or changed within the grace; also one of the future,
+// for the clock was set. Its change time counts: nobody can set that.
+bool is_young(const struct stat& info, const RemoveOptions& options);
+
 // Removes blobs that `index` does not reach; the index lock is held. Returns the bytes freed.
-Result<std::uint64_t> sweep_blobs(const Layout& layout, const Index& index);
-// Removes what killed writers left in the temporary directory.
-Result<> sweep_temporary(const Layout& layout);
+Result<std::uint64_t> sweep_blobs(const Layout& layout, const Index& index, const RemoveOptions& options = {});
+// Removes what killed writers left in the temporary directory. Bytes freed.
+Result<std::uint64_t> sweep_temporary(const Layout& layout, const RemoveOptions& options = {});
 
 // The entry's name in the store.
 std::string entry_name(const Descriptor& entry);

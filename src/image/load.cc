@@ -354,7 +354,7 @@ Result<std::vector<Descriptor>> named_entries(const Found& found, const std::str
 Result<std::vector<Image>> Store::load(os::Fd source_fd, const LoadOptions& options) {
     if (!options.name.empty()) CAISSON_TRY(parse_reference(options.name));
     Layout layout{options_.images_directory};
-    CAISSON_TRY(sweep_temporary(layout));
+    static_cast<void>(CAISSON_TRY(sweep_temporary(layout)));
     auto staging = CAISSON_TRY(Staging::create(layout));
     struct stat info {};
     if (::fstat(source_fd.get(), &info) != 0) return base::failure_errno("cannot look at the source of the image");

@@ -99,10 +99,12 @@ Result<Image> Store::pull(const std::string& name, const PullOptions& options, s
                        "make caisson/base with: make prepare");
     const Layout layout{options_.images_directory};
     const Downloads downloads{layout.downloads()};
-    CAISSON_TRY(sweep_temporary(layout));
+    static_cast<void>(CAISSON_TRY(sweep_temporary(layout)));
+    // Blobs that have arrived wait for those that have not: nobody takes them away meanwhile.
+    const auto pulling = CAISSON_TRY(os::FileLock::acquire(layout.pulls(), true));
     const bool for_this_host = platform.os == "linux" && platform.architecture == host_architecture();
     for (int attempt = 1;; ++attempt) {
-        static_cast<void>(CAISSON_TRY(sweep_downloads(downloads, kKeepDownloads)));
+        static_cast<void>(CAISSON_TRY(sweep_downloads(downloads, {.grace = kKeepDownloads})));
         CAISSON_TRY(os::make_directories(downloads.directory, 0700));
         bool gone = false;  // somebody removed the image while we took it
         auto pulled = [&]() -> Result<Image> {

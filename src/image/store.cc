@@ -141,15 +141,29 @@ Result<Removed> Store::remove(const std::string& name, const RemoveOptions& opti
 }
 
 Result<Removed> Store::collect_garbage(const RemoveOptions& options) {
-    Layout layout{options_.images_directory};
-    CAISSON_TRY(sweep_temporary(layout));
-    const auto downloads = CAISSON_TRY(sweep_downloads({layout.downloads()}, std::chrono::seconds(0)));
-    auto lock = CAISSON_TRY(os::FileLock::acquire(layout.lock()));
-    auto index = CAISSON_TRY(read_index(layout));
     Removed removed;
-    removed.freed_bytes = downloads + CAISSON_TRY(sweep_blobs(layout, index));
-    removed.freed_bytes += CAISSON_TRY(sweep_disks(layout, options_.disks_directory, index, options));
+    removed.freed_bytes = CAISSON_TRY(collect_disks(options));
+    removed.freed_bytes += CAISSON_TRY(collect_blobs(options));
     return removed;
+}
+
+Result<std::uint64_t> Store::collect_disks(const RemoveOptions& options) {
+    Layout layout{options_.images_directory};
+    auto lock = CAISSON_TRY(os::FileLock::acquire(layout.lock()));
+    return sweep_disks(layout, options_.disks_directory, CAISSON_TRY(read_index(layout)), options);
+}
+
+Result<std::uint64_t> Store::collect_blobs(const RemoveOptions& options) {
+    Layout layout{options_.images_directory};
+    auto freed = CAISSON_TRY(sweep_temporary(layout, options));
+    {
+        auto lock = CAISSON_TRY(os::FileLock::acquire(layout.lock()));
+        freed += CAISSON_TRY(sweep_blobs(layout, CAISSON_TRY(read_index(layout)), options));
+    }
+    auto alone = os::FileLock::try_acquire(layout.pulls());
+    if (!alone && alone.error().code == Errc::kInUse) return freed;  // what pulls that run have downloaded is theirs
+    if (!alone) return failure(std::move(alone).error());
+    return freed + CAISSON_TRY(sweep_downloads({layout.downloads()}, options));
 }
 
 }  // namespace caisson::image

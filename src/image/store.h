@@ -86,8 +86,14 @@ struct ImportOptions {
 };
 
 struct RemoveOptions {
-    // Says whether a base disk (its path) still carries a box; such disks stay until collect_garbage().
+    // Says whether a base disk (its path) still carries a box; such disks stay until collect_garbage(). Asked while no
+    // image can come or go.
     std::function<bool(const std::string& path)> disk_in_use;
+    // For collect_garbage() alone: what was made or changed in this time stays.
+    std::chrono::seconds grace{0};
+    bool dry_run = false;  // nothing is removed; the answer is what would be
+    // Hears of each thing: "disk", "blob", "download" or "unfinished", its file's name, its bytes.
+    std::function<void(const char* kind, const std::string& name, std::uint64_t bytes)> on_removed;
 };
 
 struct Removed {
@@ -142,8 +148,12 @@ class Store {
     Result<Image> tag(const std::string& name, const std::string& new_name);
     // Removes the name (an id removes all its names), then whatever nothing else uses: blobs and base disks.
     Result<Removed> remove(const std::string& name, const RemoveOptions& options);
-    // Removes blobs and base disks that no image uses, and what killed processes left behind.
+    // Removes base disks and blobs that no image uses, and what killed processes left behind; nothing that a pull, an
+    // import or a build which runs just now works on.
     Result<Removed> collect_garbage(const RemoveOptions& options);
+    // Its two halves: base disks; and all else. Bytes freed.
+    Result<std::uint64_t> collect_disks(const RemoveOptions& options);
+    Result<std::uint64_t> collect_blobs(const RemoveOptions& options);
 
     // The read-only disk of this image with this virtual size, built when it is missing. kLimit if the image does not
     // fit, kCorrupt if a layer is damaged or hostile (the message names layer and entry).

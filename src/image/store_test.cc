@@ -228,6 +228,44 @@ TEST_F(StoreTest, WhatKilledWritersLeftIsSwept) {
     EXPECT_TRUE(store_->find("one"));
 }
 
+TEST_F(StoreTest, GarbageIsKeptForItsGraceAndOnlyToldOfInADryRun) {
+    import("one");
+    const auto images = directory_->path() + "/images";
+    const auto disks = directory_->path() + "/disks/";
+    const std::string blob = std::string(64, '0'), download = std::string(64, '2'), disk = std::string(64, '1') + "-4096.ext4";
+    ASSERT_TRUE(os::write_file_atomic(images + "/blobs/sha256/" + blob, "committed, never listed"));
+    ASSERT_TRUE(os::make_directories(images + "/tmp/load-dead"));
+    ASSERT_TRUE(os::write_file_atomic(images + "/downloads/" + download + ".part", "half a blob"));
+    ASSERT_TRUE(os::write_file_atomic(disks + disk, "a disk of no image"));
+    std::map<std::string, std::string> told;
+    RemoveOptions options{.grace = std::chrono::minutes(10)};
+    options.on_removed = [&](const char* kind, const std::string& name, std::uint64_t) { told[kind] = name; };
+    ASSERT_TRUE(store_->collect_garbage(options));
+    EXPECT_TRUE(told.empty());
+    options.grace = std::chrono::seconds(0);
+    options.dry_run = true;
+    auto would = store_->collect_garbage(options);
+    const std::map<std::string, std::string> all{{"blob", blob}, {"unfinished", "load-dead"}, {"download", download}, {"disk", disk}};
+    EXPECT_EQ(told, all);
+    for (const auto& path : {images + "/blobs/sha256/" + blob, images + "/tmp/load-dead", images + "/downloads/" + download + ".part", disks + disk})
+        EXPECT_TRUE(os::exists(path)) << path;
+    options.dry_run = false;
+    told.clear();
+    {
+        // What a pull that runs has downloaded waits for the rest of its image.
+        auto pull = os::FileLock::acquire(Layout{images}.pulls(), true);
+        ASSERT_TRUE(pull);
+        ASSERT_TRUE(store_->collect_garbage(options));
+        EXPECT_TRUE(os::exists(images + "/downloads/" + download + ".part"));
+        EXPECT_FALSE(os::exists(disks + disk));
+    }
+    auto rest = store_->collect_garbage(options);
+    ASSERT_TRUE(would && rest);
+    EXPECT_EQ(told, all);
+    EXPECT_FALSE(os::exists(images + "/downloads/" + download + ".part"));
+    EXPECT_TRUE(store_->find("one"));
+}
+
 TEST_F(StoreTest, SweepKeepsEverythingIfAnImageCannotBeRead) {
     auto image = import("one");
     import("two", "2");

@@ -106,7 +106,7 @@ base::Failure sqlite_failure(sqlite3* handle, const std::string& doing) {
     Error error;
     error.message = doing + ": " + sqlite3_errmsg(handle);
     error.sys_errno = sqlite3_system_errno(handle);
-    if (primary == SQLITE_FULL || error.sys_errno == ENOSPC) error.code = Errc::kNoSpace;
+    if (primary == SQLITE_FULL || error.sys_errno == ENOSPC || error.sys_errno == EDQUOT) error.code = Errc::kNoSpace;
     else if (primary == SQLITE_BUSY) error.code = Errc::kInUse;
     else if (primary == SQLITE_CORRUPT || primary == SQLITE_NOTADB) error.code = Errc::kCorrupt;
     else if (primary == SQLITE_READONLY || primary == SQLITE_PERM || primary == SQLITE_CANTOPEN)

@@ -147,6 +147,7 @@ Result<std::vector<TemplateInfo>> list_templates(const std::string& templates) {
         info.accelerator = text_of(document, "accelerator");
         info.shape.disks = small_number_of(document, "disks");
         info.image = text_of(document, "image");
+        info.base_disk = text_of(document, "base_disk");
         struct stat used {};
         if (::stat((info.directory + "/state").c_str(), &used) == 0) info.used_unix = used.st_atim.tv_sec;
         info.vmm_version = text_of(document, "vmm_version");
@@ -177,12 +178,9 @@ void mark_template_used(const std::string& directory) {
     ::utimensat(AT_FDCWD, (directory + "/state").c_str(), times, 0);
 }
 
-Result<> collect_templates(const std::string& templates, std::size_t keep) {
-    auto found = CAISSON_TRY(list_templates(templates));
-    std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.used_unix > b.used_unix; });
-    // One that cannot be removed does not keep the others; the last failure is what is returned.
+Result<> sweep_unfinished_templates(const std::string& templates, bool dry_run,
+                                    const std::function<void(const std::string& name, std::uint64_t bytes)>& found) {
     Result<> result;
-    // What a killed maker or an interrupted removal left.
     for (const auto& name : CAISSON_TRY(os::list_directory(templates))) {
         std::optional<os::FileLock> lock;
         if (base::starts_with(name, ".new-")) {
@@ -193,8 +191,23 @@ Result<> collect_templates(const std::string& templates, std::size_t keep) {
         } else if (!base::starts_with(name, ".old-")) {
             continue;
         }
-        if (auto removed = os::remove_tree(templates + "/" + name); !removed) result = std::move(removed);
+        const auto bytes = os::disk_usage(templates + "/" + name).value_or(0);
+        if (!dry_run) {
+            if (auto removed = os::remove_tree(templates + "/" + name); !removed) {
+                result = std::move(removed);
+                continue;
+            }
+        }
+        if (found) found(name, bytes);
     }
+    return result;
+}
+
+Result<> collect_templates(const std::string& templates, std::size_t keep) {
+    auto found = CAISSON_TRY(list_templates(templates));
+    std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.used_unix > b.used_unix; });
+    // One that cannot be removed does not keep the others; the last failure is what is returned.
+    auto result = sweep_unfinished_templates(templates, false, {});
     std::size_t kept = 0;
     for (const auto& info : found) {
         if (info.current && kept++ < keep) continue;

@@ -41,6 +41,7 @@ struct TemplateInfo {
     std::string directory;
     Shape shape;
     std::string image;
+    std::string base_disk;  // path; empty: it has none, or was made by an older caisson
     std::string accelerator;
     std::string vmm_version;
     std::string kernel_version;
@@ -66,6 +67,9 @@ void mark_template_used(const std::string& directory);
 // Removes templates that can no longer be used, and the least used beyond `keep`.
 Result<> collect_templates(const std::string& templates, std::size_t keep);
 inline constexpr std::size_t kTemplatesKept = 12;
+// What a killed maker or an interrupted removal left, and nobody works on; `found` hears of each.
+Result<> sweep_unfinished_templates(const std::string& templates, bool dry_run,
+                                    const std::function<void(const std::string& name, std::uint64_t bytes)>& found);
 // Removes one template; running boxes keep their mapping of its memory.
 Result<> remove_template(const std::string& templates, const std::string& key);
 

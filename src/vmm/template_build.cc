@@ -321,6 +321,7 @@ tl::expected<std::string, BuildFailure> build_template(const BuildRequest& reque
                         {"memory_mib", request.shape.memory_mib},
                         {"disks", request.shape.disks},
                         {"image", request.image},
+                        {"base_disk", request.base_disk_path},
                         {"accelerator", request.accelerator == Accelerator::kKvm ? "kvm" : "tcg"},
                         {"vmm_version", request.assets.vmm_version},
                         {"kernel_version", request.assets.kernel_version},
