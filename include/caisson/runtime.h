@@ -27,6 +27,8 @@
 #include "caisson/outcome.h"
 #include "caisson/registry.h"
 #include "caisson/result.h"
+#include "caisson/stats.h"
+#include "caisson/update.h"
 #include "caisson/volume.h"
 
 namespace caisson {
@@ -497,6 +499,13 @@ class CAISSON_API Runtime {
     // What keeps boxes away from this host, layer by layer, always the same ones in the same order. Never fails. Takes
     // a few milliseconds: it makes a jail to see whether it can. Call it as the user that boxes run as.
     static std::vector<Layer> layers(const RuntimeOptions& options);
+
+    // What boxes take of the host now, in the order of the references; without any, of all that run. kNotFound, kUsage.
+    Result<std::vector<BoxStats>> stats(const std::vector<std::string>& references = {}) const;
+    // Changes what a box was asked to be, see caisson/update.h; what of it takes effect when is in the answer, also of a dry
+    // run, which changes nothing. kUsage: it cannot be so; kInUse: the box is starting, stopping or paused, or uses more memory
+    // than it is to have. After an error the box is as it was.
+    Result<BoxUpdatePlan> update_box(const std::string& reference, const BoxUpdate& update);
 
   private:
     explicit Runtime(std::shared_ptr<internal::RuntimeState> state);
