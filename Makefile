@@ -76,7 +76,7 @@ fuzz: packages-build packages-develop ## run every fuzzer for FUZZ_SECONDS (60)
 
 .PHONY: tidy
 tidy: packages-build packages-develop ## check the sources with clang-tidy, the scripts with shellcheck
-	@shellcheck -x tools/setup/{packages,assets,prepare,demo,uninstall,caisson-setup,*.sh} tools/setup/parts/*.sh tools/package/post* tests/install/debian_tree .ci/run
+	@shellcheck -x tools/setup/{packages,assets,prepare,demo,uninstall,caisson-setup,*.sh} tools/setup/parts/*.sh tools/package/post* tests/install/debian_tree .ci/run bench/share-assets
 	@cmake --preset tidy
 	@cmake --build --preset tidy
 

@@ -30,6 +30,8 @@
 #include "caisson/registry.h"
 #include "caisson/result.h"
 #include "caisson/space.h"
+#include "caisson/stats.h"
+#include "caisson/update.h"
 #include "caisson/volume.h"
 
 namespace caisson {
@@ -528,6 +530,13 @@ class CAISSON_API Runtime {
     // nothing is changed; else what is doubtful is moved to <home>/aside, and volumes are never removed. What a finding is
     // says caisson/check.h. Errors are those that keep it from looking at all; kNotFound: there is no home.
     static Result<CheckReport> check(const RuntimeOptions& options, const CheckOptions& checks);
+
+    // What boxes take of the host now, in the order of the references; without any, of all that run. kNotFound, kUsage.
+    Result<std::vector<BoxStats>> stats(const std::vector<std::string>& references = {}) const;
+    // Changes what a box was asked to be, see caisson/update.h; what of it takes effect when is in the answer, also of a dry
+    // run, which changes nothing. kUsage: it cannot be so; kInUse: the box is starting, stopping or paused, or uses more memory
+    // than it is to have. After an error the box is as it was.
+    Result<BoxUpdatePlan> update_box(const std::string& reference, const BoxUpdate& update);
 
   private:
     explicit Runtime(std::shared_ptr<internal::RuntimeState> state);

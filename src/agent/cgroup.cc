@@ -4,6 +4,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cerrno>
+
 #include "agent/devices.h"
 #include "agent/paths.h"
 #include "base/text.h"
@@ -21,6 +23,11 @@ Result<> write_setting(const os::Fd& directory, const std::string& name, const s
     return {};
 }
 
+// 0: no limit.
+std::string memory_text(std::uint64_t bytes) { return bytes == 0 ? "max" : std::to_string(bytes); }
+std::string cpu_text(std::uint32_t millis) { return (millis == 0 ? std::string("max") : std::to_string(millis * 100ULL)) + " 100000"; }
+std::string pids_text(std::uint32_t pids) { return pids == 0 ? "max" : std::to_string(pids); }
+
 }  // namespace
 
 Result<BoxCgroup> BoxCgroup::create() {
@@ -37,16 +44,45 @@ Result<BoxCgroup> BoxCgroup::create() {
     return BoxCgroup(std::move(box), std::move(container), std::move(program), std::move(events));
 }
 
-Result<> BoxCgroup::limit(const wire::Configure& configure) const {
-    for (const auto* group : {&box_, &container_}) {
-        if (configure.memory_limit_bytes() != 0)
-            CAISSON_TRY(write_setting(*group, "memory.max", std::to_string(configure.memory_limit_bytes())));
-        if (configure.cpu_limit_millis() != 0)
-            CAISSON_TRY(write_setting(*group, "cpu.max", std::to_string(configure.cpu_limit_millis() * 100ULL) + " 100000"));
-        if (configure.pids_limit() != 0)
-            CAISSON_TRY(write_setting(*group, "pids.max", std::to_string(configure.pids_limit())));
-    }
+Result<> BoxCgroup::set(const std::string& file, const std::string& value) const {
+    for (const auto* group : {&box_, &container_}) CAISSON_TRY(write_setting(*group, file, value));
     return {};
+}
+
+Result<> BoxCgroup::limit(const wire::Configure& configure) const {
+    if (configure.memory_limit_bytes() != 0) CAISSON_TRY(set("memory.max", memory_text(configure.memory_limit_bytes())));
+    if (configure.cpu_limit_millis() != 0) CAISSON_TRY(set("cpu.max", cpu_text(configure.cpu_limit_millis())));
+    if (configure.pids_limit() != 0) CAISSON_TRY(set("pids.max", pids_text(configure.pids_limit())));
+    return {};
+}
+
+Result<> BoxCgroup::change(const wire::SetLimits& limits) const {
+    // First what can be refused.
+    if (limits.has_memory_bytes()) {
+        if (limits.memory_bytes() != 0) CAISSON_TRY(make_room(limits.memory_bytes()));
+        CAISSON_TRY(set("memory.max", memory_text(limits.memory_bytes())));
+    }
+    if (limits.has_cpu_millis()) CAISSON_TRY(set("cpu.max", cpu_text(limits.cpu_millis())));
+    if (limits.has_pids()) CAISSON_TRY(set("pids.max", pids_text(limits.pids())));
+    return {};
+}
+
+Result<std::uint64_t> BoxCgroup::used_bytes() const {
+    auto fd = CAISSON_TRY(os::open_at(box_, "memory.current", O_RDONLY));
+    return base::parse_u64(base::trim(CAISSON_TRY(os::read_fd(fd.get(), 64, "memory.current"))));
+}
+
+Result<> BoxCgroup::make_room(std::uint64_t limit_bytes) const {
+    auto used = CAISSON_TRY(used_bytes());
+    if (used <= limit_bytes) return {};
+    // Caches first. The kernel says EAGAIN if it finds less than was asked for; what is left decides.
+    static_cast<void>(write_setting(box_, "memory.reclaim", std::to_string(used - limit_bytes)));
+    used = CAISSON_TRY(used_bytes());
+    if (used <= limit_bytes) return {};
+    return base::failure(Error{.code = Errc::kInUse,
+                               .message = "the box uses " + base::format_size(used) + " of memory, more than the " +
+                                          base::format_size(limit_bytes) + " that it is to have",
+                               .sys_errno = EBUSY});
 }
 
 Result<> BoxCgroup::allow_every_device() const { return detach_device_program(filter_, box_); }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "base/result.h"
 #include "os/fd.h"
@@ -17,6 +18,9 @@ class BoxCgroup {
 
     // The same limits are written to the container's own group as well, where programs look for them.
     Result<> limit(const wire::Configure& configure) const;
+    // The same while processes run in it; what is absent stays. kInUse with EBUSY: they use more memory than they are to
+    // have, and nothing has changed. Otherwise the kernel would kill some of them.
+    Result<> change(const wire::SetLimits& limits) const;
     // Takes the device filter away, for a privileged box.
     Result<> allow_every_device() const;
     // A directory descriptor for CLONE_INTO_CGROUP.
@@ -25,6 +29,9 @@ class BoxCgroup {
     bool killed_since_last_asked();
 
   private:
+    Result<> set(const std::string& file, const std::string& value) const;
+    Result<> make_room(std::uint64_t limit_bytes) const;
+    Result<std::uint64_t> used_bytes() const;
     BoxCgroup(os::Fd box, os::Fd container, os::Fd filter, os::Fd events)
         : box_(std::move(box)), container_(std::move(container)), filter_(std::move(filter)), events_(std::move(events)) {}
     os::Fd box_, container_;

@@ -92,6 +92,7 @@ Result<> Session::message(wire::ToAgent& message, base::ByteView payload) {
             break;
         }
         case wire::ToAgent::kChangeShares: change_shares(message.change_shares()); break;
+        case wire::ToAgent::kSetLimits: set_limits(message.set_limits()); break;
         case wire::ToAgent::kShutdown: shutdown(message.shutdown()); break;
         case wire::ToAgent::MESSAGE_NOT_SET: break;
     }
@@ -175,6 +176,21 @@ void Session::change_shares(const wire::ChangeShares& wanted) {
     if (!changed) {
         said->set_error_number(changed.error().sys_errno);
         said->set_message(changed.error().to_string());
+    }
+    port_.send(answer);
+}
+
+void Session::set_limits(const wire::SetLimits& limits) {
+    auto set = [&]() -> Result<> {
+        if (!configured_ || container_->killed()) return failure(Errc::kInUse, "the box's command does not run");
+        return stage_.cgroup.change(limits);
+    }();
+    wire::FromAgent answer;
+    auto* said = answer.mutable_limits_set();
+    if (!set) {
+        auto error = std::move(set.error());
+        said->set_error_number(std::exchange(error.sys_errno, 0));  // it travels on its own
+        said->set_message(error.to_string());
     }
     port_.send(answer);
 }

@@ -34,6 +34,7 @@ class Session {
     // `payload`: the message as it came.
     void exec(const wire::Exec& exec, base::ByteView payload);
     void signal(const wire::Signal& signal);
+    void set_limits(const wire::SetLimits& limits);
     void change_shares(const wire::ChangeShares& wanted);
     void shutdown(const wire::Shutdown& shutdown);
     void ended();

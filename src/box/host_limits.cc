@@ -148,6 +148,11 @@ std::vector<os::CgroupPlan::Setting> settings(int version, const std::string& co
 
 }  // namespace
 
+namespace {
+// What a box's processes may have of the host's CPUs: its own, and what QEMU needs.
+std::uint32_t host_cpu_millis(std::uint32_t box_cpu_millis) { return box_cpu_millis + limits::kVmmCpuMillis; }
+}  // namespace
+
 HostFigures host_figures(vmm::Shape shape, vmm::Accelerator accelerator, std::uint32_t cpu_millis,
                          std::uint64_t disk_in_memory_bytes) {
     HostFigures figures;
@@ -157,7 +162,7 @@ HostFigures host_figures(vmm::Shape shape, vmm::Accelerator accelerator, std::ui
                         shape.memory_mib / limits::kVmmMemoryShare;
     if (accelerator == vmm::Accelerator::kTcg) mib += vmm::kTranslationMib;
     figures.memory_bytes = (mib << 20) + disk_in_memory_bytes;
-    figures.cpu_millis = cpu_millis + limits::kVmmCpuMillis;
+    figures.cpu_millis = host_cpu_millis(cpu_millis);
     figures.pids = limits::kVmmThreads + shape.cpus;
     return figures;
 }
@@ -345,6 +350,27 @@ Result<> sweep_groups(const store::Home& home, store::Database& database) {
         static_cast<void>(os::remove_cgroups(directories));
     }
     return {};
+}
+
+Result<> change_cpu_limit(const store::Home& home, const std::string& box_id, std::uint32_t box_cpu_millis) {
+    const HostFigures figures{0, host_cpu_millis(box_cpu_millis), 0};
+    bool changed = false;
+    // Not where the box's directory says: its supervisor can write there.
+    for (const auto& base : choose_place(gather_group_facts(home.root, 0)).bases) {
+        const auto group = base.directory + "/" + box_id;
+        if (std::find(base.controllers.begin(), base.controllers.end(), "cpu") == base.controllers.end() || !os::exists(group)) continue;
+        for (const auto& setting : settings(base.version, "cpu", figures)) {
+            auto file = CAISSON_TRY(os::open_file(group + "/" + setting.file, O_WRONLY));
+            CAISSON_TRY_CTX(os::write_all(file.get(), setting.value), "limiting the CPU time of box " + box_id + " on the host");
+        }
+        changed = true;
+    }
+    if (!changed) return {};
+    const auto path = home.box(box_id) + "/" + kLimitsFile;
+    wire::HostLimits written;
+    if (!written.ParseFromString(CAISSON_TRY(os::read_file(path, 1 << 16)))) return {};
+    written.set_cpu_millis(figures.cpu_millis);
+    return os::write_file_atomic(path, written.SerializeAsString(), 0600);
 }
 
 void remove_groups(const store::Home& home, const std::string& box_id) {

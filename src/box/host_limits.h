@@ -74,6 +74,10 @@ void set_figures(wire::HostLimits& limits, const std::string& box_id, const Host
 // 0 unless the home lies on a tmpfs.
 std::uint64_t disk_in_memory_bytes(const std::string& home, std::uint64_t disk_bytes);
 
+// Gives a running box another limit of CPU time, in the group that it has; best effort where it has none. Whoever looks at
+// kLimitsFile sees it. Errors: the kernel does not take it.
+Result<> change_cpu_limit(const store::Home& home, const std::string& box_id, std::uint32_t box_cpu_millis);
+
 // Written into the box's directory before its groups are made, for `inspect`.
 inline constexpr const char* kLimitsFile = "limits";
 

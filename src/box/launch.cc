@@ -13,6 +13,7 @@
 #include "box/events.h"
 #include "box/host_limits.h"
 #include "box/lifecycle.h"
+#include "box/limits.h"
 #include "box/mounts.h"
 #include "box/new_copies.h"
 #include "box/owner.h"
@@ -33,10 +34,6 @@ using internal::BoxState;
 using internal::RuntimeState;
 
 namespace {
-
-// Until a restored guest answers; a loaded host needs seconds, an idle one a twentieth.
-constexpr std::uint32_t kRestoreDeadlineMs = 20000;
-constexpr std::uint32_t kColdDeadlineMs = 120000;
 
 // How a start goes about its machine.
 struct Start {
@@ -214,7 +211,7 @@ Result<> start_shim(BoxState& box, const wire::BoxSpec& spec, const Start& start
     launch->set_restart_template_directory(start.restart_template);
     launch->set_overlay_path(directory + "/disk.qcow2");
     launch->set_base_disk_path(start.base_disk);
-    launch->set_start_deadline_ms(start.template_directory.empty() ? kColdDeadlineMs : kRestoreDeadlineMs);
+    launch->set_start_deadline_ms(start.template_directory.empty() ? box::limits::kColdDeadlineMs : box::limits::kRestoreDeadlineMs);
     launch->set_engine(box.engine);
     launch->set_detached(detached);
     launch->set_fresh(fresh);

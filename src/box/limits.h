@@ -37,6 +37,10 @@ inline constexpr std::uint64_t kVmmMemoryShare = 32;                   // and a 
 inline constexpr std::uint32_t kVmmCpuMillis = 500;                    // of a CPU: devices, disk, control
 inline constexpr std::uint32_t kVmmThreads = 128;                      // 64 of them for its disk; one for each CPU besides
 
+// ---- until the guest of a box that starts answers; a loaded host needs seconds, an idle one a twentieth ----
+inline constexpr std::uint32_t kRestoreDeadlineMs = 20000;
+inline constexpr std::uint32_t kColdDeadlineMs = 120000;
+
 // ---- a policy that starts a box again ----
 inline constexpr std::chrono::milliseconds kFirstRestartDelay{100};    // doubled each time
 inline constexpr std::chrono::milliseconds kLongestRestartDelay{60000};

@@ -340,14 +340,23 @@ wire::Configure plan_configure(const BoxOptions& options, const std::string& box
     file("/etc/hostname", hostname + "\n");
     file("/etc/hosts", "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t" + hostname + "\n");
     file("/etc/resolv.conf", "# this box has no network\n");
-    auto shape = vmm::shape_for(options.cpu_millis, options.memory_bytes);
-    // The machine's own size enforces a whole rung; only what lies below it needs a limit in the guest.
-    if (shape && (static_cast<std::uint64_t>(shape->memory_mib) << 20) != options.memory_bytes)
-        configure.set_memory_limit_bytes(options.memory_bytes);
-    if (shape && shape->cpus * 1000 != options.cpu_millis) configure.set_cpu_limit_millis(options.cpu_millis);
-    // The container's init is ours and shares its cgroup; it does not count.
-    if (options.pids_limit > 0) configure.set_pids_limit(std::min(options.pids_limit + 1, kMaxPids));
+    if (auto shape = vmm::shape_for(options.cpu_millis, options.memory_bytes)) {
+        const auto limits = guest_limits(*shape, options.cpu_millis, options.memory_bytes, options.pids_limit);
+        configure.set_memory_limit_bytes(limits.memory_bytes());
+        configure.set_cpu_limit_millis(limits.cpu_millis());
+        configure.set_pids_limit(limits.pids());
+    }
     return configure;
+}
+
+wire::SetLimits guest_limits(vmm::Shape shape, std::uint32_t cpu_millis, std::uint64_t memory_bytes, std::uint32_t pids_limit) {
+    wire::SetLimits limits;
+    const bool whole_memory = (static_cast<std::uint64_t>(shape.memory_mib) << 20) <= memory_bytes;
+    limits.set_memory_bytes(whole_memory ? 0 : memory_bytes);
+    limits.set_cpu_millis(shape.cpus * 1000 <= cpu_millis ? 0 : cpu_millis);
+    // The container's init is ours and shares its cgroup; it does not count.
+    limits.set_pids(pids_limit == 0 ? 0 : std::min(pids_limit + 1, kMaxPids));
+    return limits;
 }
 
 }  // namespace caisson::box

@@ -3,6 +3,7 @@
 
 #include "caisson/runtime.h"
 #include "image/store.h"
+#include "vmm/shape.h"
 #include "wire/agent.pb.h"
 #include "wire/shim.pb.h"
 
@@ -40,5 +41,9 @@ void add_hostname(wire::Exec& exec, const std::string& hostname);
 
 // Hostname, files, limits, mounts. Entropy and time are filled in by the shim when the guest answers.
 wire::Configure plan_configure(const BoxOptions& options, const std::string& box_id, const std::string& machine_id);
+
+// What of a box's limits the guest has to enforce: the machine's own size enforces a whole rung, and only what lies below
+// it needs a limit there (else 0). All three are set.
+wire::SetLimits guest_limits(vmm::Shape shape, std::uint32_t cpu_millis, std::uint64_t memory_bytes, std::uint32_t pids_limit);
 
 }  // namespace caisson::box

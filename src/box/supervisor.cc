@@ -97,6 +97,8 @@ Result<bool> Supervisor::run() {
 wire::Launch Supervisor::next_launch() const {
     auto next = launch_;
     next.set_template_directory(launch_.restart_template_directory());
+    // A policy that it did not have at its start: nobody has made a template for it.
+    if (next.template_directory().empty()) next.set_start_deadline_ms(limits::kColdDeadlineMs);
     next.set_fresh(false);
     next.set_detached(true);
     return next;

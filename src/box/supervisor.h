@@ -3,7 +3,8 @@
 //
 // How the box lives and ends is in supervisor.cc; what passes between it and the guest is in supervisor_guest.cc; what
 // clients ask of it, over the launcher's socket and the one in the box's directory, in supervisor_clients.cc; volumes that
-// come and go are in supervisor_shares.cc; what is recorded in the journal is in supervisor_journal.cc.
+// come and go are in supervisor_shares.cc, limits and policies that change in supervisor_update.cc; what is recorded in the
+// journal is in supervisor_journal.cc.
 #pragma once
 
 #include <chrono>
@@ -198,6 +199,11 @@ class Supervisor {
     void record_execution_not_started(LiveExecution& execution, const std::string& reason);
     void record_life_ended(bool removed);
 
+    // ---- what the box was asked to be, asked anew (supervisor_update.cc) ----
+    void update_box(Client& client, const wire::UpdateBox& request);
+    Result<> on_limits_set(const wire::LimitsSet& set);
+    void end_update(const std::optional<Error>& error);
+
     // ---- clients (supervisor_clients.cc) ----
     Result<> listen();
     Result<> add_client(os::Fd socket, bool launcher);
@@ -266,6 +272,13 @@ class Supervisor {
         os::Loop::TimerId timer = 0;
     };
     std::optional<VolumeChange> volume_change_;
+    // One at a time, too.
+    struct Update {
+        std::uint64_t client = 0;
+        wire::UpdateBox request;
+        os::Loop::TimerId timer = 0;
+    };
+    std::optional<Update> update_;
     // Output that came in small pieces is logged in larger ones, after each round of the agent's.
     struct PendingLog {
         std::uint32_t execution = 0;

@@ -263,6 +263,7 @@ Result<> Supervisor::on_client_message(Client& client, wire::ToShim& message) {
         case wire::ToShim::kResume: resume(&client); return {};
         case wire::ToShim::kStatus: status(client); return {};
         case wire::ToShim::kChangeVolumes: change_volumes(client, message.change_volumes()); return {};
+        case wire::ToShim::kUpdateBox: update_box(client, message.update_box()); return {};
         default: return failure(Errc::kProtocol, "the client sent an unexpected message");
     }
 }
@@ -430,6 +431,8 @@ void Supervisor::status(Client& client) {
     wire::FromShim message;
     auto* status = message.mutable_status();
     status->set_vmm_pid(vm_.pid);
+    *status->mutable_shape() = launch_.shape();
+    status->set_detached(launch_.detached());
     for (const auto& [number, execution] : executions_) {
         if (number == kMainExecution) {
             status->set_command_pid(execution->pid);

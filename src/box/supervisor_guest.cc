@@ -167,6 +167,7 @@ Result<> Supervisor::on_agent_message(base::ByteView payload) {
         return {};
     }
     if (message.has_shares_changed()) return on_shares_changed(message.shares_changed());
+    if (message.has_limits_set()) return on_limits_set(message.limits_set());
     if (message.has_started()) return on_started(message.started());
     if (message.has_start_failed()) return on_start_failed(message.start_failed());
     if (message.has_exited()) return on_exited(message.exited());

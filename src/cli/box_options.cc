@@ -74,25 +74,6 @@ Result<TmpfsOption> parse_tmpfs(const std::string& text) {
     return tmpfs;
 }
 
-Result<std::uint32_t> parse_cpus(const std::string& text) {
-    double cpus = 0;
-    auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), cpus, std::chars_format::fixed);
-    if (text.empty() || error != std::errc{} || end != text.data() + text.size() || !(cpus > 0) || cpus > 1000)
-        return failure(Errc::kUsage, "--cpus '" + base::printable(text, 64) + "' is not a number of CPUs", "write for example 1 or 0.5");
-    return static_cast<std::uint32_t>(std::lround(cpus * 1000));
-}
-
-// 0 and -1 mean no limit, as in Docker and podman.
-Result<std::uint32_t> parse_pids_limit(const std::string& text) {
-    std::int64_t pids = 0;
-    auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), pids);
-    if (text.empty() || error != std::errc{} || end != text.data() + text.size() || pids < -1 ||
-        pids > std::numeric_limits<std::uint32_t>::max())
-        return failure(Errc::kUsage, "--pids-limit '" + base::printable(text, 64) + "' is not a number of processes",
-                       "write for example 100; 0 or -1 for no limit");
-    return static_cast<std::uint32_t>(std::max<std::int64_t>(pids, 0));
-}
-
 // OPTION=VALUE, in Docker's older spelling OPTION:VALUE. What switches off a wall that is not there is taken as it is; what
 // asks for one is refused.
 Result<> parse_security(BoxOptions& options, const std::string& text) {
@@ -110,22 +91,6 @@ Result<> parse_security(BoxOptions& options, const std::string& text) {
     if (name == "label" && value == "disable") return {};
     return failure(Errc::kUnsupported, shown + " is not available",
                    "in the box there are no-new-privileges, and no profiles of seccomp, AppArmor or SELinux");
-}
-
-// POLICY: no, on-failure, on-failure:N, always.
-Result<> parse_restart(BoxOptions& options, const std::string& text) {
-    const auto colon = text.find(':');
-    const auto policy = text.substr(0, colon);
-    if (policy == "no") options.restart = RestartPolicy::kNo;
-    else if (policy == "always" || policy == "unless-stopped") options.restart = RestartPolicy::kAlways;
-    else if (policy == "on-failure") options.restart = RestartPolicy::kOnFailure;
-    else return failure(Errc::kUsage, "--restart '" + base::printable(text, 64) + "' is unknown", "use no, on-failure, on-failure:N or always");
-    if (colon == std::string::npos) return {};
-    auto limit = base::parse_u64(std::string_view(text).substr(colon + 1));
-    if (policy != "on-failure" || !limit || *limit == 0 || *limit > 1000000)
-        return failure(Errc::kUsage, "--restart '" + base::printable(text, 64) + "' is unknown", "use no, on-failure, on-failure:N or always");
-    options.restart_limit = static_cast<std::uint32_t>(*limit);
-    return {};
 }
 
 // Mounts of all three spellings, and copies.
@@ -169,7 +134,9 @@ Result<> add_health(BoxOptions& options, const BoxArguments& arguments) {
 
 Result<> add_life(BoxOptions& options, const BoxArguments& arguments) {
     options.labels = CAISSON_TRY(parse_labels(arguments.labels));
-    CAISSON_TRY(parse_restart(options, arguments.restart));
+    const auto restart = CAISSON_TRY(parse_restart(arguments.restart));
+    options.restart = restart.policy;
+    options.restart_limit = restart.limit;
     CAISSON_TRY(parse_time(options.max_duration, "--max-duration", arguments.max_duration));
     CAISSON_TRY(parse_time(options.idle_timeout, "--idle-timeout", arguments.idle_timeout));
     options.stop_timeout = CAISSON_TRY_CTX(base::parse_duration(arguments.stop_timeout), "--stop-timeout");
@@ -193,6 +160,42 @@ class UsageWithOperands : public CLI::Formatter {
 };
 
 }  // namespace
+
+Result<std::uint32_t> parse_cpus(const std::string& text) {
+    double cpus = 0;
+    auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), cpus, std::chars_format::fixed);
+    if (text.empty() || error != std::errc{} || end != text.data() + text.size() || !(cpus > 0) || cpus > 1000)
+        return failure(Errc::kUsage, "--cpus '" + base::printable(text, 64) + "' is not a number of CPUs", "write for example 1 or 0.5");
+    return static_cast<std::uint32_t>(std::lround(cpus * 1000));
+}
+
+// 0 and -1 mean no limit, as in Docker and podman.
+Result<std::uint32_t> parse_pids_limit(const std::string& text) {
+    std::int64_t pids = 0;
+    auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), pids);
+    if (text.empty() || error != std::errc{} || end != text.data() + text.size() || pids < -1 ||
+        pids > std::numeric_limits<std::uint32_t>::max())
+        return failure(Errc::kUsage, "--pids-limit '" + base::printable(text, 64) + "' is not a number of processes",
+                       "write for example 100; 0 or -1 for no limit");
+    return static_cast<std::uint32_t>(std::max<std::int64_t>(pids, 0));
+}
+
+// POLICY: no, on-failure, on-failure:N, always.
+Result<RestartChoice> parse_restart(const std::string& text) {
+    RestartChoice choice;
+    const auto colon = text.find(':');
+    const auto policy = text.substr(0, colon);
+    if (policy == "no") choice.policy = RestartPolicy::kNo;
+    else if (policy == "always" || policy == "unless-stopped") choice.policy = RestartPolicy::kAlways;
+    else if (policy == "on-failure") choice.policy = RestartPolicy::kOnFailure;
+    else return failure(Errc::kUsage, "--restart '" + base::printable(text, 64) + "' is unknown", "use no, on-failure, on-failure:N or always");
+    if (colon == std::string::npos) return choice;
+    auto limit = base::parse_u64(std::string_view(text).substr(colon + 1));
+    if (policy != "on-failure" || !limit || *limit == 0 || *limit > 1000000)
+        return failure(Errc::kUsage, "--restart '" + base::printable(text, 64) + "' is unknown", "use no, on-failure, on-failure:N or always");
+    choice.limit = static_cast<std::uint32_t>(*limit);
+    return choice;
+}
 
 Result<> open_copies(BoxOptions& options, bool quiet) {
     for (auto& copy : options.copies) {

@@ -44,6 +44,16 @@ Result<std::vector<std::pair<std::string, std::string>>> parse_environment(const
 // KEY or KEY=VALUE.
 Result<std::map<std::string, std::string>> parse_labels(const std::vector<std::string>& labels);
 
+// "1", "0.5": thousandths of a CPU.
+Result<std::uint32_t> parse_cpus(const std::string& text);
+Result<std::uint32_t> parse_pids_limit(const std::string& text);
+// no, always, on-failure or on-failure:N.
+struct RestartChoice {
+    RestartPolicy policy = RestartPolicy::kNo;
+    std::uint32_t limit = 0;
+};
+Result<RestartChoice> parse_restart(const std::string& text);
+
 // The usage line of a command whose operands are no options to the parser.
 void show_operands(CLI::App& command, const std::string& operands);
 

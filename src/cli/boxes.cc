@@ -10,6 +10,7 @@
 #include "base/labels.h"
 #include "base/text.h"
 #include "cli/box_options.h"
+#include "cli/chosen.h"
 #include "cli/command.h"
 #include "cli/enter.h"
 
@@ -19,8 +20,6 @@ using base::failure;
 using nlohmann::json;
 
 namespace {
-
-bool is_live(const BoxInfo& box) { return box.state != "created" && box.state != "stopped" && box.state != "failed"; }
 
 json optional_text(const std::string& text) { return text.empty() ? json(nullptr) : json(text); }
 json optional_number(std::int64_t number) { return number == 0 ? json(nullptr) : json(number); }
@@ -247,12 +246,11 @@ Result<int> show_info(Context& context, const std::string& format) {
     return 0;
 }
 
+}  // namespace
+
 // ---- commands for one or many boxes ----
 
-// Which boxes a command is for: those named, or those that have labels.
-struct Chosen {
-    std::vector<std::string> names, labels;
-};
+bool is_live(const BoxInfo& box) { return box.state != "created" && box.state != "stopped" && box.state != "failed"; }
 
 void add_chosen(CLI::App& command, const std::shared_ptr<Chosen>& chosen) {
     command.add_option("BOX", chosen->names, "Names, ids or unique beginnings of ids");
@@ -260,7 +258,6 @@ void add_chosen(CLI::App& command, const std::shared_ptr<Chosen>& chosen) {
         ->type_name("KEY[=VALUE]")->allow_extra_args(false)->take_all();
 }
 
-// `fits`: which of the labelled ones it makes sense for.
 Result<std::vector<std::string>> resolve(Runtime& runtime, const Chosen& chosen, const std::function<bool(const BoxInfo&)>& fits) {
     if (chosen.names.empty() && chosen.labels.empty()) return failure(Errc::kUsage, "no BOX is given", "name one, or use --label");
     if (chosen.labels.empty()) return chosen.names;
@@ -271,6 +268,8 @@ Result<std::vector<std::string>> resolve(Runtime& runtime, const Chosen& chosen,
         if (base::has_labels(box.labels, labels) && fits(box)) ids.push_back(box.id);
     return ids;
 }
+
+namespace {
 
 // Does it for each, tells what failed and goes on; the first failure decides the exit code.
 Result<int> for_each_box(Context& context, const Chosen& chosen, const std::function<bool(const BoxInfo&)>& fits,

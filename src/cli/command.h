@@ -30,6 +30,8 @@ void add_everything(CLI::App& app, Action& action);
 // Each declares one command (and its subcommands) and stores what to do when it was chosen.
 void add_run(CLI::App& app, Action& action);
 void add_box_commands(CLI::App& app, Action& action);
+void add_stats(CLI::App& app, Action& action);
+void add_update(CLI::App& app, Action& action);
 void add_enter_commands(CLI::App& app, Action& action);
 void add_log_command(CLI::App& app, Action& action);
 void add_copy(CLI::App& app, Action& action);

@@ -26,6 +26,8 @@ void add_everything(CLI::App& app, Action& action) {
     add_enter_commands(app, action);
     add_copy(app, action);
     add_box_commands(app, action);
+    add_stats(app, action);
+    add_update(app, action);
     add_log_command(app, action);
     add_audit_commands(app, action);
     add_image_commands(app, action);

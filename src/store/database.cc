@@ -529,6 +529,17 @@ Result<> Database::rename_box(const std::string& id, const std::string& name) {
     return renamed;
 }
 
+Result<> Database::change_box_spec(const std::string& id, const std::string& expected, const std::string& spec) {
+    auto statement = CAISSON_TRY(Statement::prepare(connection_->handle, "UPDATE boxes SET spec=? WHERE id=? AND spec=?"));
+    statement.bind_blob(spec);
+    statement.bind(id);
+    statement.bind_blob(expected);
+    CAISSON_TRY(statement.step("recording what box " + id + " is to be"));
+    if (sqlite3_changes(connection_->handle) == 1) return {};
+    auto record = CAISSON_TRY(find_box(id));
+    return failure(Errc::kInUse, "box " + record.name + " was changed by somebody else meanwhile");
+}
+
 Result<> Database::remove_box(const std::string& id) {
     auto statement = CAISSON_TRY(Statement::prepare(connection_->handle, "DELETE FROM boxes WHERE id=?"));
     statement.bind(id);

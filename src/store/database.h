@@ -122,6 +122,8 @@ class Database {
     // kStopped or kFailed; whatever executions of it still run are over with it.
     Result<> finish_box(const std::string& id, BoxState state, const EndRecord& end);
     Result<> rename_box(const std::string& id, const std::string& name);
+    // What the box was asked to be, if that is still `expected`; kInUse if somebody changed it meanwhile.
+    Result<> change_box_spec(const std::string& id, const std::string& expected, const std::string& spec);
     Result<> remove_box(const std::string& id);  // removing what is gone is fine
     // By name, id, or unique prefix of an id. kNotFound; kUsage if a prefix fits several.
     Result<BoxRecord> find_box(const std::string& reference) const;

@@ -58,6 +58,7 @@ Result<FromAgent> parse_from_agent(ByteView payload) {
         case FromAgent::kConfigureFailed:
             CAISSON_TRY(bounded(message.configure_failed().message(), "message"));
             break;
+        case FromAgent::kLimitsSet: CAISSON_TRY(bounded(message.limits_set().message(), "message")); break;
         case FromAgent::kSharesChanged: CAISSON_TRY(bounded(message.shares_changed().message(), "message")); break;
         case FromAgent::kStarted:
             CAISSON_TRY(valid_id(message.started().id()));

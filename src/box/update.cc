@@ -1,0 +1,250 @@
+#include "box/update.h"
+
+#include <algorithm>
+
+#include "base/text.h"
+#include "box/convert.h"
+#include "box/host_limits.h"
+#include "box/lifecycle.h"
+#include "box/plan.h"
+
+namespace caisson::box {
+
+using base::failure;
+
+namespace {
+
+// As --memory takes it, and exactly.
+std::string size_text(std::uint64_t bytes) {
+    constexpr std::pair<unsigned, const char*> kUnits[] = {{30, "G"}, {20, "M"}, {10, "K"}};
+    for (const auto& [shift, unit] : kUnits)
+        if (bytes != 0 && bytes % (std::uint64_t{1} << shift) == 0) return std::to_string(bytes >> shift) + unit;
+    return std::to_string(bytes);
+}
+
+std::string cpus_text(std::uint32_t millis) {
+    auto text = std::to_string(millis / 1000) + "." + std::to_string(1000 + millis % 1000).substr(1);
+    text.erase(text.find_last_not_of('0') + 1);
+    return text.back() == '.' ? text.substr(0, text.size() - 1) : text;
+}
+
+std::string pids_text(std::uint32_t limit) { return limit == 0 ? "none" : std::to_string(limit); }
+
+std::uint32_t pids_of(const wire::BoxSpec& spec) {
+    const auto with_init = spec.configure().pids_limit();
+    return with_init > 0 ? with_init - 1 : 0;
+}
+
+wire::BoxSpec::Restart restart_word(RestartPolicy policy) {
+    switch (policy) {
+        case RestartPolicy::kOnFailure: return wire::BoxSpec::ON_FAILURE;
+        case RestartPolicy::kAlways: return wire::BoxSpec::ALWAYS;
+        default: return wire::BoxSpec::NO;
+    }
+}
+
+std::map<std::string, std::string> labels_of(const wire::BoxSpec& spec) {
+    std::map<std::string, std::string> labels;
+    for (const auto& label : spec.labels()) labels[label.key()] = label.value();
+    return labels;
+}
+
+void set_labels(wire::BoxSpec& spec, const std::map<std::string, std::string>& labels) {
+    spec.clear_labels();
+    for (const auto& [key, value] : labels) {
+        auto* label = spec.add_labels();
+        label->set_key(key);
+        label->set_value(value);
+    }
+}
+
+// Why a limit cannot change before the next start; empty: it can.
+std::string why_later(const std::optional<RunningMachine>& running, bool fits, const std::string& machine_has) {
+    if (!running) return "the box does not run";
+    if (!running->can_change) return "its supervisor is of an older caisson";
+    return fits ? "" : "its machine was made with " + machine_has;
+}
+
+// Adds up what changes.
+class Planner {
+  public:
+    Planner(const wire::BoxSpec& spec, const std::optional<RunningMachine>& running, const BoxUpdate& update)
+        : before_(spec), running_(running), update_(update) {
+        plan_.spec = spec;
+    }
+
+    Result<UpdatePlan> plan() {
+        CAISSON_TRY(check());
+        change_limits();
+        change_restart();
+        change_labels();
+        return std::move(plan_);
+    }
+
+  private:
+    // The rules of a new box hold for one that changes.
+    Result<> check() const {
+        BoxOptions options;
+        options.image = "-";
+        options.cpu_millis = update_.cpu_millis.value_or(before_.cpu_millis());
+        options.memory_bytes = update_.memory_bytes.value_or(before_.memory_bytes());
+        options.pids_limit = update_.pids_limit.value_or(0);
+        options.auto_remove = before_.auto_remove();
+        options.restart = update_.restart.value_or(RestartPolicy::kNo);
+        options.restart_limit = update_.restart_limit;
+        options.labels = labels_of(before_);
+        for (const auto& key : update_.removed_labels) options.labels.erase(key);
+        for (const auto& [key, value] : update_.labels) options.labels[key] = value;
+        CAISSON_TRY(validate(options));
+        if (options.restart != RestartPolicy::kNo && running_ && !running_->detached)
+            return failure(Errc::kUsage, "a box that ends with its caller cannot be started again by a policy",
+                           "stop it and start it with: caisson start");
+        return {};
+    }
+
+    bool add(const std::string& what, const std::string& from, const std::string& to, const std::string& later = {}) {
+        plan_.changes.push_back({what, from, to, later.empty(), later});
+        return later.empty();
+    }
+
+    void change_limits() {
+        const auto cpus = update_.cpu_millis.value_or(before_.cpu_millis());
+        const auto memory = update_.memory_bytes.value_or(before_.memory_bytes());
+        const auto pids = update_.pids_limit.value_or(pids_of(before_));
+        plan_.spec.set_cpu_millis(cpus);
+        plan_.spec.set_memory_bytes(memory);
+        const auto at_start = guest_limits(*vmm::shape_for(cpus, memory), cpus, memory, pids);
+        auto* configure = plan_.spec.mutable_configure();
+        configure->set_cpu_limit_millis(at_start.cpu_millis());
+        configure->set_memory_limit_bytes(at_start.memory_bytes());
+        configure->set_pids_limit(at_start.pids());
+
+        const auto shape = running_ ? running_->shape : vmm::Shape{};
+        const auto now = guest_limits(shape, cpus, memory, pids);
+        const auto then = guest_limits(shape, before_.cpu_millis(), before_.memory_bytes(), pids_of(before_));
+        if (cpus != before_.cpu_millis() &&
+            add("cpus", cpus_text(before_.cpu_millis()), cpus_text(cpus), why_later(running_, cpus <= shape.cpus * 1000, cpus_text(shape.cpus * 1000) + " CPUs"))) {
+            to_running().mutable_limits()->set_cpu_millis(now.cpu_millis());
+            undo().mutable_limits()->set_cpu_millis(then.cpu_millis());
+            plan_.cpus_now = true;
+        }
+        const auto machine_bytes = std::uint64_t{shape.memory_mib} << 20;
+        if (memory != before_.memory_bytes() &&
+            add("memory", size_text(before_.memory_bytes()), size_text(memory), why_later(running_, memory <= machine_bytes, size_text(machine_bytes)))) {
+            to_running().mutable_limits()->set_memory_bytes(now.memory_bytes());
+            undo().mutable_limits()->set_memory_bytes(then.memory_bytes());
+        }
+        if (pids != pids_of(before_) && add("pids_limit", pids_text(pids_of(before_)), pids_text(pids), why_later(running_, true, ""))) {
+            to_running().mutable_limits()->set_pids(now.pids());
+            undo().mutable_limits()->set_pids(then.pids());
+        }
+    }
+
+    void change_restart() {
+        if (!update_.restart) return;
+        plan_.spec.set_restart(restart_word(*update_.restart));
+        plan_.spec.set_restart_limit(update_.restart_limit);
+        const auto from = restart_text(before_), to = restart_text(plan_.spec);
+        // Without a supervisor there is nobody who would have to know; an old one goes by what it was told.
+        const std::string later = running_ && !running_->can_change ? why_later(running_, true, "") : "";
+        if (from == to || !add("restart", from, to, later) || !running_) return;
+        to_running().set_restart(plan_.spec.restart());
+        to_running().set_restart_limit(plan_.spec.restart_limit());
+        undo().set_restart(before_.restart());
+        undo().set_restart_limit(before_.restart_limit());
+    }
+
+    void change_labels() {
+        const auto before = labels_of(before_);
+        auto labels = before;
+        for (const auto& key : update_.removed_labels) {
+            if (labels.erase(key) > 0 && update_.labels.count(key) == 0) add("label " + key, before.at(key), "");
+        }
+        for (const auto& [key, value] : update_.labels) {
+            const auto was = before.find(key);
+            labels[key] = value;
+            if (was == before.end() || was->second != value) add("label " + key, was == before.end() ? "" : was->second, value);
+        }
+        set_labels(plan_.spec, labels);
+    }
+
+    wire::UpdateBox& to_running() { return plan_.to_running ? *plan_.to_running : plan_.to_running.emplace(); }
+    wire::UpdateBox& undo() { return plan_.undo ? *plan_.undo : plan_.undo.emplace(); }
+
+    const wire::BoxSpec& before_;
+    const std::optional<RunningMachine>& running_;
+    const BoxUpdate& update_;
+    UpdatePlan plan_;
+};
+
+}  // namespace
+
+Result<UpdatePlan> plan_update(const wire::BoxSpec& spec, const std::optional<RunningMachine>& running, const BoxUpdate& update) {
+    return Planner(spec, running, update).plan();
+}
+
+namespace {
+
+Result<RunningMachine> machine_of(ShimClient& shim) {
+    wire::ToShim request;
+    request.mutable_status();
+    const auto answer = CAISSON_TRY(internal::ask(shim, request));
+    if (!answer.has_status()) return failure(Errc::kProtocol, "the box's supervisor answered something else");
+    const auto& status = answer.status();
+    if (!status.has_shape()) return RunningMachine{{}, true, false};
+    return RunningMachine{shape_from(status.shape()), status.detached(), true};
+}
+
+Result<> tell(ShimClient& shim, const wire::UpdateBox& update) {
+    wire::ToShim request;
+    *request.mutable_update_box() = update;
+    CAISSON_TRY(internal::ask(shim, request));
+    return {};
+}
+
+// The box may be changed by several at once; whoever comes second looks again.
+Result<UpdatePlan> update_once(internal::RuntimeState& runtime, const store::BoxRecord& record, const BoxUpdate& update) {
+    const auto spec = CAISSON_TRY(internal::spec_of(record));
+    std::unique_ptr<ShimClient> shim;
+    std::optional<RunningMachine> running;
+    if (store::is_live(record.state)) {
+        shim = CAISSON_TRY(internal::reach(runtime, record));
+        running = CAISSON_TRY(machine_of(*shim));
+    }
+    auto plan = CAISSON_TRY(plan_update(spec, running, update));
+    if (update.dry_run || plan.changes.empty()) return plan;
+    if (shim && plan.to_running) CAISSON_TRY(tell(*shim, *plan.to_running));
+    auto recorded = [&] {
+        std::scoped_lock guard(runtime.database_mutex);
+        return runtime.database->change_box_spec(record.id, record.spec, plan.spec.SerializeAsString());
+    }();
+    if (!recorded) {
+        if (shim && plan.undo) static_cast<void>(tell(*shim, *plan.undo));  // what was to be told is the first failure
+        return base::failure(std::move(recorded.error()));
+    }
+    if (plan.cpus_now)
+        if (auto changed = change_cpu_limit(runtime.home, record.id, plan.spec.cpu_millis()); !changed)
+            runtime.notice("the guest has its new limit of CPU time, the host keeps the old one: " + changed.error().to_string());
+    return plan;
+}
+
+}  // namespace
+
+}  // namespace caisson::box
+
+namespace caisson {
+
+Result<BoxUpdatePlan> Runtime::update_box(const std::string& reference, const BoxUpdate& update) {
+    constexpr int kTries = 3;
+    for (int tried = 1;; ++tried) {
+        const auto record = CAISSON_TRY(internal::find_record(*state_, reference));
+        auto plan = box::update_once(*state_, record, update);
+        if (plan) return BoxUpdatePlan{record.id, record.name, std::move(plan->changes)};
+        const auto now = internal::find_record(*state_, record.id);
+        const bool changed = now && (now->spec != record.spec || now->state != record.state);
+        if (plan.error().code != Errc::kInUse || !changed || tried == kTries)
+            return base::failure(std::move(plan.error()).with_context("updating box " + record.name));
+    }
+}
+
+}  // namespace caisson

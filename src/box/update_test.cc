@@ -1,0 +1,135 @@
+#include "box/update.h"
+
+#include <gtest/gtest.h>
+
+namespace caisson::box {
+namespace {
+
+wire::BoxSpec spec_of(std::uint32_t cpu_millis, std::uint64_t memory_mib) {
+    wire::BoxSpec spec;
+    spec.set_cpu_millis(cpu_millis);
+    spec.set_memory_bytes(memory_mib << 20);
+    auto* label = spec.add_labels();
+    label->set_key("job");
+    label->set_value("nightly");
+    return spec;
+}
+
+RunningMachine running(std::uint32_t cpus, std::uint32_t memory_mib) { return {{.cpus = cpus, .memory_mib = memory_mib}, true, true}; }
+
+std::string text_of(const BoxChange& change) {
+    return change.what + " " + change.from + "->" + change.to + (change.now ? " now" : " later: " + change.reason);
+}
+
+TEST(Update, ChangesWhatFitsTheMachineAtOnce) {
+    auto plan = plan_update(spec_of(1000, 512), running(1, 512), {.cpu_millis = 500, .memory_bytes = 300ull << 20, .pids_limit = 50});
+    ASSERT_TRUE(plan) << plan.error().to_string();
+    ASSERT_EQ(plan->changes.size(), 3u);
+    EXPECT_EQ(text_of(plan->changes[0]), "cpus 1->0.5 now");
+    EXPECT_EQ(text_of(plan->changes[1]), "memory 512M->300M now");
+    EXPECT_EQ(text_of(plan->changes[2]), "pids_limit none->50 now");
+    EXPECT_TRUE(plan->cpus_now);
+    ASSERT_TRUE(plan->to_running);
+    EXPECT_EQ(plan->to_running->limits().cpu_millis(), 500u);
+    EXPECT_EQ(plan->to_running->limits().memory_bytes(), 300ull << 20);
+    EXPECT_EQ(plan->to_running->limits().pids(), 51u);  // with the container's init
+    // Back again: the machine itself was the limit.
+    EXPECT_TRUE(plan->undo->limits().has_memory_bytes());
+    EXPECT_EQ(plan->undo->limits().memory_bytes(), 0u);
+    EXPECT_EQ(plan->undo->limits().cpu_millis(), 0u);
+    EXPECT_EQ(plan->undo->limits().pids(), 0u);
+    EXPECT_EQ(plan->spec.configure().memory_limit_bytes(), 300ull << 20);
+    EXPECT_FALSE(plan->to_running->has_restart());
+}
+
+TEST(Update, LeavesWhatNeedsAnotherMachineToTheNextStart) {
+    auto plan = plan_update(spec_of(1000, 512), running(1, 512), {.cpu_millis = 1500, .memory_bytes = 1ull << 30});
+    ASSERT_TRUE(plan);
+    ASSERT_EQ(plan->changes.size(), 2u);
+    EXPECT_EQ(text_of(plan->changes[0]), "cpus 1->1.5 later: its machine was made with 1 CPUs");
+    EXPECT_EQ(text_of(plan->changes[1]), "memory 512M->1G later: its machine was made with 512M");
+    EXPECT_FALSE(plan->to_running);
+    EXPECT_FALSE(plan->cpus_now);
+    EXPECT_EQ(plan->spec.memory_bytes(), 1ull << 30);
+    EXPECT_EQ(plan->spec.configure().memory_limit_bytes(), 0u);
+    EXPECT_EQ(plan->spec.configure().cpu_limit_millis(), 1500u);
+}
+
+TEST(Update, GoesByTheMachineThatRunsNotByWhatIsYetToCome) {
+    // Asked for 1G since it was started with 512M: 400M fit what runs.
+    auto plan = plan_update(spec_of(1000, 1024), running(1, 512), {.memory_bytes = 400ull << 20});
+    ASSERT_TRUE(plan);
+    EXPECT_EQ(text_of(plan->changes.at(0)), "memory 1G->400M now");
+    EXPECT_EQ(plan->to_running->limits().memory_bytes(), 400ull << 20);
+    EXPECT_EQ(plan->undo->limits().memory_bytes(), 0u);  // all of 512M
+}
+
+TEST(Update, OfBoxesThatDoNotRunIsForTheirNextStart) {
+    auto plan = plan_update(spec_of(1000, 512), std::nullopt, {.memory_bytes = 256ull << 20, .restart = RestartPolicy::kAlways});
+    ASSERT_TRUE(plan);
+    EXPECT_EQ(text_of(plan->changes.at(0)), "memory 512M->256M later: the box does not run");
+    EXPECT_EQ(text_of(plan->changes.at(1)), "restart no->always now");
+    EXPECT_FALSE(plan->to_running);
+    EXPECT_EQ(plan->spec.restart(), wire::BoxSpec::ALWAYS);
+}
+
+TEST(Update, SaysNothingOfWhatIsSoAlready) {
+    BoxUpdate update{.cpu_millis = 1000, .memory_bytes = 512ull << 20, .pids_limit = 0, .restart = RestartPolicy::kNo};
+    update.labels = {{"job", "nightly"}};
+    update.removed_labels = {"other"};
+    auto plan = plan_update(spec_of(1000, 512), running(1, 512), update);
+    ASSERT_TRUE(plan);
+    EXPECT_TRUE(plan->changes.empty());
+    EXPECT_FALSE(plan->to_running);
+}
+
+TEST(Update, SetsAndRemovesLabels) {
+    BoxUpdate update;
+    update.labels = {{"tier", "web"}};
+    update.removed_labels = {"job"};
+    auto plan = plan_update(spec_of(1000, 512), running(1, 512), update);
+    ASSERT_TRUE(plan);
+    EXPECT_EQ(text_of(plan->changes.at(0)), "label job nightly-> now");
+    EXPECT_EQ(text_of(plan->changes.at(1)), "label tier ->web now");
+    ASSERT_EQ(plan->spec.labels_size(), 1);
+    EXPECT_EQ(plan->spec.labels(0).key(), "tier");
+    EXPECT_FALSE(plan->to_running);  // a supervisor has no use for labels
+}
+
+TEST(Update, TellsAPolicyToTheSupervisor) {
+    auto spec = spec_of(1000, 512);
+    spec.set_restart(wire::BoxSpec::ALWAYS);
+    auto plan = plan_update(spec, running(1, 512), {.restart = RestartPolicy::kOnFailure, .restart_limit = 3});
+    ASSERT_TRUE(plan);
+    EXPECT_EQ(text_of(plan->changes.at(0)), "restart always->on-failure:3 now");
+    EXPECT_EQ(plan->to_running->restart(), wire::BoxSpec::ON_FAILURE);
+    EXPECT_EQ(plan->to_running->restart_limit(), 3u);
+    EXPECT_EQ(plan->undo->restart(), wire::BoxSpec::ALWAYS);
+    EXPECT_FALSE(plan->to_running->has_limits());
+}
+
+TEST(Update, RefusesWhatANewBoxIsRefused) {
+    EXPECT_EQ(plan_update(spec_of(1000, 512), std::nullopt, {.memory_bytes = 1 << 20}).error().code, Errc::kUsage);
+    EXPECT_EQ(plan_update(spec_of(1000, 512), std::nullopt, {.cpu_millis = 1}).error().code, Errc::kUsage);
+    EXPECT_EQ(plan_update(spec_of(1000, 512), std::nullopt, {.cpu_millis = 9000}).error().code, Errc::kUsage);
+    auto removed = spec_of(1000, 512);
+    removed.set_auto_remove(true);
+    EXPECT_EQ(plan_update(removed, std::nullopt, {.restart = RestartPolicy::kAlways}).error().code, Errc::kUsage);
+    auto attached = running(1, 512);
+    attached.detached = false;
+    EXPECT_EQ(plan_update(spec_of(1000, 512), attached, {.restart = RestartPolicy::kAlways}).error().code, Errc::kUsage);
+    EXPECT_TRUE(plan_update(spec_of(1000, 512), attached, {.restart = RestartPolicy::kNo}));
+}
+
+TEST(Update, OfAnOlderSupervisorWaits) {
+    auto old = running(0, 0);
+    old.can_change = false;
+    auto plan = plan_update(spec_of(1000, 512), old, {.memory_bytes = 256ull << 20, .restart = RestartPolicy::kAlways});
+    ASSERT_TRUE(plan);
+    EXPECT_EQ(text_of(plan->changes.at(0)), "memory 512M->256M later: its supervisor is of an older caisson");
+    EXPECT_EQ(text_of(plan->changes.at(1)), "restart no->always later: its supervisor is of an older caisson");
+    EXPECT_FALSE(plan->to_running);
+}
+
+}  // namespace
+}  // namespace caisson::box
