@@ -9,12 +9,6 @@ using base::failure;
 namespace {
 // Of chains that are not being written to just now.
 constexpr std::size_t kMostWriters = 16;
-
-// The directory of a chain's first entries is new; beyond that only its files are.
-bool is_new(const Head& head) {
-    constexpr std::uint64_t kFirstEntries = 64;
-    return head.sequence <= kFirstEntries;
-}
 }  // namespace
 
 std::string chain_directory(const std::string& root, const std::string& chain) {
@@ -56,6 +50,7 @@ Result<> Journal::record(store::Database& database, const std::string& chain, co
 Result<> Journal::leave_out_acknowledged(const store::Database& database, Batch& batch) const {
     for (auto one = batch.heads.begin(); one != batch.heads.end();) {
         const auto known = CAISSON_TRY(database.journal_head(one->first));
+        if (known.sequence == 0) batch.fresh.insert(one->first);
         one = static_cast<std::uint64_t>(known.sequence) >= one->second.sequence ? batch.heads.erase(one) : std::next(one);
     }
     return {};
@@ -63,7 +58,7 @@ Result<> Journal::leave_out_acknowledged(const store::Database& database, Batch&
 
 Result<> Journal::sync(const std::string& root, const Batch& batch) {
     for (const auto& [chain, head] : batch.heads)
-        CAISSON_TRY(CAISSON_TRY(Writer::open(chain_directory(root, chain))).sync(is_new(head)));
+        CAISSON_TRY(CAISSON_TRY(Writer::open(chain_directory(root, chain))).sync(batch.fresh.count(chain) > 0));
     return {};
 }
 
@@ -87,7 +82,7 @@ Result<> Journal::commit(store::Database& database) {
     auto batch = take();
     auto done = [&]() -> Result<> {
         CAISSON_TRY(leave_out_acknowledged(database, batch));
-        for (const auto& [chain, head] : batch.heads) CAISSON_TRY(CAISSON_TRY(writer(chain))->sync(is_new(head)));
+        for (const auto& [chain, head] : batch.heads) CAISSON_TRY(CAISSON_TRY(writer(chain))->sync(batch.fresh.count(chain) > 0));
         return acknowledge(database, batch);
     }();
     if (!done) put_back(std::move(batch));

@@ -7,6 +7,7 @@
 
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,7 @@ std::string chain_directory(const std::string& root, const std::string& chain);
 // What has been written and not acknowledged yet.
 struct Batch {
     std::map<std::string, Head> heads;  // by chain
+    std::set<std::string> fresh;        // of them, those of which nothing was acknowledged yet: their directories are new
     bool empty() const { return heads.empty(); }
 };
 
@@ -41,7 +43,7 @@ class Journal {
 
     bool pending() const { return !batch_.empty(); }
     Batch take() { return std::exchange(batch_, {}); }
-    // What of a batch was acknowledged by somebody else already is left out.
+    // What of a batch was acknowledged by somebody else already is left out. Before sync().
     Result<> leave_out_acknowledged(const store::Database& database, Batch& batch) const;
     // Brings it to the disk. Others may record meanwhile: it has nothing of an object.
     static Result<> sync(const std::string& root, const Batch& batch);

@@ -103,7 +103,7 @@ Result<audit::Head> Recorder::acknowledge(const std::string& chain) {
     auto writer = CAISSON_TRY(audit::Writer::open(audit::chain_directory(root(), chain)));
     auto last = CAISSON_TRY(writer.last());
     if (!last) return audit::Head();
-    const audit::Batch batch{{{chain, {last->sequence, last->hash}}}};
+    const audit::Batch batch{{{chain, {last->sequence, last->hash}}}, {chain}};
     CAISSON_TRY(audit::Journal::sync(root(), batch));
     CAISSON_TRY(journal_.acknowledge(*runtime_.database, batch));
     return batch.heads.begin()->second;
