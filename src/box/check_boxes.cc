@@ -64,7 +64,7 @@ class Checker {
 
     void check_record(const BoxRecord& record) {
         const auto directory = home_.box(record.id);
-        const bool lives = store::is_live(record.state) && owner_lives(record.owner, seen_.boot_id);
+        const bool lives = is_answered_for(home_, record, seen_.boot_id);
         // Whoever makes it is not finished.
         if (record.state == BoxState::kCreating && lives) return;
         if (store::is_live(record.state) && !lives) {
@@ -91,7 +91,7 @@ class Checker {
         const bool made = record.state == BoxState::kCreating;
         auto dead = store::warning(made ? "box_unfinished" : "box_abandoned", said(record),
                                    std::string("is recorded to be ") + to_string(record.state) + ", but " +
-                                       (record.owner.boot_id != seen_.boot_id ? "the host was restarted since" : "process " + std::to_string(record.owner.pid) + ", which answered for it, is dead"),
+                                       (record.owner.boot_id != seen_.boot_id ? "the host was restarted since" : "process " + std::to_string(record.owner.pid) + ", which answered for it, does not any more"),
                                    made || record.auto_remove ? "removes it, as opening the home does" : "records that it failed, as opening the home does");
         dead.finding.repairable = true;
         found_.push_back(std::move(dead));

@@ -19,7 +19,7 @@ class Checker {
   public:
     explicit Checker(const HomeSeen& seen) : home_(*seen.home) {
         for (const auto& record : seen.records)
-            if (store::is_live(record.state) && owner_lives(record.owner, seen.boot_id)) living_.emplace(record.id, &record);
+            if (is_answered_for(home_, record, seen.boot_id)) living_.emplace(record.id, &record);
     }
 
     Troubles check() {

@@ -14,7 +14,7 @@ namespace caisson::internal {
 Result<> reconcile(const store::Home& home, store::Database& database) {
     auto boot_id = CAISSON_TRY(os::boot_id());
     for (const auto& box : CAISSON_TRY(database.live_boxes())) {
-        if (box::owner_lives(box.owner, boot_id)) continue;
+        if (box::is_answered_for(home, box, boot_id)) continue;
         // The lock is held by the launcher and by the shim. Whoever gets it knows that both are gone.
         std::optional<os::FileLock> lock;
         if (os::exists(home.box(box.id))) {
@@ -26,7 +26,10 @@ Result<> reconcile(const store::Home& home, store::Database& database) {
         auto now = database.find_box(box.id);
         if (!now && (now.error().code == Errc::kNotFound || now.error().code == Errc::kCorrupt)) continue;
         if (!now) return base::failure(std::move(now.error()));
-        if (!store::is_live(now->state) || box::owner_lives(now->owner, boot_id)) continue;
+        if (!store::is_live(now->state)) continue;
+        // Whoever makes a box needs no lock. Else the lock, which is ours, would be its owner's.
+        const bool needs_lock = lock && now->state != store::BoxState::kCreating;
+        if (!needs_lock && box::owner_lives(now->owner, boot_id)) continue;
         box::kill_strays(home.box(box.id));
         const bool rebooted = box.owner.boot_id != boot_id;
         if (box.auto_remove || box.state == store::BoxState::kCreating) {

@@ -3,6 +3,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cerrno>
+
 #include "box/host_limits.h"
 #include "box/place.h"
 #include "box/state.h"
@@ -52,6 +54,7 @@ Result<RuntimeOptions> leave_root(RuntimeOptions options) {
     CAISSON_TRY(os::drop_to(identity));
     if (::chdir("/") != 0) return base::failure_errno("cannot leave the working directory");
 
+    if (::access(options.home.c_str(), W_OK | X_OK) != 0 && errno == EROFS) return base::failure_errno("cannot write to the home " + options.home);
     if (::access(options.home.c_str(), W_OK | X_OK) != 0)
         return failure(Errc::kPermission,
                        "the service user (uid " + std::to_string(identity.user) + ") cannot reach the home " + options.home,

@@ -65,7 +65,7 @@ def watches():
     """The garbage collection comes with the command line that has it."""
     started = [Watch("check", "--format", "json")]
     if re.search(r"^  gc ", caisson("--help").text, re.M):
-        started.append(Watch("gc"))
+        started.append(Watch("gc", "--grace", "0s"))
     for watch in started:
         watch.start()
     return started
