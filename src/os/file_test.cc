@@ -1,8 +1,10 @@
 #include "os/file.h"
+#include "os/lasting.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 namespace caisson::os {
 namespace {
@@ -82,6 +84,26 @@ TEST_F(FileTest, OpenBeneathRefusesEscapes) {
     for (auto escape : {"../out", "link", "/etc/passwd", "x/../../out"})
         EXPECT_FALSE(open_beneath(in, escape, O_RDONLY).has_value()) << escape;
     EXPECT_TRUE(open_beneath(in, "new", O_WRONLY | O_CREAT, 0600).has_value());
+}
+
+// That they last is what tests/faults/test_power_loss.py sees.
+TEST_F(FileTest, LastingDirectoriesAreMadeWithAllAbove) {
+    ASSERT_TRUE(make_lasting_directories(path("lasting/a/b"), 0711));
+    ASSERT_TRUE(make_lasting_directories(path("lasting/a/b"), 0700));
+    struct stat info {};
+    ASSERT_EQ(::stat(path("lasting/a/b").c_str(), &info), 0);
+    EXPECT_EQ(info.st_mode & 0777, 0711U);
+    ASSERT_TRUE(write_file_atomic(path("lasting/file"), "x"));
+    auto refused = make_lasting_directories(path("lasting/file"));
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().sys_errno, ENOTDIR);
+}
+
+// A directory that may be passed but not read cannot be synced: a home below somebody else's, for instance.
+TEST_F(FileTest, LastingDirectoriesBelowAClosedOneAreMade) {
+    ASSERT_TRUE(make_directories(path("closed"), 0333));
+    EXPECT_TRUE(make_lasting_directories(path("closed/in"), 0700));
+    ::chmod(path("closed").c_str(), 0700);
 }
 
 TEST_F(FileTest, LockExcludesAndIsFreedWithItsOwner) {

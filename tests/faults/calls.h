@@ -7,9 +7,23 @@
 namespace faults {
 
 // What can be made to fail by its name. kOther is recorded only.
-enum class Kind { kWrite, kPwrite, kSync, kRename, kLink, kOpen, kFallocate, kTruncate, kMkdir, kUnlink, kFork, kMmap, kOther };
-constexpr const char* kKindNames[] = {"write",     "pwrite",   "sync",  "rename", "link", "open", "fallocate",
-                                      "ftruncate", "mkdir",    "unlink", "fork",  "mmap", "other"};
+enum class Kind {
+    kWrite,
+    kPwrite,
+    kSync,
+    kRename,
+    kLink,
+    kOpen,
+    kFallocate,
+    kTruncate,
+    kMkdir,
+    kUnlink,
+    kFork,
+    kMmap,
+    kOther
+};
+constexpr const char* kKindNames[] = {"write",     "pwrite", "sync",   "rename", "link", "open", "fallocate",
+                                      "ftruncate", "mkdir",  "unlink", "fork",   "mmap", "other"};
 constexpr int kKinds = 12;  // without kOther
 
 // On what a call works. A number after it is the argument's.
@@ -22,7 +36,8 @@ struct Call {
     Subject subject;
 };
 
-#define CAISSON_CALL(name, kind, subject) {SYS_##name, #name, Kind::kind, Subject::subject}
+#define CAISSON_CALL(name, kind, subject) \
+    { SYS_##name, #name, Kind::kind, Subject::subject }
 constexpr Call kCalls[] = {
     CAISSON_CALL(write, kWrite, kFd),
     CAISSON_CALL(writev, kWrite, kFd),

@@ -11,8 +11,8 @@
 //             if a virtual machine makes them, whose disk is its guest's; with --record also what is recorded
 //   --record  see recorder.h
 //
-// The exit code is the command's, 128+N on a signal. What the command leaves behind is traced until it ends, by a process
-// of this one's process group; if that is killed, so is all that it traces.
+// The exit code is the command's, 128+N on a signal. What the command leaves behind is traced until it ends, by a
+// process of this one's process group; if that is killed, so is all that it traces.
 #include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/openat2.h>
@@ -56,7 +56,8 @@ struct Options {
 }
 
 int error_number(const std::string& name) {
-    const std::pair<const char*, int> known[] = {{"ENOSPC", ENOSPC}, {"EIO", EIO}, {"EMFILE", EMFILE}, {"ENOMEM", ENOMEM}};
+    const std::pair<const char*, int> known[] = {
+        {"ENOSPC", ENOSPC}, {"EIO", EIO}, {"EMFILE", EMFILE}, {"ENOMEM", ENOMEM}};
     for (const auto& [text, number] : known)
         if (name == text) return number;
     refuse("unknown error " + name);
@@ -101,7 +102,8 @@ void install_filter(bool recording) {
     program.push_back(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
     const sock_fprog filter{static_cast<unsigned short>(program.size()), program.data()};
     if (::geteuid() != 0 && ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) refuse("cannot give up new privileges");
-    if (::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) != 0) refuse(std::string("cannot filter calls: ") + std::strerror(errno));
+    if (::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) != 0)
+        refuse(std::string("cannot filter calls: ") + std::strerror(errno));
 }
 
 class Tracer {
@@ -123,7 +125,9 @@ class Tracer {
     bool counts(const Invocation& invocation, std::uint64_t caller) const;
     bool fails(const Invocation& invocation, std::uint64_t caller);
     void write_report() const;
-    static void go_on(pid_t task, int request, int signal = 0) { ::ptrace(static_cast<__ptrace_request>(request), task, 0, signal); }
+    static void go_on(pid_t task, int request, int signal = 0) {
+        ::ptrace(static_cast<__ptrace_request>(request), task, 0, signal);
+    }
 
     Options options_;
     std::optional<dev_t> device_;
@@ -178,7 +182,8 @@ bool Tracer::counts(const Invocation& invocation, std::uint64_t caller) const {
     }
     if (invocation.call->subject != Subject::kFd || !device_) return true;
     struct stat info {};
-    const auto path = "/proc/" + std::to_string(invocation.task) + "/fd/" + std::to_string(static_cast<int>(invocation.arguments[0]));
+    const auto path =
+        "/proc/" + std::to_string(invocation.task) + "/fd/" + std::to_string(static_cast<int>(invocation.arguments[0]));
     if (::stat(path.c_str(), &info) != 0 || (!S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode))) return false;
     return info.st_dev == *device_ && !is_machine(invocation.task);
 }
@@ -189,7 +194,8 @@ std::string subject_of(const Invocation& invocation) {
         case Subject::kNothing: return "-";
         case Subject::kFd: {
             char target[512] = {};
-            const auto path = "/proc/" + std::to_string(invocation.task) + "/fd/" + std::to_string(static_cast<int>(invocation.arguments[0]));
+            const auto path = "/proc/" + std::to_string(invocation.task) + "/fd/" +
+                              std::to_string(static_cast<int>(invocation.arguments[0]));
             return ::readlink(path.c_str(), target, sizeof target - 1) > 0 ? target : "?";
         }
         case Subject::kPath:
@@ -208,16 +214,17 @@ bool Tracer::fails(const Invocation& invocation, std::uint64_t caller) {
         if (std::fscanf(file, "%31s", program) != 1) program[0] = '?';
         std::fclose(file);
     }
-    fired_ = std::string("fired ") + kKindNames[static_cast<int>(invocation.call->kind)] + " " + invocation.call->name + " " + program +
-             " " + subject_of(invocation) + "\n";
+    fired_ = std::string("fired ") + kKindNames[static_cast<int>(invocation.call->kind)] + " " + invocation.call->name +
+             " " + program + " " + subject_of(invocation) + "\n";
     return true;
 }
 
 void Tracer::called(pid_t task, std::uint64_t index) {
     user_regs_struct registers{};
-    if (index >= std::size(kCalls) || ::ptrace(PTRACE_GETREGS, task, 0, &registers) != 0) return go_on(task, PTRACE_CONT);
-    const Invocation invocation{task, &kCalls[index],
-                                {registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9}};
+    if (index >= std::size(kCalls) || ::ptrace(PTRACE_GETREGS, task, 0, &registers) != 0)
+        return go_on(task, PTRACE_CONT);
+    const Invocation invocation{
+        task, &kCalls[index], {registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9}};
     if (fails(invocation, registers.rip)) {
         registers.orig_rax = ~0ULL;  // no call at all
         registers.rax = static_cast<unsigned long long>(-static_cast<long long>(options_.error));
@@ -279,7 +286,8 @@ void Tracer::write_report() const {
     auto* file = std::fopen((options_.report + ".new").c_str(), "we");
     if (file == nullptr) return;
     for (int kind = 0; kind < kKinds; ++kind)
-        std::fprintf(file, "count %s %llu\n", kKindNames[kind], static_cast<unsigned long long>(counts_[static_cast<std::size_t>(kind)]));
+        std::fprintf(file, "count %s %llu\n", kKindNames[kind],
+                     static_cast<unsigned long long>(counts_[static_cast<std::size_t>(kind)]));
     std::fputs(fired_.c_str(), file);
     std::fclose(file);
     ::rename((options_.report + ".new").c_str(), options_.report.c_str());

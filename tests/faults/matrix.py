@@ -15,7 +15,7 @@ import zlib
 
 import boxes
 import registries
-from boxes import BASE, BIN, HOME, WORK, caisson
+from boxes import BASE, BIN, HOME, caisson
 
 TRACER = os.path.join(boxes.setting("CAISSON_BUILD"), "tests/fault_tracer")
 # How each kind of call may fail.
@@ -30,25 +30,25 @@ CRASH = re.compile(rb"terminate called|what\(\):|a bug|\[bug\]|Segmentation|Abor
 class Traced:
     """A command under the tracer, and what that reports. Killing the process group kills all that is traced."""
 
-    def __init__(self, *arguments, fault=None, timeout=PATIENCE, env=None, below=HOME, more=()):
-        self.report_file = WORK / f"fault-report-{os.getpid()}"
-        self.report_file.unlink(missing_ok=True)
-        words = [TRACER, "--below", str(below), "--report", str(self.report_file), *more]
+    def __init__(self, report, *arguments, fault=None):
+        """`report`: a file that may be written again while something that the command left behind is traced."""
+        report.unlink(missing_ok=True)
+        words = [TRACER, "--below", str(HOME), "--report", str(report)]
         if fault:
             words += ["--fail", fault]
         started = time.monotonic()
         process = subprocess.Popen([*words, BIN, *map(str, arguments)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                   stderr=subprocess.PIPE, env=env or boxes.environment(), cwd="/", start_new_session=True)
+                                   stderr=subprocess.PIPE, env=boxes.environment(), cwd="/", start_new_session=True)
         self.group, self.hung = process.pid, False
         try:
-            out, err = process.communicate(timeout=timeout)
+            out, err = process.communicate(timeout=PATIENCE)
         except subprocess.TimeoutExpired:
             self.hung = True
             self.kill()
             out, err = process.communicate()
         self.ended = boxes.Ended(arguments, process.returncode, out, err, time.monotonic() - started)
         self.counts, self.fired = {}, None
-        for line in self.report_file.read_text().splitlines() if self.report_file.exists() else ():
+        for line in report.read_text().splitlines() if report.exists() else ():
             word, _, rest = line.partition(" ")
             if word == "count":
                 kind, number = rest.split()
@@ -237,7 +237,7 @@ class Matrix:
     def count(self, operation):
         """How many calls of each kind one clean run makes."""
         operation.prepare()
-        traced = Traced(*operation.words)
+        traced = Traced(self.place / "report", *operation.words)
         assert traced.ended.code == 0, (operation.name, traced.ended)
         assert operation.is_done(), f"{operation.name}: nothing tells that it was done"
         operation.undo()
@@ -273,7 +273,7 @@ class Matrix:
 
     def cell(self, operation, kind, number, error, files):
         operation.prepare()
-        traced = Traced(*operation.words, fault=f"{kind}:{number}:{error}")
+        traced = Traced(self.place / "report", *operation.words, fault=f"{kind}:{number}:{error}")
         try:
             found = self.judge(operation, traced, files)
         except Exception as broken:  # a tool that was needed to judge does not work any more
@@ -305,8 +305,9 @@ class Matrix:
             elif target.exists():
                 target.unlink()
 
-    def run(self, names=None, share=None):
-        """All cells of the named operations; `share`: at most so many for each kind of call, spread evenly."""
+    def run(self, names=None, share=None, kinds=None, last=None):
+        """All cells of the named operations, or of some kinds of calls; `share`: at most so many for each kind of call, spread
+        evenly; `last`: only so many, of the last calls."""
         self.save_root_tar()
         for operation in self.operations.values():
             if names is not None and operation.name not in names:
@@ -317,7 +318,9 @@ class Matrix:
             assert not until_in_order(None)
             files = files_of_home()
             for kind, total in counts.items():
-                cells = [(number, error) for number in range(1, total + 1) for error in ERRORS[kind]]
+                if kinds is not None and kind not in kinds:
+                    continue
+                cells = [(number, error) for number in range(1, total + 1) for error in ERRORS[kind]][-(last or 0):]
                 if share is not None and len(cells) > share:
                     # Not the same ones of every operation.
                     shift = zlib.crc32(f"{operation.name} {kind}".encode()) % len(cells)

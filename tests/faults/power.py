@@ -24,7 +24,7 @@ def digest(data):
 
 class Scenario:
     """Commands under the recorder. Each that succeeds is acknowledged by a mark, such as `+box web` or `-volume data`;
-    `+file VOLUME/NAME DIGEST` is a file's content."""
+    `+file VOLUME/NAME DIGEST` is a file's content, `=` nothing that stays."""
 
     def __init__(self, place, name, source=None):
         """`source`: a home to begin with; nothing if not given."""
@@ -45,7 +45,8 @@ class Scenario:
         if input:
             line += f" < '{input}'"
         self.lines.append(f"{line} > /dev/null || exit 1")
-        for one in [mark] if isinstance(mark, str) else mark or ():
+        # Each command has one, so that what the power failed in is known.
+        for one in [mark] if isinstance(mark, str) else mark or ("=",):
             self.lines.append(f"echo '{one}' >> '{self.marks}'")
 
     def record(self):
@@ -68,6 +69,8 @@ class State:
         for mark in done:
             what, _, rest = mark[1:].partition(" ")
             key, _, value = rest.partition(" ")
+            if mark == "=":
+                continue
             if mark[0] == "+":
                 self.there[what, key] = value
                 self.gone.discard((what, key))
@@ -75,7 +78,7 @@ class State:
                 self.forget(what, key)
                 self.gone.add((what, key))
         # What the next command is about may be there or not.
-        if coming:
+        if coming and coming != "=":
             what, _, rest = coming[1:].partition(" ")
             key = rest.partition(" ")[0]
             self.forget(what, key)
@@ -168,10 +171,14 @@ class Replays:
         self.counts, self.bad = collections.Counter(), []
 
     def run(self, scenario, log, count):
-        """`count` homes, at moments spread evenly over the scenario, of every kind in turn."""
+        """`count` homes: what is sure after each command, then moments spread evenly over the scenario, of every kind in turn."""
         owner = scenario.home.stat()
         target = self.place / "image"
         moments = log.moments()
+        sure = log.acknowledgements()
+        for end in sure:
+            self.one(scenario, log, end, "least", 0, target, owner)
+        count = max(count - len(sure), 1)
         for number in range(count):
             kind = KINDS[number % len(KINDS)] if number % 5 else "hostile"
             end = moments[number * len(moments) // count]

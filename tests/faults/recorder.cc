@@ -29,7 +29,9 @@ char type_of(const struct stat& info) {
     return S_ISLNK(info.st_mode) ? 'l' : 'o';
 }
 
-int directory_argument(const Invocation& invocation, int argument) { return static_cast<int>(invocation.arguments[argument]); }
+int directory_argument(const Invocation& invocation, int argument) {
+    return static_cast<int>(invocation.arguments[argument]);
+}
 
 std::uint64_t open_flags(const Invocation& invocation) {
     if (invocation.call->number == SYS_openat) return invocation.arguments[2];
@@ -69,7 +71,8 @@ Recorder::Recorder(const std::string& log, const std::string& directory, const s
     data_ = std::fopen((log + ".data").c_str(), "we");
     struct stat info {};
     if (log_ == nullptr || data_ == nullptr || ::lstat(directory.c_str(), &info) != 0) {
-        std::fprintf(stderr, "faults: cannot record %s in %s: %s\n", directory.c_str(), log.c_str(), std::strerror(errno));
+        std::fprintf(stderr, "faults: cannot record %s in %s: %s\n", directory.c_str(), log.c_str(),
+                     std::strerror(errno));
         std::_Exit(99);
     }
     numbers_[{info.st_dev, info.st_ino}] = 1;
@@ -106,8 +109,8 @@ void Recorder::walk(const std::string& path, std::uint64_t number) {
         if (name == "." || name == ".." || ::lstat(below.c_str(), &info) != 0) continue;
         const auto before = known(info);  // a further link
         const auto child = before ? *before : learn(info);
-        note("have\t%llu\t%s\t%llu\t%c", static_cast<unsigned long long>(number), name.c_str(), static_cast<unsigned long long>(child),
-             type_of(info));
+        note("have\t%llu\t%s\t%llu\t%c", static_cast<unsigned long long>(number), name.c_str(),
+             static_cast<unsigned long long>(child), type_of(info));
         if (S_ISDIR(info.st_mode)) walk(below, child);
     }
 }
@@ -153,7 +156,9 @@ bool Recorder::before(const Invocation& invocation) {
         case Subject::kPath: pending.first = place(task, AT_FDCWD, arguments[0]); break;
         case Subject::kPathAt: pending.first = place(task, directory_argument(invocation, 0), arguments[1]); break;
         case Subject::kTargetPath: pending.first = place(task, AT_FDCWD, arguments[1]); break;
-        case Subject::kTargetPathAt: pending.first = place(task, directory_argument(invocation, 1), arguments[2]); break;
+        case Subject::kTargetPathAt:
+            pending.first = place(task, directory_argument(invocation, 1), arguments[2]);
+            break;
         case Subject::kTwoPaths:
             pending.first = place(task, AT_FDCWD, arguments[0]);
             pending.second = place(task, AT_FDCWD, arguments[1]);
@@ -203,12 +208,14 @@ void Recorder::wrote(const Invocation& invocation, std::uint64_t file, std::int6
     const auto task = invocation.task;
     int target = fd;
     std::int64_t offset = -1;
-    if (invocation.call->number == SYS_pwrite64 || invocation.call->number == SYS_pwritev || invocation.call->number == SYS_pwritev2)
+    if (invocation.call->number == SYS_pwrite64 || invocation.call->number == SYS_pwritev ||
+        invocation.call->number == SYS_pwritev2)
         offset = static_cast<std::int64_t>(invocation.arguments[3]);
     if (invocation.call->number == SYS_copy_file_range) {
         target = static_cast<int>(invocation.arguments[2]);
         std::int64_t behind = 0;
-        if (invocation.arguments[3] != 0 && read_memory(task, invocation.arguments[3], &behind, sizeof behind)) offset = behind - result;
+        if (invocation.arguments[3] != 0 && read_memory(task, invocation.arguments[3], &behind, sizeof behind))
+            offset = behind - result;
     }
     if (offset < 0) {
         auto* info = std::fopen((process(task) + "fdinfo/" + std::to_string(target)).c_str(), "re");
@@ -226,7 +233,9 @@ void Recorder::wrote(const Invocation& invocation, std::uint64_t file, std::int6
     const auto place = data_size_;
     std::vector<char> piece(1 << 20);
     for (std::int64_t at = 0; at < result;) {
-        const auto got = ::pread(source, piece.data(), std::min<std::size_t>(piece.size(), static_cast<std::size_t>(result - at)), offset + at);
+        const auto got =
+            ::pread(source, piece.data(), std::min<std::size_t>(piece.size(), static_cast<std::size_t>(result - at)),
+                    offset + at);
         if (got <= 0) break;
         std::fwrite(piece.data(), 1, static_cast<std::size_t>(got), data_);
         at += got;
@@ -234,7 +243,8 @@ void Recorder::wrote(const Invocation& invocation, std::uint64_t file, std::int6
     }
     ::close(source);
     note("write\t%llu\t%lld\t%llu\t%llu\t%lld", static_cast<unsigned long long>(file), static_cast<long long>(offset),
-         static_cast<unsigned long long>(data_size_ - place), static_cast<unsigned long long>(place), static_cast<long long>(info.st_size));
+         static_cast<unsigned long long>(data_size_ - place), static_cast<unsigned long long>(place),
+         static_cast<long long>(info.st_size));
 }
 
 void Recorder::attribute(std::uint64_t file, const std::string& path, const std::string& name) {
@@ -257,14 +267,17 @@ void Recorder::on_fd(const Invocation& invocation, std::int64_t result) {
     if (::stat(path.c_str(), &info) != 0) return;
     if (Inode{info.st_dev, info.st_ino} == marks_) {
         auto text = std::string(static_cast<std::size_t>(std::min<std::int64_t>(result, 4096)), '\0');
-        if (invocation.call->number != SYS_write || !read_memory(invocation.task, invocation.arguments[1], text.data(), text.size())) return;
+        if (invocation.call->number != SYS_write ||
+            !read_memory(invocation.task, invocation.arguments[1], text.data(), text.size()))
+            return;
         while (!text.empty() && text.back() == '\n') text.pop_back();
         note("mark\t%s", text.c_str());
         std::fflush(log_);
         return;
     }
     auto file = known(info);
-    if (invocation.call->number == SYS_copy_file_range) file = of_fd(invocation.task, static_cast<int>(invocation.arguments[2]));
+    if (invocation.call->number == SYS_copy_file_range)
+        file = of_fd(invocation.task, static_cast<int>(invocation.arguments[2]));
     if (!file) return;
     const auto number = static_cast<unsigned long long>(*file);
     switch (invocation.call->number) {
@@ -301,13 +314,15 @@ void Recorder::on_paths(const Invocation& invocation, const Pending& pending, st
         }
         case Kind::kMkdir: return made(*first, first->path);
         case Kind::kUnlink:
-            return note("remove\t%llu\t%s\t%llu", static_cast<unsigned long long>(first->directory), first->name.c_str(), number);
+            return note("remove\t%llu\t%s\t%llu", static_cast<unsigned long long>(first->directory),
+                        first->name.c_str(), number);
         case Kind::kTruncate: return first->file ? sized(*first->file, first->path) : void();
         case Kind::kRename:
             // From elsewhere it would be a new file; caisson moves within its home only.
             if (!first || !second || !first->file) return note("unseen\trename");
-            return note("rename\t%llu\t%s\t%llu\t%s\t%llu", static_cast<unsigned long long>(first->directory), first->name.c_str(),
-                        static_cast<unsigned long long>(second->directory), second->name.c_str(), number);
+            return note("rename\t%llu\t%s\t%llu\t%s\t%llu", static_cast<unsigned long long>(first->directory),
+                        first->name.c_str(), static_cast<unsigned long long>(second->directory), second->name.c_str(),
+                        number);
         case Kind::kLink: {
             if (invocation.call->subject == Subject::kTargetPath || invocation.call->subject == Subject::kTargetPathAt)
                 return made(*first, first->path);
@@ -315,8 +330,8 @@ void Recorder::on_paths(const Invocation& invocation, const Pending& pending, st
             if (!second || ::lstat(second->path.c_str(), &info) != 0) return;
             const auto file = known(info);
             if (!file) return note("unseen\tlink");
-            return note("link\t%llu\t%s\t%llu", static_cast<unsigned long long>(second->directory), second->name.c_str(),
-                        static_cast<unsigned long long>(*file));
+            return note("link\t%llu\t%s\t%llu", static_cast<unsigned long long>(second->directory),
+                        second->name.c_str(), static_cast<unsigned long long>(*file));
         }
         default: break;
     }

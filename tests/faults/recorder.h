@@ -33,8 +33,8 @@ struct Place {
 std::string read_string(pid_t task, std::uint64_t address);
 bool read_memory(pid_t task, std::uint64_t address, void* target, std::size_t size);
 
-// The log has one line for each act, its words parted by tabs; files and directories have numbers, of which none is used
-// again. What was written lies in LOG.data, one piece after the other. The root directory has the number 1.
+// The log has one line for each act, its words parted by tabs; files and directories have numbers, of which none is
+// used again. What was written lies in LOG.data, one piece after the other. The root directory has the number 1.
 //   have DIRECTORY NAME NUMBER d|f|l|o        what was there at the beginning
 //   make DIRECTORY NAME NUMBER d|f|l|o MODE TARGET
 //   link DIRECTORY NAME NUMBER

@@ -1,19 +1,20 @@
 """What a home may look like after the power failed: from a log that fault_tracer recorded, and a copy of the home as it was
 before.
 
-Three kinds of failure:
+Four kinds of failure:
   killed    everything that was done is there, as after kill -9 of all
   ordered   as on a journalling file system: names and modes up to some point behind the last sync of anything, in their
             order; of what was written to a file since its last sync, a beginning
   hostile   whatever POSIX allows: of all that no sync of that very file or directory has covered, anything may be missing,
             cut off or zero, each by itself
+  least     nothing but what such a sync has covered
 """
 import os
 import pathlib
 import shutil
 import stat
 
-KINDS = ("killed", "ordered", "hostile")
+KINDS = ("killed", "ordered", "hostile")  # those that are drawn
 SMALL = 4 << 20  # larger files of the copy are linked, as long as nothing wrote to them
 
 
@@ -72,12 +73,18 @@ class Log:
         return [end for end in range(1, len(self.acts) + 1)
                 if not (1 < end < len(self.acts) and same(self.acts[end - 2], self.acts[end - 1]) and same(self.acts[end - 1], self.acts[end]))]
 
+    def acknowledgements(self):
+        """The moments at which a command has just told that it is done."""
+        return [end + 1 for end, act in enumerate(self.acts) if act.text is not None]
+
     def survivors(self, end, kind, random):
         """Places of the acts before `end` that are there; of the writes that are only partly, the bytes; those that left zeros."""
         if kind == "killed":
             return set(range(end)), {}, set()
         covered = self.by_any if kind == "ordered" else self.by_own
         there = {index for index in range(end) if covered[index] is not None and covered[index] < end}
+        if kind == "least":
+            return there, {}, set()
         open_acts = [index for index in range(end) if index not in there and (self.acts[index].data or self.acts[index].directories)]
         names = [index for index in open_acts if not self.acts[index].data]
         if kind == "ordered":

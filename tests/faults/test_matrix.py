@@ -1,7 +1,11 @@
 """A part of the matrix of faults, spread evenly; `make test-faults` runs all of it."""
+import pathlib
+import shutil
+import tempfile
+
+import boxes
 import pytest
 import registries
-from boxes import BASE
 from matrix import Matrix
 
 pytestmark = pytest.mark.keeps
@@ -10,12 +14,8 @@ MACHINES = ("run --rm", "start")
 
 
 @pytest.fixture(scope="module")
-def matrix(tmp_path_factory):
-    from boxes import WORK
-    import shutil
-    import tempfile
-    import pathlib
-    place = pathlib.Path(tempfile.mkdtemp(prefix="faults-", dir=WORK))
+def prepared():
+    place = pathlib.Path(tempfile.mkdtemp(prefix="faults-", dir=boxes.WORK))
     registries.check_tools()
     registry = registries.Registry(place / "registry")
     image = registries.Image([registries.tar_of([("file", "file", b"x" * 90000)])], Cmd=["true"])
@@ -27,6 +27,13 @@ def matrix(tmp_path_factory):
     shutil.rmtree(place, ignore_errors=True)
 
 
+@pytest.fixture
+def matrix(prepared):
+    prepared.table.clear()
+    prepared.bad.clear()
+    return prepared
+
+
 def test_without_machines(matrix):
     matrix.run([name for name, operation in matrix.operations.items() if not operation.machine], share=SHARE)
     print(matrix.printed())
@@ -34,7 +41,17 @@ def test_without_machines(matrix):
 
 
 def test_with_machines(matrix):
-    matrix.table.clear()
     matrix.run(MACHINES, share=SHARE)
+    print(matrix.printed())
+    assert not matrix.bad, "\n\n".join(matrix.bad)
+
+
+@pytest.mark.parametrize("operation, kind, last", (
+    ("volume create", "sync", None),  # the volume stayed, and could not be made again
+    ("image pull", "rename", None),  # a part of a download that nobody could write to stayed
+    ("run -d", "pwrite", 6),  # it was said to run, and stayed "starting"
+))
+def test_what_was_mended(matrix, operation, kind, last):
+    matrix.run([operation], kinds=[kind], last=last)
     print(matrix.printed())
     assert not matrix.bad, "\n\n".join(matrix.bad)

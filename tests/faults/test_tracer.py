@@ -112,6 +112,7 @@ def put(name, data, sync):
     os.close(f)
 put("sure", b"s" * 2000, True); os.fsync(os.open(".", os.O_RDONLY)); put("named", b"n" * 2000, True); put("loose", b"l" * 2000, False)
 """)
+    assert image(place, log, len(log.acts), "least") == {"sure": b"s" * 2000, "old": b"old\n"}
     for kind in ("ordered", "hostile"):
         homes = [image(place, log, len(log.acts), kind, seed) for seed in range(40)]
         assert all(home["sure"] == b"s" * 2000 for home in homes)
