@@ -158,6 +158,17 @@ def test_boxes_are_removed_and_renamed_without_a_free_block(full_home):
     assert caisson("ls", "--all", "-q", env=env).ok().lines == []
 
 
+def test_a_template_that_finds_no_room_says_so():
+    with small_home(200) as (home, env):
+        caisson("image", "load", "--name", TINY, TINY_ARCHIVE, env=env).ok()
+        leave_free(home, 30 * MIB)
+        # The machine's memory is a file of the home, whose end it meets while it boots.
+        refused = caisson("run", "--rm", "--pull", "never", "--memory", "256M", TINY, "true", env=env)
+        assert refused.code == 125 and "full" in refused.said and "caisson reserve-release" in refused.said, refused
+        left = free_bytes(home)
+        assert left > 0 and not list((home / "templates").glob(".new-*")) and list((home / "boxes").iterdir()) == []
+
+
 @pytest.fixture
 def home_of_600_mib():
     with small_home(600) as (home, env):
