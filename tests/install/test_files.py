@@ -96,7 +96,7 @@ def pages(prefix):
 
 def test_every_command_has_a_manual_page(prefix):
     table = run(BUILD / "bin/caisson", "--help")
-    commands = re.findall(r"^  ([a-z]+)(?:, | {2,})", table.partition("Subcommands:")[2], re.M)
+    commands = re.findall(r"^  ([a-z-]+)(?:, | {2,})", table.partition("Subcommands:")[2], re.M)
     assert len(commands) > 4
     names = {page.name for page in pages(prefix)}
     assert {"caisson.1.gz", "caisson-setup.1.gz"} | {f"caisson-{name}.1.gz" for name in commands} == names
