@@ -1,6 +1,7 @@
 #include "box/engine.h"
 
 #include <fcntl.h>
+#include <sys/statvfs.h>
 
 #include "box/convert.h"
 
@@ -11,6 +12,13 @@ namespace {
 // an emulated machine, as in tests/nested, ten and more.
 constexpr std::uint32_t kBootDeadlineMs = 120000;
 constexpr std::uint32_t kKvmBootDeadlineMs = 60000;
+
+// A machine whose memory file cannot grow is killed (SIGBUS) without a word.
+bool lacks_room(const std::string& templates, vmm::Shape shape) {
+    struct statvfs status {};
+    return ::statvfs(templates.c_str(), &status) == 0 &&
+           std::uint64_t{status.f_bavail} * status.f_frsize < std::uint64_t{shape.memory_mib} << 20;
+}
 }  // namespace
 
 std::string Engine::describe() const {
@@ -76,6 +84,11 @@ Result<Template> ensure_template(const internal::RuntimeState& runtime, Engine& 
     }
     if (!answer->has_error()) return base::failure(Errc::kProtocol, "the supervisor answered something else");
     auto error = from_message(answer->error());
+    if (error.code == Errc::kGuest && lacks_room(runtime.home.templates(), shape)) {
+        error.code = Errc::kNoSpace;
+        return base::failure(std::move(error).with_context("the file system of the home is (almost) full, and a template takes up to " +
+                                                           std::to_string(shape.memory_mib) + " MiB"));
+    }
     if (condemns_kvm(accelerator, answer->error()) && runtime.options.accelerator.empty()) {
         runtime.notice("no guest starts under KVM here (" + error.to_string() + "); using software emulation");
         CAISSON_TRY(vmm::remember_kvm_failure(runtime.home.templates(), engine.host));

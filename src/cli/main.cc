@@ -11,6 +11,16 @@
 
 namespace {
 
+// The database's shared index is mapped memory: on a disk without a free block the kernel may have none for it, and says
+// so by this signal. Only async-signal-safe calls.
+void on_bus_error(int) {
+    static constexpr char kText[] =
+        "caisson: a file of the home could not grow: its disk is full\n"
+        "  caisson reserve-release gives the reserve back at once, if it is there; then make room: caisson gc, caisson rm\n";
+    static_cast<void>(!::write(STDERR_FILENO, kText, sizeof kText - 1));
+    ::_exit(125);
+}
+
 int usage(const CLI::App& app, const CLI::ParseError& error) {
     const CLI::App* chosen = &app;
     while (!chosen->get_subcommands().empty()) chosen = chosen->get_subcommands().front();
@@ -34,6 +44,7 @@ int main(int argc, char** argv) {
     if (argc == 2 && std::string_view(argv[1]) == cli::kGuardArgument) return cli::run_terminal_guard();
     const auto umask = ::umask(0077);
     std::signal(SIGPIPE, SIG_IGN);
+    std::signal(SIGBUS, on_bus_error);
     cli::Context context;
     context.umask = umask;
     context.terminal = ::isatty(STDERR_FILENO) == 1;
