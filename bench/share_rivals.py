@@ -87,8 +87,9 @@ class Rivals:
     def _serve(self, program, options):
         shared, socket = self._directory("virtiofs"), f"{self.work}/virtiofsd.sock"
         words = f"source={shared},sandbox=chroot" + (f",{options}" if options else "")
-        # chroot needs privileges; those of a user namespace do.
-        command = ([] if os.geteuid() == 0 else ["unshare", "--map-root-user"]) + [program, f"--socket-path={socket}", "-o", words]
+        # chroot needs privileges, and QEMU's own virtiofsd a /run to write to: those of a user namespace do.
+        as_root = [] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--mount", "sh", "-c", 'mount -t tmpfs tmpfs /run && exec "$0" "$@"']
+        command = as_root + [program, f"--socket-path={socket}", "-o", words]
         log = open(f"{self.work}/virtiofsd.log", "wb")
         self.server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         deadline = time.monotonic() + 10

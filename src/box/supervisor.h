@@ -216,6 +216,8 @@ class Supervisor {
     void send(Client& client, const wire::FromShim& message);
     void flush(Client& client);
     void refuse(Client& client, const Error& error);
+    // To one that has been waiting, if it is still there: refused, or done.
+    void answer(std::uint64_t client, const std::optional<Error>& error);
     Result<> stream_from_client(Client& client, const wire::FrameView& frame);
     Result<> on_client_message(Client& client, wire::ToShim& message);
     Result<> start_execution(Client& client, wire::StartExecution& request);

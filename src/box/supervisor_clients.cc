@@ -167,6 +167,16 @@ void Supervisor::refuse(Client& client, const Error& error) {
     send(client, message);
 }
 
+void Supervisor::answer(std::uint64_t number, const std::optional<Error>& error) {
+    for (auto& client : clients_) {
+        if (client.number != number || client.broken) continue;
+        if (error) return refuse(client, *error);
+        wire::FromShim done;
+        done.mutable_done();
+        return send(client, done);
+    }
+}
+
 bool Supervisor::watched_by_somebody() const {
     for (const auto& [number, execution] : executions_) {
         if (number != kMainExecution) {

@@ -97,13 +97,7 @@ void Supervisor::end_volume_change(const std::optional<Error>& error) {
     if (!volume_change_) return;
     auto change = std::exchange(volume_change_, std::nullopt);
     loop_.cancel(change->timer);
-    for (auto& client : clients_) {
-        if (client.number != change->client || client.broken) continue;
-        if (error) return refuse(client, *error);
-        wire::FromShim done;
-        done.mutable_done();
-        return send(client, done);
-    }
+    answer(change->client, error);
 }
 
 }  // namespace caisson::box

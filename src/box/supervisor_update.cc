@@ -54,13 +54,7 @@ void Supervisor::end_update(const std::optional<Error>& error) {
             spec->set_restart_limit(update->request.restart_limit());
         }
     }
-    for (auto& client : clients_) {
-        if (client.number != update->client || client.broken) continue;
-        if (error) return refuse(client, *error);
-        wire::FromShim done;
-        done.mutable_done();
-        return send(client, done);
-    }
+    answer(update->client, error);
 }
 
 }  // namespace caisson::box

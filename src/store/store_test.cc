@@ -183,6 +183,18 @@ TEST_F(StoreTest, ANameIsTakenForNewNamesToo) {
     EXPECT_EQ(database.find_box("three")->id, "01abd000000000000000000000");
 }
 
+TEST_F(StoreTest, WhatABoxIsToBeChangesOnlyFromWhatOneHasSeen) {
+    auto database = Database::open(path("db")).value();
+    auto box = record("01abc000000000000000000000", "one");
+    const std::string first("a\0b", 3), second("c\0d", 3);
+    box.spec = first;
+    ASSERT_TRUE(database.insert_box(box).has_value());
+    ASSERT_TRUE(database.change_box_spec(box.id, first, second).has_value());
+    EXPECT_EQ(database.change_box_spec(box.id, first, "e").error().code, Errc::kInUse);
+    EXPECT_EQ(database.find_box(box.id)->spec, second);
+    EXPECT_EQ(database.change_box_spec("01zzz000000000000000000000", first, "e").error().code, Errc::kNotFound);
+}
+
 // Seen as "database is locked" when two commands were the first of a home.
 TEST_F(StoreTest, ManyProcessesMayBeTheFirst) {
     for (int round = 0; round < 20; ++round) {

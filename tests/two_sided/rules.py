@@ -34,6 +34,8 @@ rule("spawn_groups", "a child enters its control groups before anything else", [
      "tests/os_test --gtest_filter=CgroupLive.*", r"FAILED.*AChildIsInItFromTheStart", root=True)
 rule("limits_swept", "what a killed supervisor leaves in a control group is removed", PROGRAM,
      "vm cli/test_limits.py -k supervisor_was_killed", r"test_a_box_whose_supervisor_was_killed", root=True)
+rule("limits_place", "the host's limits are not written where a box's directory says", PROGRAM,
+     "vm cli/test_update.py -k where_the_box_s_directory_says", r"written to what the box's directory names", root=True)
 rule("limits_required", "a box that requires limits does not start without", ["box_test"],
      "tests/box_test --gtest_filter=GroupPlace.*", r"FAILED.*RequiredLimitsAreAllOrAnError")
 rule("strays_unjailed", "a machine without a jail that lost its owner is found", ["box_test"],
