@@ -50,6 +50,7 @@ class Look {
         if (known) {
             add(box::check_boxes(seen_));
             add(box::check_host(seen_));
+            add(box::check_journal(seen_));
         }
         check_volumes(known);
         add(vmm::check_templates(home_.root, home_.templates(), report_.templates));
@@ -83,6 +84,7 @@ class Look {
         if (std::any_of(flaws->begin(), flaws->end(), [](const auto& flaw) { return flaw.kind == store::Database::Flaw::Kind::kDamaged; })) return false;
         auto ids = database->box_ids();
         auto records = database->boxes();
+        seen_.journal = database->journal_heads().value_or(std::vector<store::JournalHead>());
         if (!ids || !records) {
             add_unreadable(ids ? records.error() : ids.error());
             return false;

@@ -18,9 +18,12 @@ struct HomeSeen {
     std::vector<std::string> directories;  // names below boxes/
     std::vector<store::BoxRecord> records;
     std::set<std::string> ids;             // of all records, also of those that make no sense
+    std::vector<store::JournalHead> journal;
 };
 
 store::Troubles check_boxes(const HomeSeen& seen);
+// Not altered, not cut off. A repair leaves the journal as it is.
+store::Troubles check_journal(const HomeSeen& seen);
 // Of this user, as far as the host shows them.
 store::Troubles check_host(const HomeSeen& seen);
 

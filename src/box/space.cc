@@ -11,6 +11,7 @@
 
 #include "base/id.h"
 #include "base/text.h"
+#include "box/decision.h"
 #include "box/limits.h"
 #include "box/log.h"
 #include "box/room.h"
@@ -33,7 +34,9 @@ Result<UsedByBoxes> used_by_boxes(RuntimeState& state) {
     used.unknown = CAISSON_TRY(state.database->box_ids()).size() != boxes.size();
     for (const auto& box : boxes) {
         used.images.emplace(box.image_digest, box.name);
-        ++used.disks[box.base_disk];
+        // A disk that cannot be told from others may be any of them; a box of an old home names none.
+        if (auto disk = box::recorded_base_disk(state.home, box)) ++used.disks[*disk];
+        else used.unknown = used.unknown || !box.base_disk.empty();
     }
     return used;
 }

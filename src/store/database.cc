@@ -848,6 +848,12 @@ Result<std::size_t> Database::salvage(const std::string& path) const {
         if (auto all = executions(id))
             for (const auto& execution : *all) static_cast<void>(made.insert_execution(execution));
     }
+    // The journal is checked against its heads: without them its end could be cut off unnoticed.
+    if (auto heads = journal_heads())
+        for (const auto& head : *heads) {
+            static_cast<void>(made.acknowledge_journal(head.chain, head.sequence, head.hash));
+            static_cast<void>(made.keep_journal_from(head.chain, head.first));
+        }
     return saved;
 }
 
