@@ -95,10 +95,10 @@ std::uint64_t ShareCache::believes(const std::string& name, std::uint64_t node, 
         return believed.size() >= kMostKept;
     };
     if (!can_expire_ || is_full(believed_names_) || is_full(believed_nodes_)) return kShortSeconds;
-    const auto until = now + kKeptFor;
+    const auto until = now + kBelievedFor;
     if (!name.empty()) believed_names_[name] = until;
     believed_nodes_[node] = until;
-    return static_cast<std::uint64_t>(kKeptFor.count());
+    return static_cast<std::uint64_t>(kBelievedFor.count());
 }
 
 // The kernel takes what it believes of a name along to the new one.
@@ -113,7 +113,7 @@ void ShareCache::renamed(const fuse_in_header& header, base::ByteView arguments)
     const auto to = text_of(arguments.subspan(std::min(from.size() + 1, arguments.size())));
     if (!can_expire_) return;  // nothing is believed for long
     if (believed_names_.size() >= kMostKept) end_beliefs();
-    const auto until = Clock::now() + kKeptFor;
+    const auto until = Clock::now() + kBelievedFor;
     believed_names_[key_of(header.nodeid, from)] = until;
     believed_names_[key_of(in.newdir, to)] = until;
 }

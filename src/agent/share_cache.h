@@ -3,7 +3,7 @@
 //
 // Nothing here is a guess: what is kept is what the server said last, in the order in which it said it, and it says so
 // only while no other box has the volume. A kept file is at most kKeptFor old, for those who change volumes behind
-// caisson's back. So long the kernel may believe it, too; when company comes it is told that it may no longer.
+// caisson's back. The kernel may believe it for a while, too; when company comes it is told that it may no longer.
 //
 // Not thread-safe; bytes in, bytes out.
 #pragma once
@@ -28,6 +28,8 @@ class ShareCache {
   public:
     using Clock = std::chrono::steady_clock;
     static constexpr std::chrono::seconds kKeptFor{60};
+    // What the kernel may believe without asking here: it is told to stop, but a notice and an answer may cross.
+    static constexpr std::chrono::seconds kBelievedFor{5};
     static constexpr std::size_t kMostKept = 16384;  // files, and names: about 4 MiB
 
     struct Way {

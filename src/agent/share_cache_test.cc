@@ -297,8 +297,8 @@ TEST_F(ShareCacheTest, TheKernelIsToldWhatItMayNoLongerBelieve) {
     tell_name(kTop, "f", file(kFile));
     tell_name(kTop, "not asked for", file(kFile + 1));
     ASSERT_TRUE(is_answered(FUSE_LOOKUP, kTop, name("f")));
-    EXPECT_EQ(body<fuse_entry_out>().entry_valid, 60u);
-    EXPECT_EQ(body<fuse_entry_out>().attr_valid, 60u);
+    EXPECT_EQ(body<fuse_entry_out>().entry_valid, 5u);
+    EXPECT_EQ(body<fuse_entry_out>().attr_valid, 5u);
     // What it believes of a name it takes along.
     arguments.clear();
     append(arguments, fuse_rename2_in{9, 0, 0});

@@ -1,12 +1,14 @@
 #include "audit/chain.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstdio>
 
 #include "base/sha256.h"
@@ -24,12 +26,22 @@ constexpr std::size_t kNameDigits = 20;
 constexpr std::size_t kReadBytes = 16 << 10;
 constexpr std::size_t kShownTornBytes = 1024;
 constexpr std::uint64_t kFirstTailBytes = 4096;
+constexpr std::chrono::milliseconds kLockPatience{2000};
+constexpr int kLockLookMs = 1;
+// A chain is cut to kMostFiles; more than this nobody wrote who means well.
+constexpr std::size_t kMostListed = 64;
 
 class Lock {
   public:
     static Result<Lock> take(const os::Fd& directory, const std::string& path) {
-        while (::flock(directory.get(), LOCK_EX) != 0)
-            if (errno != EINTR) return base::failure_errno("cannot lock the journal " + path);
+        // Others have it for the time of a write. A supervisor that was taken over could keep its chain's for ever.
+        const auto until = std::chrono::steady_clock::now() + kLockPatience;
+        while (::flock(directory.get(), LOCK_EX | LOCK_NB) != 0) {
+            if (errno != EINTR && errno != EWOULDBLOCK) return base::failure_errno("cannot lock the journal " + path);
+            if (std::chrono::steady_clock::now() > until)
+                return failure(Errc::kInUse, "another process holds the lock of the journal " + path, "see which one: cat /proc/locks");
+            ::poll(nullptr, 0, kLockLookMs);
+        }
         return Lock(directory.get());
     }
     Lock(Lock&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
@@ -89,6 +101,7 @@ Result<std::vector<std::uint64_t>> list_files(const os::Fd& directory) {
         std::string_view name = found->d_name;
         if (name.size() != kNameDigits + kSuffix.size() || name.substr(kNameDigits) != kSuffix) continue;
         if (auto first = base::parse_u64(name.substr(0, kNameDigits)); first && *first > 0) files.push_back(*first);
+        if (files.size() > kMostListed) return failure(Errc::kCorrupt, "the journal has more files than it can have");
     }
     std::sort(files.begin(), files.end());
     return files;

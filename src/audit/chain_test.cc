@@ -1,12 +1,14 @@
 #include "audit/chain.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <signal.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <thread>
 
 #include "audit/test_support.h"
@@ -64,6 +66,32 @@ TEST_F(Chain, WritersTakeTurns) {
     ASSERT_TRUE(verified);
     EXPECT_FALSE(verified->finding) << verified->finding->text;
     EXPECT_EQ(verified->entries, 200U);
+}
+
+// Nobody waits for ever for a supervisor that was taken over.
+TEST_F(Chain, AKeptLockIsAnError) {
+    fill(1);
+    auto other = os::open_file(path(), O_RDONLY | O_DIRECTORY);
+    ASSERT_TRUE(other);
+    ASSERT_EQ(::flock(other->get(), LOCK_EX), 0);
+    auto writer = Writer::open(path());
+    ASSERT_TRUE(writer);
+    const auto begin = std::chrono::steady_clock::now();
+    auto appended = writer->append({"a"}, kActor, 1777636800000, nothing);
+    EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(20));
+    ASSERT_FALSE(appended);
+    EXPECT_EQ(appended.error().code, Errc::kInUse);
+    ASSERT_EQ(::flock(other->get(), LOCK_UN), 0);
+    EXPECT_TRUE(writer->append({"a"}, kActor, 1777636800000, nothing));
+}
+
+TEST_F(Chain, AChainHasNoMoreFilesThanItCanHave) {
+    fill(1);
+    for (std::uint64_t i = 2; i < 100; ++i) put("", i);
+    Cursor cursor(path());
+    Result<std::optional<Entry>> entry = std::optional<Entry>();
+    for (int i = 0; i < 3 && entry; ++i) entry = cursor.next();
+    EXPECT_FALSE(entry);
 }
 
 TEST_F(Chain, GoesOnInFurtherFiles) {

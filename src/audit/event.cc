@@ -162,13 +162,35 @@ std::pair<std::string, Head> make_line(const Event& event, const Actor& actor, s
     return {std::move(line), std::move(made)};
 }
 
+namespace {
+
+// What a supervisor wrote that was taken over: without bounds it could be nested until whoever prints it has no stack left,
+// and have as many keys as make looking for one take seconds.
+ordered_json parse_bounded(std::string_view line) {
+    constexpr int kDeepest = 4;  // an entry, its details, a list
+    constexpr std::size_t kMostKeys = 100;
+    std::size_t keys = 0;
+    bool fits = true;
+    auto document = ordered_json::parse(
+        line,
+        [&](int depth, ordered_json::parse_event_t event, ordered_json&) {
+            if (event == ordered_json::parse_event_t::key) ++keys;
+            fits = fits && depth <= kDeepest && keys <= kMostKeys;
+            return fits;
+        },
+        false);
+    return fits ? document : ordered_json(nullptr);
+}
+
+}  // namespace
+
 Result<Entry> parse_line(std::string_view line) {
     auto broken = [] { return failure(Errc::kCorrupt, "this line is no entry of a journal"); };
     if (line.size() > limits::kLongestLine || line.size() <= kTailBytes) return broken();
     const auto tail = line.substr(line.size() - kTailBytes);
     const auto hash = tail.substr(kHashKey.size(), kHashDigits);
     if (tail.substr(0, kHashKey.size()) != kHashKey || tail.substr(tail.size() - kLineEnd.size()) != kLineEnd || !is_hash(hash)) return broken();
-    auto document = ordered_json::parse(line, nullptr, false);
+    const auto document = parse_bounded(line);
     if (!document.is_object()) return broken();
     Entry entry;
     std::string time;

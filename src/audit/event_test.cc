@@ -97,6 +97,25 @@ TEST(AuditEvent, WhatIsNoEntryIsRefused) {
     EXPECT_FALSE(parse_line(std::string(limits::kLongestLine + 1, 'x')));
 }
 
+// A supervisor that was taken over writes its own chain, and everybody who opens the home reads the end of it.
+TEST(AuditEvent, ALineIsNeitherDeepNorFullOfKeys) {
+    auto line = make_line({"a"}, kActor, kTime, {}).first;
+    line.pop_back();
+    auto with_details = [&](const std::string& details) {
+        auto changed = line;
+        const std::string none = "\"details\":{}";
+        const auto at = changed.find(none);
+        EXPECT_NE(at, std::string::npos) << line;
+        return changed.replace(at, none.size(), "\"details\":" + details);
+    };
+    EXPECT_TRUE(parse_line(with_details("{\"args\":[\"sh\",\"-c\"]}")));
+    for (std::size_t depth : {10, 1000, 60000})
+        EXPECT_FALSE(parse_line(with_details("{\"a\":" + std::string(depth, '[') + std::string(depth, ']') + "}"))) << depth;
+    std::string many = "{\"k\":0";
+    for (int i = 0; i < 9000; ++i) many += ",\"k" + std::to_string(i) + "\":0";
+    EXPECT_FALSE(parse_line(with_details(many + "}")));
+}
+
 TEST(AuditEvent, TimesAreUtc) {
     EXPECT_EQ(format_time(kTime), "2026-05-01T12:00:00.123Z");
     EXPECT_EQ(format_time(0), "1970-01-01T00:00:00.000Z");

@@ -105,11 +105,14 @@ Result<> Journal::close(store::Database& database, const std::string& chain, con
 
 Result<> Journal::close_removed(store::Database& database, const Actor& actor, std::int64_t unix_ms) {
     const auto chains = CAISSON_TRY(database.journals_to_close());
+    // One that cannot be read or locked keeps nobody from closing the others.
+    Result<> closed;
     for (const auto& chain : chains) {
-        CAISSON_TRY(close(database, chain, actor, unix_ms));
+        if (auto one = close(database, chain, actor, unix_ms); !one) closed = std::move(one);
         writers_.erase(chain);
     }
-    return chains.empty() ? Result<>() : remove_oldest(database);
+    if (!chains.empty()) CAISSON_TRY(remove_oldest(database));
+    return closed;
 }
 
 Result<> Journal::remove_oldest(store::Database& database) {

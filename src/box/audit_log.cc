@@ -56,14 +56,14 @@ class Reading {
         };
         std::priority_queue<Source*, std::vector<Source*>, decltype(later)> order(later);
         for (auto& source : sources_) {
-            source->next = CAISSON_TRY(source->cursor.next());
+            read_next(*source);
             if (source->next) order.push(source.get());
         }
         while (!order.empty()) {
             auto* source = order.top();
             order.pop();
             if (wanted(source->chain, *source->next) && !CAISSON_TRY(sink_(event_of(source->chain, *source->next)))) return false;
-            source->next = CAISSON_TRY(source->cursor.next());
+            read_next(*source);
             if (source->next) order.push(source);
         }
         return true;
@@ -86,6 +86,11 @@ class Reading {
     }
 
   private:
+    // A chain that cannot be read hides no other one; `audit verify` says so.
+    static void read_next(Source& source) {
+        auto next = source.cursor.next();
+        source.next = next ? std::move(*next) : std::nullopt;
+    }
     void add_watch(const std::string& path, std::uint32_t events) {
         if (inotify_ && ::inotify_add_watch(inotify_.get(), path.c_str(), events) < 0) inotify_.reset();
     }
@@ -219,8 +224,12 @@ Result<AuditVerification> Runtime::verify_audit(const std::string& box, const st
         auto verified = audit::verify_chain(audit::chain_directory(root, head.chain), known);
         // Nothing was ever written, or a box has just been made; or it went by the limits since we asked.
         if (!verified && verified.error().code == Errc::kNotFound && known.acknowledged.sequence == 0) continue;
-        const auto result = CAISSON_TRY(std::move(verified));
         ++verification.chains;
+        if (!verified) {
+            verification.findings.push_back({head.chain, known.acknowledged.sequence, "unreadable", verified.error().to_string()});
+            continue;
+        }
+        const auto& result = *verified;
         verification.entries += result.entries;
         if (result.finding)
             verification.findings.push_back({head.chain, result.finding->sequence, audit::to_string(result.finding->problem), result.finding->text});

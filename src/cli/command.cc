@@ -89,7 +89,12 @@ Result<bool> wants_json(const std::string& format) {
     return base::failure(Errc::kUsage, "--format '" + base::printable(format, 64) + "' is unknown", "use text or json");
 }
 
-std::string format_table(const std::vector<std::vector<std::string>>& rows) {
+std::string format_table(const std::vector<std::vector<std::string>>& cells) {
+    // Names come from records that a taken-over supervisor could have written.
+    constexpr std::size_t kLongestCell = 4096;
+    auto rows = cells;
+    for (auto& row : rows)
+        for (auto& cell : row) cell = base::printable(cell, kLongestCell);
     std::vector<std::size_t> widths;
     for (const auto& row : rows)
         for (std::size_t i = 0; i < row.size(); ++i) {

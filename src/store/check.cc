@@ -72,7 +72,7 @@ Trouble trouble(Finding::Severity severity, std::string code, std::string object
     made.finding.severity = severity;
     made.finding.object = base::printable(object, 1000);
     made.finding.what = base::printable(what, 1000);
-    made.finding.remedy = std::move(remedy);
+    made.finding.remedy = base::printable(remedy, 1000);
     return made;
 }
 

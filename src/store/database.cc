@@ -631,6 +631,11 @@ constexpr const char* kHomeChain = "home";
 Result<JournalHead> read_head(const Statement& row) {
     JournalHead head{row.text(0), row.number(1), row.text(2), row.number(3), row.number(4)};
     if (head.chain != kHomeChain) CAISSON_TRY(check_id(head.chain));
+    // What no journal can have come to is as good as nothing: entries go on from what is in the files.
+    constexpr std::int64_t kMostEntries = std::int64_t{1} << 53;
+    const bool sound = head.sequence >= 0 && head.sequence < kMostEntries && head.first >= 1 && head.first <= head.sequence + 1;
+    const bool hashed = head.hash.empty() || (head.hash.size() == 64 && head.hash.find_first_not_of("0123456789abcdef") == std::string::npos);
+    if (!sound || !hashed) return JournalHead{head.chain};
     return head;
 }
 

@@ -1,6 +1,7 @@
 #include "volume/catalogue.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
@@ -8,6 +9,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <set>
 
@@ -29,6 +31,8 @@ using base::failure_errno;
 namespace {
 
 constexpr std::size_t kMostRecordBytes = 1 << 20;
+// For whoever counts a volume, which may be large.
+constexpr std::chrono::seconds kCountPatience{15};
 constexpr const char* kDirectories[] = {"named", "anonymous", "disks", "info", "space", "boxes", "trash"};
 
 bool is_directory(const std::string& path) {
@@ -611,8 +615,15 @@ Result<os::Fd> Catalogue::open_space(Kind kind, const std::string& name, bool co
         } else if (errno != EWOULDBLOCK) {
             return failure_errno("cannot lock the count of volume '" + name + "'");
         }
-        while (::flock(count.get(), LOCK_SH) != 0)
-            if (errno != EINTR) return failure_errno("cannot lock the count of volume '" + name + "'");
+        // Whoever counts has it for a moment. A server that was taken over could keep it for ever.
+        const auto until = std::chrono::steady_clock::now() + kCountPatience;
+        while (::flock(count.get(), LOCK_SH | LOCK_NB) != 0) {
+            if (errno != EINTR && errno != EWOULDBLOCK) return failure_errno("cannot lock the count of volume '" + name + "'");
+            if (std::chrono::steady_clock::now() > until)
+                return base::failure(Errc::kInUse, "volume '" + name + "' is being counted, or a box that has it does not let others come",
+                                     "see which boxes have it: caisson volume inspect " + name);
+            ::poll(nullptr, 0, 1);
+        }
         struct stat status {};
         if (::fstat(count.get(), &status) != 0) return failure_errno("cannot look at the count of volume '" + name + "'");
         // Empty: whoever counted died meanwhile. Without a name: the volume was removed.

@@ -13,6 +13,7 @@ using std::chrono::steady_clock;
 // How long somebody who comes waits for somebody who was alone, and how often it looks.
 constexpr milliseconds kPatience{1000};
 constexpr int kLookMilliseconds = 1;
+constexpr milliseconds kLittlePatience{50}, kForgiven{20000};
 // After company has gone; looking costs a call.
 constexpr milliseconds kBetweenTries{200};
 
@@ -45,14 +46,18 @@ bool Presence::has_company() const {
     return ::fcntl(file_.get(), F_OFD_GETLK, &lock) != 0 || lock.l_type != F_UNLCK;
 }
 
+// Once somebody has not answered, the next ones in a row are not waited for as long: a box may come to many volumes at once.
 void Presence::announce() const {
-    const auto until = steady_clock::now() + kPatience;
+    static steady_clock::time_point waited_for_nothing;
+    const auto begin = steady_clock::now();
+    const auto until = begin + (begin - waited_for_nothing < kForgiven ? kLittlePatience : kPatience);
     for (bool rung = false; steady_clock::now() < until; rung = true) {
         auto alone = lock_of(Place::kAlone, F_WRLCK);
         if (::fcntl(file_.get(), F_OFD_GETLK, &alone) != 0 || alone.l_type == F_UNLCK) return;
         if (!rung) os::Fd(::open(("/proc/self/fd/" + std::to_string(file_.get())).c_str(), O_RDONLY | O_CLOEXEC));
         ::poll(nullptr, 0, kLookMilliseconds);
     }
+    waited_for_nothing = steady_clock::now();
 }
 
 bool Presence::is_alone() {

@@ -108,7 +108,8 @@ void Server::add_mount(std::shared_ptr<Mount> mount) {
 
 void Server::on_company() {
     std::array<char, 4096> events;
-    while (::read(company_.get(), events.data(), events.size()) > 0) {}
+    // The loop comes again while there is more.
+    if (::read(company_.get(), events.data(), events.size()) <= 0) return;
     bool found = false;
     for (const auto& [number, mount] : tree_.mounts())
         found = found || (mount->presence && mount->presence->thinks_it_is_alone() && mount->presence->has_company());
