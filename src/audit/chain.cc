@@ -14,6 +14,7 @@
 #include "base/sha256.h"
 #include "base/text.h"
 #include "os/file.h"
+#include "os/lasting.h"
 
 namespace caisson::audit {
 
@@ -112,6 +113,8 @@ Result<std::vector<std::uint64_t>> list_files(const os::Fd& directory) {
 Result<Writer> Writer::open(const std::string& directory, ChainLimits limits) {
     auto opened = os::open_file(directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
     if (!opened && opened.error().sys_errno == ENOENT) {
+        // The chain's own name is made lasting with its first entries, see sync(); what is above it must be already.
+        CAISSON_TRY(os::make_lasting_directories(directory.substr(0, directory.rfind('/'))));
         CAISSON_TRY(os::make_directories(directory, 0700));
         opened = os::open_file(directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
     }

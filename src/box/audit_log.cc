@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <queue>
 #include <set>
+#include <system_error>
 
 #include "audit/chain.h"
 #include "audit/journal.h"
@@ -181,7 +182,8 @@ Result<std::unique_ptr<EventThread>> EventThread::start(RuntimeState& runtime) {
     sigset_t all, before;
     ::sigfillset(&all);
     ::pthread_sigmask(SIG_SETMASK, &all, &before);
-    made->thread_ = std::thread([&runtime, since = os::unix_ms(), stop = made->stop_read_.get()] {
+    Result<> started;
+    auto follow = [&runtime, since = os::unix_ms(), stop = made->stop_read_.get()] {
         AuditQuery query;
         query.follow = true;
         query.since_ms = since;
@@ -190,8 +192,14 @@ Result<std::unique_ptr<EventThread>> EventThread::start(RuntimeState& runtime) {
             return true;
         }, stop);
         if (!followed) runtime.notice("no more events are told: " + followed.error().to_string());
-    });
+    };
+    try {
+        made->thread_ = std::thread(std::move(follow));
+    } catch (const std::system_error& error) {
+        started = base::failure_errno("cannot start a thread for events", error.code().value());
+    }
     ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    CAISSON_TRY(std::move(started));
     return made;
 }
 

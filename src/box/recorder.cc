@@ -2,6 +2,9 @@
 
 #include <signal.h>
 
+#include <system_error>
+
+#include "caisson/space.h"
 #include "os/host.h"
 
 namespace caisson::internal {
@@ -19,7 +22,9 @@ audit::Actor actor_of(const RuntimeOptions& options) {
 
 void tell(const RuntimeState& runtime, const std::string& what, const Result<>& done) {
     if (done) return;
-    runtime.notice(what + " could not be recorded: " + done.error().to_string() + (done.error().hint.empty() ? "" : "; " + done.error().hint));
+    auto said = what + " could not be recorded: " + done.error().to_string() + (done.error().hint.empty() ? "" : "; " + done.error().hint);
+    if (const auto way_out = full_disk_hint(done.error(), runtime.home.root); !way_out.empty()) said += "\n" + way_out;
+    runtime.notice(said);
 }
 
 }  // namespace
@@ -34,6 +39,7 @@ Recorder::~Recorder() {
         wakeup_.notify_one();
     }
     if (thread_.joinable()) thread_.join();
+    else run();
 }
 
 // An embedding program's signals are for its own threads.
@@ -43,7 +49,11 @@ void Recorder::wake() {
     sigset_t all, before;
     ::sigfillset(&all);
     ::pthread_sigmask(SIG_SETMASK, &all, &before);
-    thread_ = std::thread([this] { run(); });
+    // Where there can be no thread the destructor does its work; until then what was written is not acknowledged.
+    try {
+        thread_ = std::thread([this] { run(); });
+    } catch (const std::system_error&) {
+    }
     ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
