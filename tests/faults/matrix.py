@@ -252,7 +252,9 @@ class Matrix:
         if CRASH.search(said):
             found.append("it crashed")
         if ended.code == 0:
-            if not operation.is_done():
+            # A machine that is started a second time, behind a template made anew, ends with the tracer.
+            ends_with_tracer = traced.fired is not None and "qemu-system" in traced.fired and b"making it again" in said
+            if not operation.is_done() and not ends_with_tracer:
                 found.append("it said that it was done, and it is not")
         elif ended.code not in CODES:
             found.append(f"its exit code is {ended.code}")
