@@ -79,7 +79,10 @@ Result<std::unique_ptr<ShimClient>> ShimClient::connect(const std::string& box_d
 Result<> ShimClient::send(const wire::ToShim& message) {
     CAISSON_TRY(append_to_shim(connection_.out(), message));
     for (;;) {
-        CAISSON_TRY(connection_.flush());
+        auto flushed = connection_.flush();
+        // It hung up: what it said before, and that it is gone, is for whoever reads.
+        if (!flushed && (flushed.error().sys_errno == EPIPE || flushed.error().sys_errno == ECONNRESET)) return {};
+        CAISSON_TRY(std::move(flushed));
         if (connection_.queued_bytes() == 0) return {};
         struct pollfd writable {socket_.get(), POLLOUT, 0};
         if (::poll(&writable, 1, -1) < 0 && errno != EINTR) return base::failure_errno("waiting for the supervisor");
