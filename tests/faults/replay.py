@@ -15,7 +15,8 @@ import shutil
 import stat
 
 KINDS = ("killed", "ordered", "hostile")  # those that are drawn
-SMALL = 4 << 20  # larger files of the copy are linked, as long as nothing wrote to them
+SMALL = 4 << 20  # larger files of the copy are linked,
+NEVER_WRITTEN = ("images", "disks", ".reserve")  # if they lie here: a link would change with what looks at the home
 
 
 class Act:
@@ -175,7 +176,7 @@ class Image:
             path.symlink_to(os.readlink(source) if source else made.rest[5])
         elif kind == "f":
             self.done[number] = path
-            if source and number not in self.contents and source.stat().st_size > SMALL:
+            if source and number not in self.contents and source.stat().st_size > SMALL and self.never_written(source):
                 os.link(source, path)
                 return
             self.put_file(path, number, source)
@@ -188,6 +189,9 @@ class Image:
                     os.setxattr(path, attribute, os.getxattr(source, attribute))
             self.attributes(path, number)
         os.chown(path, self.user, self.group, follow_symlinks=False)
+
+    def never_written(self, source):
+        return source.relative_to(self.before).parts[0] in NEVER_WRITTEN
 
     def put_file(self, path, number, source):
         with open(path, "xb") as file:
