@@ -82,34 +82,42 @@ class Checker {
             return;
         }
         for (const auto& layer : image->layers) {
-            read_damaged_ = false;
-            auto bad = check_blob(layer.digest, layer.size_bytes);
-            if (bad.empty()) continue;
-            add_broken("image_layer_damaged", name, bad, entry, layer.digest);
-            found_.back().passing = !read_damaged_;  // contents are read once
+            const auto& flaw = check_blob(layer.digest, layer.size_bytes);
+            if (flaw.what.empty()) continue;
+            add_broken("image_layer_damaged", name, flaw.what, entry, layer.digest);
+            found_.back().passing = !flaw.by_content;  // contents are read once
         }
     }
 
-    // What is wrong with it; empty: nothing.
-    std::string check_blob(const std::string& digest, std::uint64_t size) {
-        if (auto known = blobs_.find(digest); known != blobs_.end()) return known->second;
-        ++counts_.blobs;
-        auto& what = blobs_[digest];
-        auto hex = digest_hex(digest);
-        if (!hex) return what = hex.error().to_string();
-        const auto path = layout_.blob(*hex);
-        struct stat info {};
-        if (::lstat(path.c_str(), &info) != 0) what = "its layer " + object(path) + " is missing";
-        else if (!S_ISREG(info.st_mode)) what = "its layer " + object(path) + " is no file";
-        else if (static_cast<std::uint64_t>(info.st_size) != size)
-            what = "its layer " + object(path) + " has " + std::to_string(info.st_size) + " bytes and should have " + std::to_string(size);
-        else if (request_.deep) {
-            auto hash = hash_file(path);
-            if (!hash) what = hash.error().to_string();
-            else if (*hash != digest) what = "its layer " + object(path) + " holds something else than its digest says";
-            read_damaged_ = read_damaged_ || !what.empty();
+    struct Flaw {
+        std::string what;  // empty: there is none
+        bool by_content = false;
+    };
+
+    const Flaw& check_blob(const std::string& digest, std::uint64_t size) {
+        const auto [known, first] = blobs_.try_emplace(digest);
+        if (first) {
+            ++counts_.blobs;
+            known->second = look_at_blob(digest, size);
         }
-        return what;
+        return known->second;
+    }
+
+    Flaw look_at_blob(const std::string& digest, std::uint64_t size) const {
+        auto hex = digest_hex(digest);
+        if (!hex) return {hex.error().to_string()};
+        const auto path = layout_.blob(*hex);
+        const auto layer = "its layer " + object(path);
+        struct stat info {};
+        if (::lstat(path.c_str(), &info) != 0) return {layer + " is missing"};
+        if (!S_ISREG(info.st_mode)) return {layer + " is no file"};
+        if (static_cast<std::uint64_t>(info.st_size) != size)
+            return {layer + " has " + std::to_string(info.st_size) + " bytes and should have " + std::to_string(size)};
+        if (!request_.deep) return {};
+        auto hash = hash_file(path);
+        if (!hash) return {hash.error().to_string(), true};
+        if (*hash != digest) return {layer + " holds something else than its digest says", true};
+        return {};
     }
 
     // An image that cannot be used as a whole loses its name; what of it is good stays until garbage is collected.
@@ -211,8 +219,7 @@ class Checker {
     const CheckRequest& request_;
     Layout layout_;
     CheckCounts& counts_;
-    std::map<std::string, std::string> blobs_;  // digest: what is wrong with it
-    bool read_damaged_ = false;                 // the last blob was found damaged by its content
+    std::map<std::string, Flaw> blobs_;  // by digest
     Troubles found_;
 };
 
