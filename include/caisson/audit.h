@@ -43,7 +43,7 @@ struct AuditHead {
 struct AuditFinding {
     std::string chain;
     std::uint64_t sequence = 0;  // the first entry that is not what was written
-    std::string problem;         // "altered", "missing", "reordered", "cut", "rewritten"; "unknown": it is older than what is kept
+    std::string problem;         // "altered", "missing", "reordered", "cut", "rewritten"; "unreadable": the chain cannot be read; "unknown": it is older than what is kept
     std::string text;            // a sentence for people
 };
 

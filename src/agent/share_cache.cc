@@ -31,18 +31,13 @@ std::string_view text_of(base::ByteView bytes) {
     return text.substr(0, text.find('\0'));
 }
 
-void append(base::Bytes& bytes, const void* from, std::size_t size) {
-    const auto* first = static_cast<const std::uint8_t*>(from);
-    bytes.insert(bytes.end(), first, first + size);
-}
-
-void put_answer(base::Bytes& answer, const fuse_in_header& asked, int error, const void* data = nullptr, std::size_t size = 0) {
+void put_answer(base::Bytes& answer, const fuse_in_header& asked, int error, base::ByteView data = {}) {
     fuse_out_header header{};
-    header.len = static_cast<std::uint32_t>(sizeof header + size);
+    header.len = static_cast<std::uint32_t>(sizeof header + data.size());
     header.error = -error;
     header.unique = asked.unique;
-    append(answer, &header, sizeof header);
-    if (size > 0) append(answer, data, size);
+    base::append(answer, base::bytes_of(header));
+    base::append(answer, data);
 }
 
 constexpr ShareCache::Way kToServer{true, true}, kLater{true, false}, kDone{false, false};
@@ -77,9 +72,11 @@ ShareCache::Way ShareCache::request(std::span<std::uint8_t> message, base::Bytes
     }
 }
 
+bool ShareCache::is_fresh(Clock::time_point since, Clock::time_point now) { return now - since <= kKeptFor; }
+
 const ShareCache::File* ShareCache::fresh(std::uint64_t node, Clock::time_point now) const {
     const auto found = files_.find(node);
-    return found == files_.end() || !found->second.known || now - found->second.since > kKeptFor ? nullptr : &found->second;
+    return found != files_.end() && found->second.known && is_fresh(found->second.since, now) ? &found->second : nullptr;
 }
 
 void ShareCache::begin(base::ByteView arguments) {
@@ -103,15 +100,11 @@ std::uint64_t ShareCache::believes(const std::string& name, std::uint64_t node, 
 
 // The kernel takes what it believes of a name along to the new one.
 void ShareCache::renamed(const fuse_in_header& header, base::ByteView arguments) {
+    if (!can_expire_) return;  // nothing is believed for long
     fuse_rename2_in in{};
-    if (header.opcode == FUSE_RENAME2) {
-        if (!take(arguments, in)) return;
-    } else if (!take(arguments, in.newdir)) {
-        return;
-    }
+    if (header.opcode == FUSE_RENAME2 ? !take(arguments, in) : !take(arguments, in.newdir)) return;
     const auto from = text_of(arguments);
     const auto to = text_of(arguments.subspan(std::min(from.size() + 1, arguments.size())));
-    if (!can_expire_) return;  // nothing is believed for long
     if (believed_names_.size() >= kMostKept) end_beliefs();
     const auto until = Clock::now() + kBelievedFor;
     believed_names_[key_of(header.nodeid, from)] = until;
@@ -123,10 +116,10 @@ void ShareCache::end_beliefs() {
         fuse_out_header header{};
         header.len = static_cast<std::uint32_t>(sizeof header + sizeof data + (name.empty() ? 0 : name.size() + 1));
         header.error = code;
-        append(notices_, &header, sizeof header);
-        append(notices_, &data, sizeof data);
+        base::append(notices_, base::bytes_of(header));
+        base::append(notices_, base::bytes_of(data));
         if (name.empty()) return;
-        append(notices_, name.data(), name.size());
+        base::append(notices_, base::as_bytes(name));
         notices_.push_back(0);
     };
     struct Entry {  // fuse_notify_inval_entry_out, whose flags older headers call padding
@@ -148,17 +141,17 @@ void ShareCache::end_beliefs() {
 // Of a name that nothing was told of.
 bool ShareCache::is_missing(std::uint64_t directory, Clock::time_point now) const {
     const auto found = files_.find(directory);
-    return found != files_.end() && found->second.whole && now - found->second.whole_since <= kKeptFor;
+    return found != files_.end() && found->second.whole && is_fresh(found->second.whole_since, now);
 }
 
 ShareCache::Way ShareCache::look_up(const fuse_in_header& header, std::string_view name, base::Bytes& answer, Clock::time_point now) {
     const auto found = names_.find(key_of(header.nodeid, name));
-    const bool missing = found == names_.end() ? is_missing(header.nodeid, now) : found->second.node == 0 && now - found->second.since <= kKeptFor;
-    if (missing) {
+    const bool told = found != names_.end() && is_fresh(found->second.since, now);
+    if (told ? found->second.node == 0 : found == names_.end() && is_missing(header.nodeid, now)) {
         put_answer(answer, header, ENOENT);
         return kDone;
     }
-    if (found == names_.end() || now - found->second.since > kKeptFor) return kToServer;
+    if (!told) return kToServer;
     const File* file = fresh(found->second.node, now);
     if (file == nullptr) return kToServer;
     fuse_entry_out entry{};
@@ -166,7 +159,7 @@ ShareCache::Way ShareCache::look_up(const fuse_in_header& header, std::string_vi
     entry.entry_valid = entry.attr_valid = believes(found->first, entry.nodeid, now);
     entry.attr = file->attributes;
     ++lookups_[entry.nodeid];
-    put_answer(answer, header, 0, &entry, sizeof entry);
+    put_answer(answer, header, 0, base::bytes_of(entry));
     return kDone;
 }
 
@@ -176,7 +169,7 @@ ShareCache::Way ShareCache::get_attributes(const fuse_in_header& header, base::B
     fuse_attr_out out{};
     out.attr_valid = believes({}, header.nodeid, now);
     out.attr = file->attributes;
-    put_answer(answer, header, 0, &out, sizeof out);
+    put_answer(answer, header, 0, base::bytes_of(out));
     return kDone;
 }
 

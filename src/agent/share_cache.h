@@ -70,6 +70,7 @@ class ShareCache {
     // How long the kernel may believe what it is told now of this name, or of this node.
     std::uint64_t believes(const std::string& name, std::uint64_t node, Clock::time_point now);
     void end_beliefs();
+    static bool is_fresh(Clock::time_point since, Clock::time_point now);
     const File* fresh(std::uint64_t node, Clock::time_point now) const;
     bool is_missing(std::uint64_t directory, Clock::time_point now) const;
     void keep(const wire::ShareFile& told, bool with_name, Clock::time_point now);

@@ -32,9 +32,8 @@ constexpr char kPortName[] = "share";
 
 // The first messages on the port, framed as all that follow.
 Result<> introduce(const os::Fd& port, std::uint32_t user, std::uint32_t group) {
-    auto message = wire::share_identity(user, group);
-    CAISSON_TRY(os::write_all(port.get(), base::ByteView(message)));
-    return os::write_all(port.get(), base::ByteView(wire::share_keeps()));
+    CAISSON_TRY(os::write_all(port.get(), base::bytes_of(wire::share_identity(user, group))));
+    return os::write_all(port.get(), base::bytes_of(wire::share_keeps()));
 }
 
 // As much as one answer carries: each costs a way to the host. Nothing may be asked of the file system here, which nobody

@@ -1,7 +1,6 @@
 #include "audit/chain.h"
 
 #include <fcntl.h>
-#include <poll.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -9,7 +8,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
-#include <cstdio>
 
 #include "base/sha256.h"
 #include "base/text.h"
@@ -28,7 +26,6 @@ constexpr std::size_t kReadBytes = 16 << 10;
 constexpr std::size_t kShownTornBytes = 1024;
 constexpr std::uint64_t kFirstTailBytes = 4096;
 constexpr std::chrono::milliseconds kLockPatience{2000};
-constexpr int kLockLookMs = 1;
 // A chain is cut to kMostFiles; more than this nobody wrote who means well.
 constexpr std::size_t kMostListed = 64;
 
@@ -36,13 +33,8 @@ class Lock {
   public:
     static Result<Lock> take(const os::Fd& directory, const std::string& path) {
         // Others have it for the time of a write. A supervisor that was taken over could keep its chain's for ever.
-        const auto until = std::chrono::steady_clock::now() + kLockPatience;
-        while (::flock(directory.get(), LOCK_EX | LOCK_NB) != 0) {
-            if (errno != EINTR && errno != EWOULDBLOCK) return base::failure_errno("cannot lock the journal " + path);
-            if (std::chrono::steady_clock::now() > until)
-                return failure(Errc::kInUse, "another process holds the lock of the journal " + path, "see which one: cat /proc/locks");
-            ::poll(nullptr, 0, kLockLookMs);
-        }
+        if (!CAISSON_TRY_CTX(os::lock_within(directory, LOCK_EX, kLockPatience), "the journal " + path))
+            return failure(Errc::kInUse, "another process holds the lock of the journal " + path, "see which one: cat /proc/locks");
         return Lock(directory.get());
     }
     Lock(Lock&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
@@ -55,6 +47,8 @@ class Lock {
     explicit Lock(int fd) : fd_(fd) {}
     int fd_;
 };
+
+base::Failure not_on_disk(const std::string& path) { return base::failure_errno("cannot write the journal " + path + " to the disk"); }
 
 Result<std::string> read_range(int fd, std::uint64_t offset, std::size_t most, const std::string& path) {
     std::string text(most, '\0');
@@ -174,7 +168,7 @@ Result<> Writer::write_line(const std::string& line) {
     if (tail.file != 0 && tail.bytes > 0 && tail.bytes + line.size() > limits_.file_bytes) {
         // The next file's first entry names the last one of this, which must not be missing then.
         auto old = CAISSON_TRY(os::open_at(directory_, file_name(tail.file), O_RDONLY | O_NOFOLLOW));
-        if (::fdatasync(old.get()) != 0) return base::failure_errno("cannot write the journal " + path_ + " to the disk");
+        if (::fdatasync(old.get()) != 0) return not_on_disk(path_);
         tail.file = 0;
     }
     const auto file = tail.file != 0 ? tail.file : tail.head.sequence + 1;
@@ -242,10 +236,10 @@ Result<> Writer::sync(bool whole) {
     const auto files = CAISSON_TRY(list_files(directory_));
     if (files.empty()) return {};
     auto fd = CAISSON_TRY(os::open_at(directory_, file_name(files.back()), O_RDONLY | O_NOFOLLOW));
-    if (::fdatasync(fd.get()) != 0) return base::failure_errno("cannot write the journal " + path_ + " to the disk");
+    if (::fdatasync(fd.get()) != 0) return not_on_disk(path_);
     if (!whole && files.size() == 1) return {};
-    if (::fsync(directory_.get()) != 0) return base::failure_errno("cannot write the journal " + path_ + " to the disk");
-    if (whole && ::fsync(parent_.get()) != 0) return base::failure_errno("cannot write the journal " + path_ + " to the disk");
+    if (::fsync(directory_.get()) != 0) return not_on_disk(path_);
+    if (whole && ::fsync(parent_.get()) != 0) return not_on_disk(path_);
     return {};
 }
 

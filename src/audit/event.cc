@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
@@ -74,13 +73,7 @@ std::string hash_of(std::string_view line_without_hash) {
 std::string dump(const ordered_json& document) { return document.dump(-1, ' ', true, ordered_json::error_handler_t::replace); }
 
 bool is_hash(std::string_view text) {
-    return text.size() == kHashDigits && text.find_first_not_of("0123456789abcdef") == std::string_view::npos;
-}
-
-template <typename Number>
-bool read_number(std::string_view text, Number& number) {
-    auto read = std::from_chars(text.data(), text.data() + text.size(), number);
-    return read.ec == std::errc() && read.ptr == text.data() + text.size();
+    return text.size() == kHashDigits && base::is_hex(text);
 }
 
 // Of format_time(), and nothing else.
@@ -89,16 +82,19 @@ bool parse_time(std::string_view text, std::int64_t& unix_ms) {
     if (text.size() != kForm.size()) return false;
     for (std::size_t i = 0; i < kForm.size(); ++i)
         if (kForm[i] == '0' ? text[i] < '0' || text[i] > '9' : text[i] != kForm[i]) return false;
-    int milliseconds = 0;
+    auto number = [text](std::size_t at, std::size_t digits) {
+        int value = 0;
+        for (char digit : text.substr(at, digits)) value = value * 10 + (digit - '0');
+        return value;
+    };
     struct tm parts {};
-    if (!read_number(text.substr(0, 4), parts.tm_year) || !read_number(text.substr(5, 2), parts.tm_mon) ||
-        !read_number(text.substr(8, 2), parts.tm_mday) || !read_number(text.substr(11, 2), parts.tm_hour) ||
-        !read_number(text.substr(14, 2), parts.tm_min) || !read_number(text.substr(17, 2), parts.tm_sec) ||
-        !read_number(text.substr(20, 3), milliseconds))
-        return false;
-    parts.tm_year -= 1900;
-    parts.tm_mon -= 1;
-    unix_ms = static_cast<std::int64_t>(::timegm(&parts)) * 1000 + milliseconds;
+    parts.tm_year = number(0, 4) - 1900;
+    parts.tm_mon = number(5, 2) - 1;
+    parts.tm_mday = number(8, 2);
+    parts.tm_hour = number(11, 2);
+    parts.tm_min = number(14, 2);
+    parts.tm_sec = number(17, 2);
+    unix_ms = static_cast<std::int64_t>(::timegm(&parts)) * 1000 + number(20, 3);
     return true;
 }
 

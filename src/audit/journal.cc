@@ -4,8 +4,6 @@
 
 namespace caisson::audit {
 
-using base::failure;
-
 namespace {
 // Of chains that are not being written to just now.
 constexpr std::size_t kMostWriters = 16;
@@ -30,8 +28,7 @@ Result<> Journal::open(const std::string& chain) { return writer(chain).map([](W
 
 Result<> Journal::record(store::Database& database, const std::string& chain, const Event& event, const Actor& actor, std::int64_t unix_ms) {
     auto acknowledged = [&]() -> Result<Head> {
-        auto head = CAISSON_TRY(database.journal_head(chain));
-        return Head{static_cast<std::uint64_t>(head.sequence), head.hash};
+        return known_of(CAISSON_TRY(database.journal_head(chain))).acknowledged;
     };
     auto recorded = [&]() -> Result<> {
         auto* one = CAISSON_TRY(writer(chain));
@@ -91,15 +88,13 @@ Result<> Journal::commit(store::Database& database) {
 
 Result<> Journal::close(store::Database& database, const std::string& chain, const Actor& actor, std::int64_t unix_ms) {
     const auto directory = chain_directory(root_, chain);
-    auto last = CAISSON_TRY(CAISSON_TRY(writer(chain))->last());
-    if (!last || last->kind != "box_removed") {
-        CAISSON_TRY(record(database, chain, {"box_removed", chain, last ? last->box_name : "", {}}, actor, unix_ms));
-        last = CAISSON_TRY(CAISSON_TRY(writer(chain))->last());
-    }
-    if (!last) return failure(Errc::kCorrupt, "the journal " + directory + " cannot be read");
-    batch_.heads[chain] = {last->sequence, last->hash};
+    const auto last = CAISSON_TRY(CAISSON_TRY(writer(chain))->last());
+    const auto name = last ? last->box_name : std::string();
+    if (last && last->kind == "box_removed") batch_.heads[chain] = {last->sequence, last->hash};
+    else CAISSON_TRY(record(database, chain, {"box_removed", chain, name, {}}, actor, unix_ms));
+    const auto head = batch_.heads[chain];
     const auto bytes = os::disk_usage(directory).value_or(0);
-    const Event closed{"chain_closed", chain, last->box_name, {{"sequence", static_cast<std::int64_t>(last->sequence)}, {"hash", last->hash}}};
+    const Event closed{"chain_closed", chain, name, {{"sequence", static_cast<std::int64_t>(head.sequence)}, {"hash", head.hash}}};
     return database.close_journal(chain, unix_ms, bytes, [&] { return record(database, kHomeChain, closed, actor, unix_ms); });
 }
 

@@ -100,6 +100,8 @@ std::vector<std::string> split(std::string_view text, char separator) {
     }
 }
 
+bool is_hex(std::string_view text) { return !text.empty() && text.find_first_not_of("0123456789abcdef") == std::string_view::npos; }
+
 bool starts_with(std::string_view text, std::string_view prefix) { return text.substr(0, prefix.size()) == prefix; }
 
 std::string_view trim(std::string_view text) {

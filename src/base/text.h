@@ -21,6 +21,8 @@ Result<std::chrono::milliseconds> parse_duration(std::string_view text);
 std::string format_size(std::uint64_t bytes);
 std::vector<std::string> split(std::string_view text, char separator);
 bool starts_with(std::string_view text, std::string_view prefix);
+// Digits 0 to 9 and a to f, at least one, and nothing else.
+bool is_hex(std::string_view text);
 std::string_view trim(std::string_view text);
 std::string join(const std::vector<std::string>& parts, std::string_view separator);
 // One word for a POSIX shell: quoted only where needed.

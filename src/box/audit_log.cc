@@ -1,7 +1,6 @@
 #include "box/audit_log.h"
 
 #include <poll.h>
-#include <signal.h>
 #include <sys/inotify.h>
 
 #include <algorithm>
@@ -9,7 +8,6 @@
 #include <nlohmann/json.hpp>
 #include <queue>
 #include <set>
-#include <system_error>
 
 #include "audit/chain.h"
 #include "audit/journal.h"
@@ -18,6 +16,7 @@
 #include "box/lifecycle.h"
 #include "box/recorder.h"
 #include "os/host.h"
+#include "os/thread.h"
 
 namespace caisson {
 
@@ -179,11 +178,7 @@ Result<std::unique_ptr<EventThread>> EventThread::start(RuntimeState& runtime) {
     auto pipe = CAISSON_TRY(os::make_pipe());
     made->stop_read_ = std::move(pipe.first);
     made->stop_write_ = std::move(pipe.second);
-    sigset_t all, before;
-    ::sigfillset(&all);
-    ::pthread_sigmask(SIG_SETMASK, &all, &before);
-    Result<> started;
-    auto follow = [&runtime, since = os::unix_ms(), stop = made->stop_read_.get()] {
+    made->thread_ = CAISSON_TRY_CTX(os::start_quiet_thread([&runtime, since = os::unix_ms(), stop = made->stop_read_.get()] {
         AuditQuery query;
         query.follow = true;
         query.since_ms = since;
@@ -192,14 +187,7 @@ Result<std::unique_ptr<EventThread>> EventThread::start(RuntimeState& runtime) {
             return true;
         }, stop);
         if (!followed) runtime.notice("no more events are told: " + followed.error().to_string());
-    };
-    try {
-        made->thread_ = std::thread(std::move(follow));
-    } catch (const std::system_error& error) {
-        started = base::failure_errno("cannot start a thread for events", error.code().value());
-    }
-    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    CAISSON_TRY(std::move(started));
+    }), "telling of events");
     return made;
 }
 
@@ -254,14 +242,12 @@ Result<AuditHead> Runtime::audit_head(const std::string& box) const {
 Result<std::vector<AuditEvent>> Box::audit_log() const {
     std::deque<AuditEvent> newest;
     const auto most = state_->runtime->options.audit_events;
-    AuditQuery query;
-    query.box = state_->id;
-    CAISSON_TRY(internal::read_journal(*state_->runtime, query, [&](const AuditEvent& event) -> Result<bool> {
-        if (event.chain != state_->id) return true;
-        newest.push_back(event);
+    const auto chain = CAISSON_TRY(chain_of(*state_->runtime, state_->id));
+    audit::Cursor cursor(audit::chain_directory(state_->runtime->home.audit(), chain));
+    for (auto entry = cursor.next(); entry && *entry; entry = cursor.next()) {
+        newest.push_back(event_of(chain, **entry));
         if (newest.size() > most) newest.pop_front();
-        return true;
-    }));
+    }
     return std::vector<AuditEvent>(newest.begin(), newest.end());
 }
 

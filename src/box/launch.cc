@@ -63,13 +63,11 @@ Result<store::BoxRecord> insert_record(RuntimeState& runtime, const BoxOptions& 
     parts.warm = warm;
     constexpr int kNameTries = 8;
     for (int attempt = 0;; ++attempt) {
-        std::uint8_t random[18];
+        std::uint8_t random[8];
         CAISSON_TRY(os::fill_random(random));
-        std::uint8_t id_random[10];
-        std::copy(random, random + 10, id_random);
-        record.id = base::make_ulid(std::chrono::system_clock::now(), id_random);
+        record.id = CAISSON_TRY(os::new_ulid());
         record.name = options.name.empty()
-                          ? base::make_box_name(base::load_le32(random + 10) | std::uint64_t{base::load_le32(random + 14)} << 32)
+                          ? base::make_box_name(base::load_le64(random))
                           : options.name;
         parts.box_id = record.id;
         if (!box::plan_spec(options, decision.image.config, decision.exec, parts).SerializeToString(&record.spec))
@@ -101,19 +99,10 @@ void undo_mounts(const RuntimeState& runtime, const wire::BoxMounts& given) {
     if (auto catalogue = volume::Catalogue::open(runtime.home.volumes())) static_cast<void>(catalogue->undo(given));
 }
 
-// Whether volumes of these names are there already is asked before they are given.
-std::vector<std::string> volumes_to_make(const RuntimeState& runtime, const std::vector<MountOption>& mounts) {
-    std::vector<std::string> names;
-    if (mounts.empty()) return names;
-    auto catalogue = volume::Catalogue::open(runtime.home.volumes());
-    for (const auto& mount : mounts)
-        if (catalogue && !mount.volume.empty() && !catalogue->find(mount.volume)) names.push_back(mount.volume);
-    return names;
-}
-
 // A box begins in the journal before anything of it can run. One whose walls are lowered does not begin without that.
-Result<> record_creation(RuntimeState& runtime, const store::BoxRecord& record, const BoxOptions& options, const std::vector<std::string>& made_volumes) {
-    for (const auto& name : made_volumes) internal::record(runtime, internal::volume_event("volume_created", name));
+Result<> record_creation(RuntimeState& runtime, const store::BoxRecord& record, const BoxOptions& options, const wire::BoxMounts& given) {
+    for (const auto& mount : given.mounts())
+        if (mount.made()) internal::record(runtime, internal::volume_event("volume_created", mount.volume()));
     auto lowered = internal::record_lowering(runtime, record.id, record.name, internal::lowered_by(options));
     internal::record(runtime, internal::created_event(record, options));
     return lowered;
@@ -313,10 +302,9 @@ Result<NewBox> make_new(std::shared_ptr<RuntimeState> runtime, const BoxOptions&
     NewBox box;
     box.record = CAISSON_TRY(insert_record(*runtime, options, decision, base_disk, frozen.warm));
     const auto directory = runtime->home.box(box.record.id);
-    const auto new_volumes = volumes_to_make(*runtime, decision.mounts);
     auto made = [&]() -> Result<> {
         box.given = CAISSON_TRY(give_mounts(*runtime, box.record.id, decision.mounts));
-        CAISSON_TRY(record_creation(*runtime, box.record, options, new_volumes));
+        CAISSON_TRY(record_creation(*runtime, box.record, options, box.given));
         CAISSON_TRY(os::make_directories(directory, 0700));
         CAISSON_TRY(os::FileLock::acquire(directory + "/lock"));
         if (!options.copies.empty()) CAISSON_TRY(internal::copy_into_new(runtime, box.record, options.copies, opened));
@@ -369,11 +357,10 @@ Result<std::shared_ptr<BoxState>> launch_new(std::shared_ptr<RuntimeState> runti
         auto box = state_of(runtime, record, spec);
         box->owner = !detached;
         wire::BoxMounts given;
-        const auto new_volumes = volumes_to_make(*runtime, decision.mounts);
         auto started = [&]() -> Result<> {
             const auto directory = runtime->home.box(box->id);
             given = CAISSON_TRY(give_mounts(*runtime, box->id, decision.mounts));
-            CAISSON_TRY(record_creation(*runtime, record, options, new_volumes));
+            CAISSON_TRY(record_creation(*runtime, record, options, given));
             CAISSON_TRY(os::make_directories(directory, 0700));
             box->lock = CAISSON_TRY(os::FileLock::acquire(directory + "/lock"));
             CAISSON_TRY(box->make_order_pipe());

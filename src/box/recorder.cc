@@ -1,11 +1,8 @@
 #include "box/recorder.h"
 
-#include <signal.h>
-
-#include <system_error>
-
 #include "caisson/space.h"
 #include "os/host.h"
+#include "os/thread.h"
 
 namespace caisson::internal {
 
@@ -42,19 +39,11 @@ Recorder::~Recorder() {
     else run();
 }
 
-// An embedding program's signals are for its own threads.
 void Recorder::wake() {
     if (!journal_.pending() && !closing_) return;
     if (thread_.joinable()) return wakeup_.notify_one();
-    sigset_t all, before;
-    ::sigfillset(&all);
-    ::pthread_sigmask(SIG_SETMASK, &all, &before);
     // Where there can be no thread the destructor does its work; until then what was written is not acknowledged.
-    try {
-        thread_ = std::thread([this] { run(); });
-    } catch (const std::system_error&) {
-    }
-    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    if (auto thread = os::start_quiet_thread([this] { run(); })) thread_ = std::move(*thread);
 }
 
 void Recorder::run() {
@@ -110,11 +99,11 @@ Result<> Recorder::close_removed_soon() {
 
 Result<audit::Head> Recorder::acknowledge(const std::string& chain) {
     std::scoped_lock guard(runtime_.database_mutex);
-    auto writer = CAISSON_TRY(audit::Writer::open(audit::chain_directory(root(), chain)));
+    auto writer = CAISSON_TRY(audit::Writer::open(audit::chain_directory(journal_.root(), chain)));
     auto last = CAISSON_TRY(writer.last());
     if (!last) return audit::Head();
-    const audit::Batch batch{{{chain, {last->sequence, last->hash}}}, {chain}};
-    CAISSON_TRY(audit::Journal::sync(root(), batch));
+    const audit::Batch batch{{{chain, {last->sequence, last->hash}}}, {}};
+    CAISSON_TRY(writer.sync(true));
     CAISSON_TRY(journal_.acknowledge(*runtime_.database, batch));
     return batch.heads.begin()->second;
 }

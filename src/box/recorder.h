@@ -29,7 +29,6 @@ class Recorder {
     // The last entry of a chain, acknowledged. A sequence of 0: it has none.
     Result<audit::Head> acknowledge(const std::string& chain);
     const audit::Actor& actor() const { return actor_; }
-    const std::string& root() const { return journal_.root(); }
 
   private:
     void run();

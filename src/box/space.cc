@@ -272,9 +272,9 @@ Result<Space> Runtime::space() const {
     logs.bytes += makers;
     templates.bytes -= std::min(templates.bytes, makers);
     templates.count = CAISSON_TRY(vmm::list_templates(home.templates())).size();
-    if (auto files = os::list_directory(home.journal())) {
+    if (auto files = os::list_directory(home.audit())) {
         journal.count = files->size();
-        journal.bytes = usage_of(home.journal());
+        journal.bytes = usage_of(home.audit());
     }
     reserve.bytes = reserve.reclaimable_bytes = store::held_reserve(home.root);
     reserve.count = reserve.bytes > 0 ? 1 : 0;

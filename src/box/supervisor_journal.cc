@@ -12,6 +12,10 @@ namespace {
 // Longer than for others: the loop stands still while the disk works.
 constexpr std::chrono::milliseconds kBatchDelay{100};
 
+std::string id_of(const LiveExecution& execution) { return execution.number == kMainExecution ? "main" : execution.id; }
+// The supervisor's or a copy's, of which something else tells.
+bool is_own(const LiveExecution& execution) { return execution.on_end || execution.copies; }
+
 }  // namespace
 
 // Opened before the lock, which leaves it this one chain.
@@ -53,10 +57,10 @@ void Supervisor::commit_journal() {
 }
 
 void Supervisor::record_execution_started(LiveExecution& execution) {
-    if (execution.on_end || execution.copies) return;
+    if (is_own(execution)) return;
     execution.begun = std::chrono::steady_clock::now();
     record(execution.actor, "execution_started",
-           {{"execution", execution.number == kMainExecution ? "main" : execution.id}, {"arguments", execution.command}, {"user", execution.user},
+           {{"execution", id_of(execution)}, {"arguments", execution.command}, {"user", execution.user},
             {"terminal", execution.terminal}, {"privileged", execution.privileged}});
 }
 
@@ -65,15 +69,15 @@ void Supervisor::record_execution_ended(LiveExecution& execution, const wire::Ex
     const auto lasted = std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - execution.begun);
     const auto end = end_record(ended.kind(), ended.code(), ended.reason());
     record(execution.actor, "execution_completed",
-           {{"execution", execution.number == kMainExecution ? "main" : execution.id}, {"outcome", end.outcome},
+           {{"execution", id_of(execution)}, {"outcome", end.outcome},
             {"exit_code", std::int64_t{end.exit_code.value_or(125)}}, {"reason", ended.reason()}, {"duration_ms", std::int64_t{lasted.count()}}});
     execution.begun = {};
 }
 
 void Supervisor::record_execution_not_started(LiveExecution& execution, const std::string& reason) {
-    if (execution.on_end || execution.copies) return;
+    if (is_own(execution)) return;
     record(execution.actor, "execution_not_started",
-           {{"execution", execution.number == kMainExecution ? "main" : execution.id}, {"arguments", execution.command}, {"reason", reason}});
+           {{"execution", id_of(execution)}, {"arguments", execution.command}, {"reason", reason}});
 }
 
 void Supervisor::record_life_ended(bool removed) {

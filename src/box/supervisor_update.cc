@@ -16,7 +16,7 @@ void Supervisor::update_box(Client& client, const wire::UpdateBox& request) {
     if (phase_ != Phase::kRunning || !stop_reason_.empty()) return refuse(client, because(Errc::kInUse, "the box is starting or stopping"));
     if (!wire::BoxSpec::Restart_IsValid(request.restart())) return refuse(client, because(Errc::kUsage, "there is no such restart policy"));
     if (update_) return refuse(client, because(Errc::kInUse, "somebody else is changing the box"));
-    if (request.has_limits() && (paused_ || disk_full_ || short_of_room_))
+    if (request.has_limits() && (paused_ || waits_for_room()))
         return refuse(client, because(Errc::kInUse, "the box is paused: its limits can be changed when it runs, or before it starts"));
     update_.emplace();
     update_->client = client.number;

@@ -51,9 +51,8 @@ Result<MountInfo> Runtime::attach_volume(const std::string& reference, const Mou
         if (tmpfs.path() == option.target)
             return failure(Errc::kInUse, "box " + record.name + " has a tmpfs at " + base::printable(option.target, 256), "choose another place");
     auto catalogue = CAISSON_TRY(volume::Catalogue::open(state_->home.volumes()));
-    const bool is_new = !option.volume.empty() && !catalogue.find(option.volume);
     auto mount = CAISSON_TRY(catalogue.attach(record.id, box::requests_of({option}).front()));
-    if (is_new) internal::record(*state_, internal::volume_event("volume_created", option.volume));
+    if (mount.made()) internal::record(*state_, internal::volume_event("volume_created", mount.volume()));
     auto attached = [&] {
         record_mount(*state_, "volume_attached", record, mount.volume(), option.target);
         return box::mount_info(mount);

@@ -39,11 +39,8 @@ Result<AuditQuery> query_of(const ShowArguments& arguments) {
     query.follow = arguments.follow;
     query.kinds = arguments.kinds;
     if (arguments.since.empty()) return query;
-    struct timespec now {};
-    ::clock_gettime(CLOCK_REALTIME, &now);
-    const auto now_ns = static_cast<std::int64_t>(now.tv_sec) * 1'000'000'000 + now.tv_nsec;
     // In whole milliseconds, as entries are: the one that the moment is in belongs to it.
-    query.since_ms = CAISSON_TRY_CTX(parse_log_time(arguments.since, now_ns), "--since") / 1'000'000;
+    query.since_ms = CAISSON_TRY_CTX(parse_log_time(arguments.since, now_ns()), "--since") / 1'000'000;
     return query;
 }
 
@@ -102,9 +99,6 @@ void add_show_options(CLI::App& command, ShowArguments& arguments) {
     command.add_option("--format", arguments.format, "text or json (a line for each entry)")->type_name("FORMAT");
 }
 
-constexpr const char* kTimes =
-    "TIME is 2026-05-01T12:00:00Z (or without a zone, for local time), Unix seconds, or a duration: 10m is ten minutes ago.\n";
-
 void add_verify(CLI::App& group, Action& action) {
     auto arguments = std::make_shared<VerifyArguments>();
     auto* command = group.add_subcommand("verify", "Check that no entry was altered, removed, moved or cut off");
@@ -134,7 +128,7 @@ void add_audit_commands(CLI::App& app, Action& action) {
     audited->full = true;
     auto* audit = app.add_subcommand("audit", "Show who did what, when, and from which process");
     audit->footer(std::string("Examples:\n  caisson audit\n  caisson audit --since 1h --kind security_lowered\n  caisson audit web --format json\n"
-                              "  caisson audit verify\n\n") + kTimes +
+                              "  caisson audit verify\n\n") + kTimeForms + "\n" +
                   "A box that was removed is known by its id. A box called verify or head is, too.");
     audit->require_subcommand(0, 1);
     audit->add_option("BOX", audited->box, "Name, id or beginning of an id; everything if it is not given");
@@ -147,7 +141,7 @@ void add_audit_commands(CLI::App& app, Action& action) {
 
     auto seen = std::make_shared<ShowArguments>();
     auto* events = app.add_subcommand("events", "Show what happens in all boxes and the home");
-    events->footer(std::string("Examples:\n  caisson events -f\n  caisson events --since 10m --kind box_stopped --format json\n\n") + kTimes);
+    events->footer(std::string("Examples:\n  caisson events -f\n  caisson events --since 10m --kind box_stopped --format json\n\n") + kTimeForms + "\n");
     add_show_options(*events, *seen);
     events->callback([seen, &action] { action = [seen](Context& context) { return show(context, *seen); }; });
 }

@@ -74,7 +74,7 @@ Result<AuditHead> parse_audit_head(std::string_view text) {
     if (colon == std::string_view::npos) return wrong();
     auto sequence = base::parse_u64(text.substr(0, colon));
     const auto hash = text.substr(colon + 1);
-    if (!sequence || *sequence == 0 || hash.size() != kHashDigits || hash.find_first_not_of("0123456789abcdef") != std::string_view::npos) return wrong();
+    if (!sequence || *sequence == 0 || hash.size() != kHashDigits || !base::is_hex(hash)) return wrong();
     return AuditHead{"", *sequence, std::string(hash)};
 }
 

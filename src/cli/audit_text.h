@@ -15,7 +15,7 @@ std::string audit_json_line(const AuditEvent& event);
 // "TIME  KIND  NAME (ID)  key=value …" without its end, fit for a terminal. `full`: with who did it and the entry's sequence.
 std::string audit_text_line(const AuditEvent& event, bool full);
 
-// "SEQUENCE:HASH", as `audit head` prints it, perhaps behind "CHAIN ". kUsage otherwise.
+// "SEQUENCE:HASH", as `audit head` prints it. kUsage otherwise.
 Result<AuditHead> parse_audit_head(std::string_view text);
 std::string audit_head_text(const AuditHead& head);
 

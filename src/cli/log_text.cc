@@ -135,6 +135,12 @@ const char* name_of(LogEntry::Source source) {
 
 }  // namespace
 
+std::int64_t now_ns() {
+    struct timespec now {};
+    ::clock_gettime(CLOCK_REALTIME, &now);
+    return static_cast<std::int64_t>(now.tv_sec) * 1'000'000'000 + now.tv_nsec;
+}
+
 Result<std::int64_t> parse_log_time(std::string_view text, std::int64_t now_ns) {
     if (auto date = parse_date(text)) return *date;
     if (auto seconds = parse_seconds(text)) return *seconds;

@@ -15,6 +15,11 @@ namespace caisson::cli {
 // local one, and without a time of day midnight), Unix seconds ("1777636800", "1777636800.5"), or a duration ("10m",
 // "1h30m"), which is that long before `now_ns`. kUsage otherwise, and for times outside the years 1970 to 2262.
 Result<std::int64_t> parse_log_time(std::string_view text, std::int64_t now_ns);
+// What a TIME may be, for help texts.
+inline constexpr const char* kTimeForms =
+    "TIME is 2026-05-01T12:00:00Z (or without a zone, for local time), Unix seconds, or a duration: 10m is ten minutes ago.";
+// The host's clock.
+std::int64_t now_ns();
 // "2026-05-01T12:00:00.000000000Z"
 std::string format_log_time(std::int64_t unix_ns);
 

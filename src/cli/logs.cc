@@ -28,13 +28,11 @@ Result<LogOptions> options_of(const LogArguments& arguments) {
     LogOptions options;
     options.follow = arguments.follow;
     options.execution = arguments.execution;
-    struct timespec now {};
-    ::clock_gettime(CLOCK_REALTIME, &now);
-    const auto now_ns = static_cast<std::int64_t>(now.tv_sec) * 1'000'000'000 + now.tv_nsec;
+    const auto now = now_ns();
     if (!arguments.since.empty())
-        options.since_ns = CAISSON_TRY_CTX(parse_log_time(arguments.since, now_ns), "--since");
+        options.since_ns = CAISSON_TRY_CTX(parse_log_time(arguments.since, now), "--since");
     if (!arguments.until.empty())
-        options.until_ns = CAISSON_TRY_CTX(parse_log_time(arguments.until, now_ns), "--until");
+        options.until_ns = CAISSON_TRY_CTX(parse_log_time(arguments.until, now), "--until");
     if (arguments.tail != "all") options.tail_lines = CAISSON_TRY_CTX(base::parse_u64(arguments.tail), "--tail");
     if (arguments.sources.empty()) return options;
     options.want_stdout = options.want_stderr = false;
@@ -89,11 +87,10 @@ void add_log_command(CLI::App& app, Action& action) {
     auto arguments = std::make_shared<LogArguments>();
     auto* command = app.add_subcommand("logs", "Show what a box wrote, also while it runs");
     command->footer(
-        "Examples:\n  caisson logs --follow --tail 10 keen-otter-41\n  caisson logs --since 10m --timestamps "
-        "keen-otter-41\n"
-        "  caisson logs --source stderr --format json keen-otter-41\n\n"
-        "TIME is 2026-05-01T12:00:00Z (or without a zone, for local time), Unix seconds, or a duration: 10m is ten "
-        "minutes ago.");
+        std::string("Examples:\n  caisson logs --follow --tail 10 keen-otter-41\n  caisson logs --since 10m --timestamps "
+                    "keen-otter-41\n"
+                    "  caisson logs --source stderr --format json keen-otter-41\n\n") +
+        kTimeForms);
     command->add_option("BOX", arguments->box, "Name, id or unique beginning of an id")->required();
     command->add_flag("-f,--follow", arguments->follow, "Go on with what comes, until the box has ended");
     command->add_option("--since", arguments->since, "Only what came at or after this time")->type_name("TIME");

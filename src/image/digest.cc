@@ -9,11 +9,6 @@ std::string digest_of(std::string_view data) {
     return "sha256:" + base::sha256_hex(base::as_bytes(data));
 }
 
-bool is_hex(std::string_view text) {
-    for (char c : text)
-        if (!((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'))) return false;
-    return !text.empty();
-}
 
 Result<std::string> digest_hex(std::string_view digest) {
     constexpr std::string_view kPrefix = "sha256:";

@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "base/result.h"
+#include "base/text.h"
 
 namespace caisson::image {
 
@@ -12,6 +13,6 @@ namespace caisson::image {
 std::string digest_of(std::string_view data);
 // The 64 hex digits of "sha256:<hex>"; kCorrupt for anything else, other algorithms included.
 Result<std::string> digest_hex(std::string_view digest);
-bool is_hex(std::string_view text);
+using base::is_hex;
 
 }  // namespace caisson::image

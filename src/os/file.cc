@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
+#include <poll.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -314,6 +315,17 @@ Result<TemporaryDirectory> TemporaryDirectory::create(const std::string& parent,
 
 TemporaryDirectory::~TemporaryDirectory() {
     if (!path_.empty()) static_cast<void>(remove_tree(path_));
+}
+
+Result<bool> lock_within(const Fd& file, int operation, std::chrono::milliseconds patience) {
+    constexpr int kLookMilliseconds = 1;
+    const auto give_up = std::chrono::steady_clock::now() + patience;
+    while (::flock(file.get(), operation | LOCK_NB) != 0) {
+        if (errno != EINTR && errno != EWOULDBLOCK) return failure_errno("cannot lock a file");
+        if (std::chrono::steady_clock::now() >= give_up) return false;
+        ::poll(nullptr, 0, kLookMilliseconds);
+    }
+    return true;
 }
 
 Result<FileLock> FileLock::lock(const std::string& path, int operation) {

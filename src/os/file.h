@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -66,6 +67,9 @@ class TemporaryDirectory {
     explicit TemporaryDirectory(std::string path) : path_(std::move(path)) {}
     std::string path_;
 };
+
+// flock(2) within a time: it tells nobody when it could be had, so it is tried again and again. false: not in time.
+Result<bool> lock_within(const Fd& file, int operation, std::chrono::milliseconds patience);
 
 // flock(2) on a file that is made if missing; released with the descriptor, hence with the process.
 class FileLock {

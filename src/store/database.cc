@@ -634,7 +634,7 @@ Result<JournalHead> read_head(const Statement& row) {
     // What no journal can have come to is as good as nothing: entries go on from what is in the files.
     constexpr std::int64_t kMostEntries = std::int64_t{1} << 53;
     const bool sound = head.sequence >= 0 && head.sequence < kMostEntries && head.first >= 1 && head.first <= head.sequence + 1;
-    const bool hashed = head.hash.empty() || (head.hash.size() == 64 && head.hash.find_first_not_of("0123456789abcdef") == std::string::npos);
+    const bool hashed = head.hash.empty() || (head.hash.size() == 64 && base::is_hex(head.hash));
     if (!sound || !hashed) return JournalHead{head.chain};
     return head;
 }
@@ -758,19 +758,16 @@ Result<Database> Database::open_to_look(const std::string& path) {
     if (::lstat(path.c_str(), &info) != 0) return base::failure_errno(doing);
     if (!S_ISREG(info.st_mode)) return failure(Errc::kCorrupt, "the database " + path + " is no plain file");
     const bool logged = holds_something(path + "-wal");
-    std::vector<std::string> ways;
-    if (!logged) ways = {"mode=ro&immutable=1"};
-    else if (os::exists(path + "-shm")) ways = {"mode=ro&readonly_shm=1"};
-    Result<> read = failure(Errc::kNotFound, doing);
-    for (const auto& way : ways) {
+    if (!logged || os::exists(path + "-shm")) {
         auto connection = std::make_unique<Connection>();
+        const auto uri = uri_of(path, logged ? "mode=ro&readonly_shm=1" : "mode=ro&immutable=1");
         const int flags = SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_URI | SQLITE_OPEN_NOFOLLOW;
-        if (sqlite3_open_v2(uri_of(path, way).c_str(), &connection->handle, flags, nullptr) != SQLITE_OK)
-            read = sqlite_failure(connection->handle, doing);
+        Result<> read;
+        if (sqlite3_open_v2(uri.c_str(), &connection->handle, flags, nullptr) != SQLITE_OK) read = sqlite_failure(connection->handle, doing);
         else read = first_read(connection->handle, doing);
         if (read) return to_look(std::move(connection));
+        if (!logged) return failure(std::move(read).error());
     }
-    if (!logged) return failure(std::move(read).error());
     auto connection = std::make_unique<Connection>();
     connection->copy.emplace(CAISSON_TRY_CTX(os::TemporaryDirectory::create("/tmp", "caisson-look-"), doing));
     const auto copy = connection->copy->path() + "/caisson.db";

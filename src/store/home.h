@@ -17,7 +17,6 @@ struct Home {
     std::string templates() const { return root + "/templates"; }
     std::string audit() const { return root + "/audit"; }      // made with the first entry
     std::string volumes() const { return root + "/volumes"; }  // made when the first one is
-    std::string journal() const { return root + "/audit"; }
 };
 
 // $CAISSON_HOME, else /var/lib/caisson for root, else ~/.caisson. Arguments are passed in so that tests can fake them.

@@ -1,7 +1,6 @@
 #include "volume/catalogue.h"
 
 #include <fcntl.h>
-#include <poll.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
@@ -616,14 +615,9 @@ Result<os::Fd> Catalogue::open_space(Kind kind, const std::string& name, bool co
             return failure_errno("cannot lock the count of volume '" + name + "'");
         }
         // Whoever counts has it for a moment. A server that was taken over could keep it for ever.
-        const auto until = std::chrono::steady_clock::now() + kCountPatience;
-        while (::flock(count.get(), LOCK_SH | LOCK_NB) != 0) {
-            if (errno != EINTR && errno != EWOULDBLOCK) return failure_errno("cannot lock the count of volume '" + name + "'");
-            if (std::chrono::steady_clock::now() > until)
-                return base::failure(Errc::kInUse, "volume '" + name + "' is being counted, or a box that has it does not let others come",
-                                     "see which boxes have it: caisson volume inspect " + name);
-            ::poll(nullptr, 0, 1);
-        }
+        if (!CAISSON_TRY_CTX(os::lock_within(count, LOCK_SH, kCountPatience), "cannot lock the count of volume '" + name + "'"))
+            return failure(Errc::kInUse, "volume '" + name + "' is being counted, or a box that has it does not let others come",
+                           "see which boxes have it: caisson volume inspect " + name);
         struct stat status {};
         if (::fstat(count.get(), &status) != 0) return failure_errno("cannot look at the count of volume '" + name + "'");
         // Empty: whoever counted died meanwhile. Without a name: the volume was removed.

@@ -8,7 +8,6 @@
 #include <cerrno>
 #include <chrono>
 #include <map>
-#include <thread>
 
 #include "base/id.h"
 #include "base/text.h"
@@ -35,12 +34,7 @@ constexpr std::chrono::milliseconds kPatience{2000};
 os::Fd lock_to_look(const std::string& path) {
     auto file = os::open_file(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
     if (!file) return {};
-    const auto give_up = std::chrono::steady_clock::now() + kPatience;
-    while (::flock(file->get(), LOCK_SH | LOCK_NB) != 0) {
-        if (std::chrono::steady_clock::now() > give_up) return {};
-        std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    }
-    return std::move(*file);
+    return os::lock_within(*file, LOCK_SH, kPatience).value_or(false) ? std::move(*file) : os::Fd();
 }
 
 // nullopt with `damaged` set, or if there is none.

@@ -7,7 +7,6 @@
 
 #include <cerrno>
 #include <chrono>
-#include <thread>
 
 #include "base/text.h"
 #include "os/file.h"
@@ -40,17 +39,10 @@ namespace {
 
 constexpr std::chrono::milliseconds kPatience{300};
 
-// flock(2) tells nobody when it could be had, so it is tried again and again.
 Result<> lock_patiently(const os::Fd& file, int how, const std::string& name) {
-    const auto give_up = std::chrono::steady_clock::now() + kPatience;
-    while (::flock(file.get(), how | LOCK_NB) != 0) {
-        if (errno != EWOULDBLOCK && errno != EINTR) return failure_errno("cannot lock the disk of volume '" + name + "'");
-        if (std::chrono::steady_clock::now() >= give_up)
-            return failure(Errc::kInUse, "volume '" + name + "' is in use by another box",
-                           "a disk has one writer at a time: stop that box, or let both mount it read-only");
-        std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    }
-    return {};
+    if (CAISSON_TRY_CTX(os::lock_within(file, how, kPatience), "cannot lock the disk of volume '" + name + "'")) return {};
+    return failure(Errc::kInUse, "volume '" + name + "' is in use by another box",
+                   "a disk has one writer at a time: stop that box, or let both mount it read-only");
 }
 
 base::Failure tampered(const std::string& name, const std::string& path, const std::string& what) {

@@ -11,11 +11,8 @@
 
 #include <linux/fuse.h>
 
-#include <array>
+#include <cstddef>
 #include <cstdint>
-#include <cstring>
-#include <string>
-#include <string_view>
 
 namespace caisson::wire {
 
@@ -50,26 +47,21 @@ struct ShareFile {
     fuse_attr attributes;
 };
 
-// struct fuse_in_header (length, operation, five more numbers that mean nothing here), then the arguments.
-inline std::array<std::uint8_t, 48> share_identity(std::uint32_t user, std::uint32_t group) {
-    std::array<std::uint8_t, 48> message{};
-    auto put = [&message](std::size_t at, std::uint32_t value) {
-        for (std::size_t i = 0; i < 4; ++i) message[at + i] = static_cast<std::uint8_t>(value >> (8 * i));
-    };
-    put(0, message.size());
-    put(4, kShareIdentity);
-    put(40, user);
-    put(44, group);
-    return message;
-}
+// What the agent says first, as it goes over the port.
+struct ShareIntroduction {
+    fuse_in_header header;
+    ShareIdentity identity;
+};
 
-inline std::array<std::uint8_t, sizeof(fuse_in_header)> share_keeps() {
-    std::array<std::uint8_t, sizeof(fuse_in_header)> message{};
+inline fuse_in_header share_message(std::uint32_t operation, std::size_t length) {
     fuse_in_header header{};
-    header.len = sizeof header;
-    header.opcode = kShareKeeps;
-    std::memcpy(message.data(), &header, sizeof header);
-    return message;
+    header.len = static_cast<std::uint32_t>(length);
+    header.opcode = operation;
+    return header;
 }
+inline ShareIntroduction share_identity(std::uint32_t user, std::uint32_t group) {
+    return {share_message(kShareIdentity, sizeof(ShareIntroduction)), {user, group}};
+}
+inline fuse_in_header share_keeps() { return share_message(kShareKeeps, sizeof(fuse_in_header)); }
 
 }  // namespace caisson::wire

@@ -84,7 +84,7 @@ Result<> Bench::add(std::uint32_t number, const BenchVolume& volume) {
 Result<> Bench::mount(const Options& options, const os::Fd& port) {
     place_.emplace(CAISSON_TRY(os::TemporaryDirectory::create("/tmp", "share")));
     auto identity = wire::share_identity(options.user, options.group);
-    CAISSON_TRY(os::write_all(port.get(), base::ByteView(identity)));
+    CAISSON_TRY(os::write_all(port.get(), base::bytes_of(identity)));
     auto fuse = CAISSON_TRY(os::open_file("/dev/fuse", O_RDWR));
     const std::string words = "fd=" + std::to_string(fuse.get()) + ",rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions";
     if (::mount("caisson", place_->path().c_str(), "fuse.caisson", 0, words.c_str()) != 0) return failure_errno("cannot mount");

@@ -70,7 +70,7 @@ int Server::enter(Node& parent, const std::string& name, Reply& reply, Node** en
 int Server::enter_and_promise(Node& parent, const std::string& name, Reply& reply, Node** entered) {
     Node* node = nullptr;
     const int error = enter(parent, name, reply, &node);
-    if (error == 0) promise_name(parent.number, name, *node);
+    if (error == 0) promise_name(parent.number, name, *node, reply);
     if (entered != nullptr) *entered = node;
     return error;
 }
@@ -86,7 +86,7 @@ int Server::lookup_in_root(std::string_view name, Reply& reply) {
     Node* node = nullptr;
     if (int error = tree_.enter(found->second, std::move(file), node)) return error;
     const int error = give_entry(*node, reply);
-    if (error == 0) promise_name(FUSE_ROOT_ID, std::string(name), *node);
+    if (error == 0) promise_name(FUSE_ROOT_ID, std::string(name), *node, reply);
     return error;
 }
 
@@ -142,7 +142,7 @@ int Server::make(Request& request, const std::string& name, std::uint32_t mode, 
         count(*node, 0);
         if (error == 0) {
             error = give_entry(*node, request.reply);
-            if (error == 0) promise_name(parent->number, name, *node, directory);
+            if (error == 0) promise_name(parent->number, name, *node, request.reply, directory);
             return error;
         }
     }
@@ -365,9 +365,8 @@ bool append(Reply& reply, const Listed& listed, const fuse_entry_out* entry, std
     dirent.off = listed.next;
     dirent.namelen = static_cast<std::uint32_t>(listed.name.size());
     dirent.type = listed.type;
-    const auto* bytes = reinterpret_cast<const std::uint8_t*>(&dirent);
-    reply.data.insert(reply.data.end(), bytes, bytes + offsetof(fuse_dirent, name));
-    reply.data.insert(reply.data.end(), listed.name.begin(), listed.name.end());
+    base::append(reply.data, base::bytes_of(dirent).first(offsetof(fuse_dirent, name)));
+    base::append(reply.data, base::as_bytes(listed.name));
     reply.data.resize(begin + size);
     return true;
 }

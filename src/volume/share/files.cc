@@ -138,7 +138,7 @@ int Server::make_temporary(Request& request) {
     if (is_full(*parent)) return ENOSPC;
     os::Fd file(::openat(parent->file.get(), ".", O_TMPFILE | O_RDWR | O_CLOEXEC, kHostFile));
     if (!file) return errno;
-    os::Fd path(::open(("/proc/self/fd/" + std::to_string(file.get())).c_str(), O_PATH | O_CLOEXEC));
+    os::Fd path(::open(path_of(file.get()).c_str(), O_PATH | O_CLOEXEC));
     if (!path) return errno;
     Node* node = nullptr;
     if (int error = tree_.enter(parent->mount, std::move(path), node)) return error;

@@ -13,16 +13,8 @@
 
 namespace caisson::volume::share {
 
-namespace {
-
-template <typename T>
-base::ByteView bytes_of(const T& value) {
-    return {reinterpret_cast<const std::uint8_t*>(&value), sizeof value};
-}
-
-void append(base::Bytes& bytes, base::ByteView more) { bytes.insert(bytes.end(), more.begin(), more.end()); }
-
-}  // namespace
+using base::append;
+using base::bytes_of;
 
 // Before the answer to what brought it about: whoever hears that one asks anew.
 void Server::tell(wire::ShareNews news, base::ByteView data) {
@@ -33,23 +25,20 @@ void Server::tell(wire::ShareNews news, base::ByteView data) {
     append(out_, data);
 }
 
-// As it is now. false: it cannot be looked at.
-bool Server::describe(Node& node, bool empty, wire::ShareFile& file) {
-    file = {};
-    file.node = node.number;
-    if (tree_.attributes(node, file.attributes) != 0) return false;
+wire::ShareFile Server::told_of(Node& node, const fuse_attr& attributes, bool empty) {
+    wire::ShareFile file{node.number, 0, 0, attributes};
     if (node.is_regular() && ::getxattr(node.path().c_str(), kKeptCapability, nullptr, 0) < 0 && errno == ENODATA)
         file.flags |= wire::ShareFile::kNoCapability;
     if (empty) file.flags |= wire::ShareFile::kEmpty;
     node.promised = true;
-    node.promised_access = {file.attributes.atime, file.attributes.atimensec};
-    return true;
+    node.promised_access = {attributes.atime, attributes.atimensec};
+    return file;
 }
 
 void Server::promise(Node& node) {
-    wire::ShareFile file;
     if (!node.promised || !promises(*node.mount)) return;
-    if (describe(node, false, file)) tell(wire::ShareNews::kFile, bytes_of(file));
+    fuse_attr attributes{};
+    if (tree_.attributes(node, attributes) == 0) tell(wire::ShareNews::kFile, bytes_of(told_of(node, attributes)));
     else take_back(node);
 }
 
@@ -61,11 +50,11 @@ void Server::tell_of_name(wire::ShareNews news, std::uint64_t parent, const std:
     tell(news, data);
 }
 
-void Server::promise_name(std::uint64_t parent, const std::string& name, Node& node, bool empty) {
-    wire::ShareFile file;
+void Server::promise_name(std::uint64_t parent, const std::string& name, Node& node, const Reply& entry, bool empty) {
     if (!promises(*node.mount)) return;
-    if (describe(node, empty, file)) tell_of_name(wire::ShareNews::kName, parent, name, bytes_of(file));
-    else tell_of_name(wire::ShareNews::kNoName, parent, name);
+    fuse_entry_out given{};
+    std::memcpy(&given, entry.data.data(), sizeof given);
+    tell_of_name(wire::ShareNews::kName, parent, name, bytes_of(told_of(node, given.attr, empty)));
 }
 
 void Server::promise_none(const Node& parent, const std::string& name) {

@@ -106,9 +106,8 @@ void Server::answer(std::uint64_t unique, int error, base::ByteView data) {
     header.unique = unique;
     header.error = -error;
     header.len = static_cast<std::uint32_t>(sizeof header + (error == 0 ? data.size() : 0));
-    const auto* bytes = reinterpret_cast<const std::uint8_t*>(&header);
-    out_.insert(out_.end(), bytes, bytes + sizeof header);
-    if (error == 0) out_.insert(out_.end(), data.begin(), data.end());
+    base::append(out_, base::bytes_of(header));
+    if (error == 0) base::append(out_, data);
 }
 
 void Server::handle(const Message& message) {
@@ -285,7 +284,7 @@ void Server::write_back() {
     // What was written lies in the host's page cache: the host's crash alone could lose it.
     for (const auto& [number, mount] : tree_.mounts()) {
         if (mount->read_only) continue;
-        os::Fd root(::open(("/proc/self/fd/" + std::to_string(mount->root.get())).c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+        os::Fd root(::open(path_of(mount->root.get()).c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
         if (root) ::syncfs(root.get());
     }
 }

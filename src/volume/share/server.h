@@ -18,8 +18,7 @@ struct Reply {
     base::Bytes data;
     template <typename T>
     void add(const T& value) {
-        const auto* bytes = reinterpret_cast<const std::uint8_t*>(&value);
-        data.insert(data.end(), bytes, bytes + sizeof value);
+        base::append(data, base::bytes_of(value));
     }
 };
 
@@ -67,9 +66,10 @@ class Server {
 
     // ---- what the agent may answer by itself (promises.cc)
     bool promises(const Mount& mount) const { return keeps_ && (!mount.presence || mount.presence->is_alone()); }
-    bool describe(Node& node, bool empty, wire::ShareFile& file);
+    wire::ShareFile told_of(Node& node, const fuse_attr& attributes, bool empty = false);
     void promise(Node& node);
-    void promise_name(std::uint64_t parent, const std::string& name, Node& node, bool empty = false);
+    // `entry`: the answer that the guest gets, which begins with the node's fuse_entry_out.
+    void promise_name(std::uint64_t parent, const std::string& name, Node& node, const Reply& entry, bool empty = false);
     void promise_none(const Node& parent, const std::string& name);
     void take_back(const Node& node);
     void take_back_name(const Node& parent, const std::string& name);

@@ -123,7 +123,8 @@ class ShareServer : public ::testing::Test {
     }
     // From now on the server tells what it promises.
     void keep() {
-        auto bytes = wire::share_keeps();
+        const auto message = wire::share_keeps();
+        const auto bytes = base::bytes_of(message);
         EXPECT_EQ(::send(pair_.first.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL), static_cast<ssize_t>(bytes.size()));
         EXPECT_TRUE(hear().news.empty());
     }
