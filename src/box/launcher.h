@@ -32,8 +32,8 @@ struct LauncherNews {
         kJailed,       // `descriptors`: pidfd of the jail's first process, whose end is the end of everything in there
         kShare,        // `error.message`: a wire::ShareMount, serialised, for the guest. All come before kStarted, or kAttached
         kDisk,         // the same of a wire::DiskMount; all come before kStarted
-    kAttached,     // answer to kAttach
-    kFailed,       // answer to kStart and kAttach: `error`
+        kAttached,     // answer to kAttach
+        kFailed,       // answer to kStart and kAttach: `error`
         kExited,       // the machine ended, by itself or by kEnd: `signalled`, `number`; why, if it is known, in `error.message`
         kGone,         // answer to each kEnd: nothing runs
     };
