@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <limits>
 
 #include "base/sha256.h"
 #include "base/text.h"
@@ -26,6 +27,8 @@ constexpr std::size_t kReadBytes = 16 << 10;
 constexpr std::size_t kShownTornBytes = 1024;
 constexpr std::uint64_t kFirstTailBytes = 4096;
 constexpr std::chrono::milliseconds kLockPatience{2000};
+// For who only asks for the last line that can be read.
+constexpr std::uint64_t kAllAcknowledged = std::numeric_limits<std::uint64_t>::max() - 1;
 // A chain is cut to kMostFiles; more than this nobody wrote who means well.
 constexpr std::size_t kMostListed = 64;
 
@@ -64,14 +67,22 @@ Result<std::string> read_range(int fd, std::uint64_t offset, std::size_t most, c
     return text;
 }
 
-// The end of a file with at least one whole line, if there is one; mostly that is a few hundred bytes.
-Result<std::pair<std::uint64_t, std::string>> read_end(int fd, std::uint64_t size, const std::string& path) {
+// Whether what was read of a file's end goes back to what was acknowledged.
+bool goes_back_to(std::string_view text, std::uint64_t acknowledged) {
+    const auto begin = text.find('\n') + 1;
+    const auto entry = parse_line(text.substr(begin, text.find('\n', begin) - begin));
+    return entry && entry->sequence <= acknowledged + 1;
+}
+
+// The end of a file with at least one whole line, if there is one, and with all that was not acknowledged; mostly that is a
+// few hundred bytes.
+Result<std::pair<std::uint64_t, std::string>> read_end(int fd, std::uint64_t size, std::uint64_t acknowledged, const std::string& path) {
     for (std::uint64_t wanted = kFirstTailBytes;; wanted *= 8) {
         const auto from = size > wanted ? size - wanted : 0;
         auto text = CAISSON_TRY(read_range(fd, from, static_cast<std::size_t>(size - from), path));
         const auto end = text.rfind('\n');
         const bool whole = end != std::string::npos && end > 0 && text.rfind('\n', end - 1) != std::string::npos;
-        if (whole || from == 0 || wanted > 2 * limits::kLongestLine) return std::pair(from, std::move(text));
+        if (from == 0 || wanted > 4 * limits::kFileBytes || (whole && goes_back_to(text, acknowledged))) return std::pair(from, std::move(text));
     }
 }
 
@@ -117,49 +128,59 @@ Result<Writer> Writer::open(const std::string& directory, ChainLimits limits) {
     return Writer(std::move(held), std::move(parent), directory, limits);
 }
 
-Result<Writer::Tail> Writer::read_tail() const {
+bool was_never_written(std::string_view line) { return line.find('\0') != std::string_view::npos; }
+
+// Of one file, the last one if `tail` is that of nothing: what its end says. False: no line of it can be read.
+Result<bool> Writer::read_end_of(std::uint64_t file, std::uint64_t acknowledged, Tail& tail, std::uint64_t& damaged) const {
+    auto fd = CAISSON_TRY(os::open_at(directory_, file_name(file), O_RDONLY | O_NOFOLLOW | O_NONBLOCK));
+    const auto size = CAISSON_TRY(size_of(fd.get(), path_));
+    const auto [from, text] = CAISSON_TRY(read_end(fd.get(), size, acknowledged, path_));
+    const bool is_last = tail.file == 0;
+    if (is_last) tail.file = file;
+    // The first line of what was read may be the end of one.
+    std::size_t at = from == 0 ? 0 : text.find('\n') + 1;
+    std::uint64_t expected = from == 0 ? file : 0, unreadable = 0;  // 0: not known yet
+    for (std::size_t end; (end = text.find('\n', at)) != std::string::npos; at = end + 1) {
+        const auto line = std::string_view(text).substr(at, end - at);
+        if (auto entry = parse_line(line)) {
+            expected = entry->sequence + 1;
+            unreadable = 0;
+            tail.last = std::move(*entry);
+            continue;
+        }
+        if (is_last && expected > acknowledged && was_never_written(line)) break;  // nor is anything behind it
+        ++unreadable;
+        if (expected != 0) ++expected;
+    }
+    if (is_last) {
+        tail.bytes = from + at;
+        tail.torn = text.substr(at);
+    }
+    damaged += unreadable;
+    return tail.last.has_value();
+}
+
+// `acknowledged`: what stands behind it may have come to the disk only in parts.
+Result<Writer::Tail> Writer::read_tail(std::uint64_t acknowledged) const {
     const auto files = CAISSON_TRY(list_files(directory_));
     Tail tail;
-    for (auto file = files.rbegin(); file != files.rend(); ++file) {
-        auto fd = CAISSON_TRY(os::open_at(directory_, file_name(*file), O_RDONLY | O_NOFOLLOW | O_NONBLOCK));
-        const auto size = CAISSON_TRY(size_of(fd.get(), path_));
-        auto [from, text] = CAISSON_TRY(read_end(fd.get(), size, path_));
-        const auto end = text.rfind('\n');
-        const auto complete = end == std::string::npos ? 0 : end + 1;
-        if (tail.file == 0) {
-            tail.file = *file;
-            tail.bytes = from + complete;
-            tail.torn = text.substr(complete);
+    // Damaged lines at the end count, but only a whole one says what comes after it.
+    std::uint64_t damaged = 0;
+    for (auto file = files.rbegin(); file != files.rend(); ++file)
+        if (CAISSON_TRY(read_end_of(*file, acknowledged, tail, damaged))) {
+            tail.head = {tail.last->sequence + damaged, tail.last->hash};
+            break;
         }
-        // Damaged lines at the end count, but only a whole one says what comes after it.
-        std::uint64_t damaged = 0;
-        for (auto rest = std::string_view(text).substr(0, complete); !rest.empty();) {
-            rest.remove_suffix(1);
-            const auto begin = rest.rfind('\n') + 1;  // 0 if there is none
-            if (auto entry = parse_line(rest.substr(begin))) {
-                tail.head = {entry->sequence + damaged, entry->hash};
-                tail.last = std::move(*entry);
-                return tail;
-            }
-            ++damaged;
-            rest = rest.substr(0, begin);
-        }
-    }
     return tail;
 }
 
-// The tail, unless it is as we left it.
-Result<Writer::Tail> Writer::look() {
-    if (tail_ && tail_->file != 0) {
-        struct stat info {};
-        const bool same = ::fstatat(directory_.get(), file_name(tail_->file).c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0 &&
-                          static_cast<std::uint64_t>(info.st_size) == tail_->bytes;
-        // Another file begins with the entry after the head, whoever makes it.
-        const bool last = ::faccessat(directory_.get(), file_name(tail_->head.sequence + 1).c_str(), F_OK, AT_SYMLINK_NOFOLLOW) != 0;
-        if (same && last) return *tail_;
-    }
-    tail_.reset();
-    return read_tail();
+bool Writer::is_as_left() const {
+    if (!tail_ || tail_->file == 0) return false;
+    struct stat info {};
+    const bool same = ::fstatat(directory_.get(), file_name(tail_->file).c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0 &&
+                      static_cast<std::uint64_t>(info.st_size) == tail_->bytes;
+    // Another file begins with the entry after the head, whoever makes it.
+    return same && ::faccessat(directory_.get(), file_name(tail_->head.sequence + 1).c_str(), F_OK, AT_SYMLINK_NOFOLLOW) != 0;
 }
 
 // Whole or not at all: what a full disk took of it is taken back.
@@ -196,9 +217,14 @@ Result<> Writer::put(const Event& event, const Actor& actor, std::int64_t unix_m
 
 Result<Head> Writer::append(const Event& event, const Actor& actor, std::int64_t unix_ms, const std::function<Result<Head>()>& acknowledged) {
     const auto lock = CAISSON_TRY(Lock::take(directory_, path_));
-    const bool known = tail_.has_value();
-    auto tail = CAISSON_TRY(look());
-    const bool fresh = !known || !tail_;
+    Head committed;
+    if (!is_as_left()) {
+        tail_.reset();
+        committed = CAISSON_TRY(acknowledged());
+        tail_ = CAISSON_TRY(read_tail(committed.sequence));
+    }
+    auto tail = std::move(*tail_);
+    tail_.reset();
     const auto torn = std::move(tail.torn);
     tail.torn.clear();
     if (!torn.empty()) {
@@ -206,13 +232,10 @@ Result<Head> Writer::append(const Event& event, const Actor& actor, std::int64_t
         if (::ftruncate(fd.get(), static_cast<off_t>(tail.bytes)) != 0) return base::failure_errno("cannot mend the journal " + path_);
     }
     std::optional<std::pair<std::uint64_t, std::uint64_t>> missing;
-    if (fresh) {
-        auto committed = CAISSON_TRY(acknowledged());
-        if (committed.sequence > tail.head.sequence) {
-            missing = {tail.head.sequence + 1, committed.sequence};
-            tail.head = std::move(committed);
-            tail.file = 0;  // the sequence jumps, and a file's name says where it begins
-        }
+    if (committed.sequence > tail.head.sequence) {
+        missing = {tail.head.sequence + 1, committed.sequence};
+        tail.head = std::move(committed);
+        tail.file = 0;  // the sequence jumps, and a file's name says where it begins
     }
     tail_ = std::move(tail);
     if (!torn.empty())
@@ -229,7 +252,7 @@ Result<Head> Writer::append(const Event& event, const Actor& actor, std::int64_t
 
 Result<std::optional<Entry>> Writer::last() const {
     const auto lock = CAISSON_TRY(Lock::take(directory_, path_));
-    return std::move(CAISSON_TRY(read_tail()).last);
+    return std::move(CAISSON_TRY(read_tail(kAllAcknowledged)).last);
 }
 
 Result<> Writer::sync(bool whole) {

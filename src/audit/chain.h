@@ -24,6 +24,10 @@ std::string file_name(std::uint64_t first_sequence);
 // The first sequences of the files that are there, ascending. Other names are left out.
 Result<std::vector<std::uint64_t>> list_files(const os::Fd& directory);
 
+// The disk was to hold a line here and never got it: zeros stand there, which no line has. Where nothing was acknowledged
+// that is what a power failure leaves, and nobody's doing.
+bool was_never_written(std::string_view line);
+
 // Appends to a chain. Not for two threads at once; other processes may append meanwhile.
 class Writer {
   public:
@@ -32,8 +36,8 @@ class Writer {
 
     // Appends one entry and returns the head that it makes: seen by every process from now on, and there whatever becomes
     // of this one. `acknowledged` is asked for the head that the database has, when somebody else may have written since.
-    // What a crash of the host left of a line is taken away, and an entry ("journal_torn") says so; a chain that ends
-    // before what was acknowledged goes on behind that, so that the gap stays. kNoSpace, kIo: nothing was appended.
+    // What a crash of the host left of lines that were not acknowledged is taken away, and an entry ("journal_torn") says
+    // so; a chain that ends before what was acknowledged goes on behind that, so that the gap stays. kNoSpace, kIo: nothing was appended.
     Result<Head> append(const Event& event, const Actor& actor, std::int64_t unix_ms, const std::function<Result<Head>()>& acknowledged);
 
     // What was appended until now, by anybody, is on the disk when this returns. `whole`: and the names that lead there.
@@ -48,15 +52,16 @@ class Writer {
   private:
     struct Tail {
         std::uint64_t file = 0;     // the last one's name; 0: there is none
-        std::uint64_t bytes = 0;    // of its complete lines
+        std::uint64_t bytes = 0;    // of its lines that are as they were written
         std::string torn;           // what stands behind them
         Head head;
         std::optional<Entry> last;  // as it was read
     };
     Writer(os::Fd directory, os::Fd parent, std::string path, ChainLimits limits)
         : directory_(std::move(directory)), parent_(std::move(parent)), path_(std::move(path)), limits_(limits) {}
-    Result<Tail> read_tail() const;
-    Result<Tail> look();
+    Result<bool> read_end_of(std::uint64_t file, std::uint64_t acknowledged, Tail& tail, std::uint64_t& damaged) const;
+    Result<Tail> read_tail(std::uint64_t acknowledged) const;
+    bool is_as_left() const;
     Result<> write_line(const std::string& line);
     Result<> put(const Event& event, const Actor& actor, std::int64_t unix_ms);
 

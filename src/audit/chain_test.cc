@@ -160,6 +160,47 @@ TEST_F(Chain, ZerosThatAFileSystemLeftAreMended) {
     EXPECT_EQ(entries()[2].kind, "journal_torn");
 }
 
+// Of what was not acknowledged any part may be missing, also one with later ones behind it.
+TEST_F(Chain, AHoleThatAPowerFailureLeftIsMended) {
+    const auto acknowledged = fill(2);
+    const auto kept = text();
+    fill(40);
+    const auto whole = text();
+    for (std::size_t hole : {kept.size(), whole.size() - 200, kept.size() + 100}) {
+        auto torn = whole;
+        torn.replace(hole, 150, 150, '\0');
+        put(torn);
+        auto before = verify_chain(path(), {acknowledged});
+        ASSERT_TRUE(before);
+        EXPECT_FALSE(before->finding) << hole;
+        EXPECT_TRUE(before->unfinished);
+        const auto head = fill(1, {}, acknowledged);
+        auto after = verify_chain(path(), {head});
+        ASSERT_TRUE(after);
+        EXPECT_FALSE(after->finding) << hole << ": " << after->finding->text;
+        EXPECT_FALSE(after->unfinished);
+        const auto all = entries();
+        EXPECT_EQ(all[all.size() - 2].kind, "journal_torn");
+    }
+}
+
+// Where it was acknowledged it cannot have been a power failure.
+TEST_F(Chain, AHoleInWhatWasAcknowledgedIsFound) {
+    fill(2);
+    const auto kept = text();
+    const auto acknowledged = fill(3);
+    auto torn = text();
+    torn.replace(kept.size() + 10, 20, 20, '\0');
+    put(torn);
+    auto verified = verify_chain(path(), {acknowledged});
+    ASSERT_TRUE(verified->finding);
+    EXPECT_EQ(verified->finding->sequence, 3U);
+    const auto head = fill(1, {}, acknowledged);
+    verified = verify_chain(path(), {head});
+    ASSERT_TRUE(verified->finding);
+    EXPECT_EQ(verified->finding->sequence, 3U);
+}
+
 // What was acknowledged cannot be lost by a crash: the gap stays for verify to name.
 TEST_F(Chain, AGapIsNotClosed) {
     const auto head = fill(5);

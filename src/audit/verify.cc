@@ -29,7 +29,7 @@ class Walk {
 
     Result<Verified> run() {
         files_ = CAISSON_TRY(list_files(directory_));
-        for (std::size_t i = 0; i < files_.size() && !result_.finding; ++i) CAISSON_TRY(read(i));
+        for (std::size_t i = 0; i < files_.size() && !result_.finding && !result_.unfinished; ++i) CAISSON_TRY(read(i));
         if (!result_.finding) check_end();
         return std::move(result_);
     }
@@ -39,7 +39,7 @@ class Walk {
         auto fd = CAISSON_TRY(os::open_at(directory_, file_name(files_[index]), O_RDONLY | O_NOFOLLOW | O_NONBLOCK));
         text_ = CAISSON_TRY(os::read_fd(fd.get(), kLargestFile, "the journal"));
         std::string_view rest = text_;
-        while (!rest.empty() && !result_.finding) {
+        while (!rest.empty() && !result_.finding && !result_.unfinished) {
             const auto end = rest.find('\n');
             if (end == std::string_view::npos) {
                 // Only the last file may end so; else somebody appended behind what was never finished.
@@ -61,6 +61,11 @@ class Walk {
 
     void check(std::string_view line, std::string_view rest) {
         auto entry = parse_line(line);
+        // A power failure took it, and with it what came after.
+        if (!entry && expected() > known_.acknowledged.sequence && was_never_written(line)) {
+            result_.unfinished = true;
+            return;
+        }
         const bool first = result_.entries == 0;
         if (!entry) return find(Problem::kAltered, first ? files_.front() : expected(), "was altered: it cannot be read");
         if (!entry->intact) return find(Problem::kAltered, first ? files_.front() : expected(), "was altered: its hash does not fit");
