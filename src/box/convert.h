@@ -29,12 +29,13 @@ inline void to_message(vmm::Shape shape, vmm::Accelerator accelerator, std::uint
     out.set_cpus(shape.cpus);
     out.set_memory_mib(shape.memory_mib);
     out.set_disks(shape.disks);
+    out.set_network(shape.network);
     out.set_kvm(accelerator == vmm::Accelerator::kKvm);
     out.set_tsc_khz(tsc_khz);
 }
 
 inline vmm::Shape shape_from(const wire::MachineShape& in) {
-    return {.cpus = in.cpus(), .memory_mib = in.memory_mib(), .disks = in.disks()};
+    return {.cpus = in.cpus(), .memory_mib = in.memory_mib(), .disks = in.disks(), .network = in.network()};
 }
 inline vmm::Accelerator accelerator_from(const wire::MachineShape& in) {
     return in.kvm() ? vmm::Accelerator::kKvm : vmm::Accelerator::kTcg;

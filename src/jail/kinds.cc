@@ -1,6 +1,7 @@
 #include "jail/kinds.h"
 
 #include <asm/termbits.h>
+#include <linux/if_tun.h>
 #include <linux/prctl.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -64,6 +65,10 @@ Filter vmm_filter() {
     constexpr std::uint64_t kIoctlType = 0xff00;
     constexpr std::uint64_t kKvm = 0xae00;
     allowed.push_back({"ioctl", {{1, kIoctlType, kKvm}}});
+    // What QEMU asks of the card's tap, and how it sets offloads as the guest's driver wants them. Nothing that makes a
+    // device or moves one.
+    for (std::uint64_t request : {TUNGETFEATURES, TUNGETIFF, TUNSETOFFLOAD, TUNGETVNETHDRSZ, TUNSETVNETHDRSZ, TUNSETVNETLE, TUNSETVNETBE, TUNSETSNDBUF})
+        allowed.push_back(argument_is("ioctl", 1, request & kInt));
     // No new privileges, then QEMU's filter; how it wants to be told of broken memory; coarse timers.
     for (std::uint64_t option : {PR_SET_NO_NEW_PRIVS, PR_GET_NO_NEW_PRIVS, PR_SET_SECCOMP, PR_GET_SECCOMP, PR_MCE_KILL, PR_SET_TIMERSLACK})
         allowed.push_back(argument_is("prctl", 0, option));

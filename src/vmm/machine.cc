@@ -93,6 +93,10 @@ std::vector<std::string> qemu_arguments(const MachinePlan& plan) {
     for (std::uint32_t place = 0; place < plan.shape.disks; ++place)
         add({"-blockdev", volume_node(plan, place), "-device",
              "virtio-blk-device,drive=v" + number(place) + ",id=volume" + number(place) + ",serial=volume" + number(place)});
+    // The tap comes from outside; without vhost, whose device the jail does not have.
+    if (plan.shape.network)
+        add({"-netdev", "tap,id=net,fd=" + number(static_cast<std::uint64_t>(plan.tap_fd)) + ",vhost=off", "-device",
+             "virtio-net-device,netdev=net,id=net0,mac=" + std::string(kCardAddress)});
     // Without a limit QEMU makes room for as much randomness as a guest's buffers claim to have, gigabytes at once. The
     // guest reads a few bytes at boot and then now and again.
     add({"-object", "rng-builtin,id=rng", "-device", "virtio-rng-device,rng=rng,id=rng0,max-bytes=4096,period=100"});

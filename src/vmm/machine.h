@@ -22,6 +22,9 @@ inline constexpr const char* kVolumeInJail = "/box/volume";  // and the place of
 inline constexpr const char* kKernelInJail = "/run/vmlinux";
 inline constexpr const char* kEnterInJail = "/run/caisson-enter";
 
+// Of every box's card: nothing but its own host process is on the same link.
+inline constexpr const char* kCardAddress = "02:ca:15:50:00:02";
+
 // What QEMU keeps of translated guest code under software emulation; when it is full it begins anew. A guest that
 // compiles all day fills it, usual ones take 40 to 90 MiB. QEMU's own default is 1 GiB.
 inline constexpr std::uint64_t kTranslationMib = 256;
@@ -62,8 +65,12 @@ struct MachinePlan {
     int kvm_fd = 6;
     int share_fd = 7;  // not of a template
     int first_lock_fd = 8;  // of volumes
+    int tap_fd = 12;        // of machines with a network card
     // The starter's own descriptor of /dev/kvm, for machines under KVM.
     int kvm_source_fd = -1;
+    // The starter's own descriptor of the card's tap, with virtio headers and offloads: what the card has agreed to with
+    // its guest is frozen with a template, so every machine with a card has one, its template's included.
+    int tap_source_fd = -1;
     // Control groups that the jail enters.
     os::GroupEntry groups;
     // How QEMU is called and where it finds its files: in its jail, unless without_jail() says otherwise.

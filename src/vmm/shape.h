@@ -13,9 +13,11 @@ struct Shape {
     std::uint32_t cpus = 1;          // 1, 2, 4, 8
     std::uint32_t memory_mib = 512;  // 256 ... 8192, powers of two
     std::uint32_t disks = 0;         // beside the root disk: 0 or kVolumeDisks, so that boxes without them pay for none
+    bool network = false;            // has a card
     bool operator==(const Shape&) const = default;
     std::string to_string() const {
-        return std::to_string(cpus) + "cpu-" + std::to_string(memory_mib) + "m" + (disks > 0 ? "-" + std::to_string(disks) + "disks" : "");
+        return std::to_string(cpus) + "cpu-" + std::to_string(memory_mib) + "m" + (disks > 0 ? "-" + std::to_string(disks) + "disks" : "") +
+               (network ? "-net" : "");
     }
 };
 

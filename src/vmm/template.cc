@@ -146,6 +146,7 @@ Result<std::vector<TemplateInfo>> list_templates(const std::string& templates) {
         info.shape.memory_mib = small_number_of(document, "memory_mib");
         info.accelerator = text_of(document, "accelerator");
         info.shape.disks = small_number_of(document, "disks");
+        info.shape.network = document.value("network", false);
         info.image = text_of(document, "image");
         info.base_disk = text_of(document, "base_disk");
         struct stat used {};

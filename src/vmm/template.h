@@ -94,6 +94,7 @@ struct BuildRequest {
     Shape shape;
     Accelerator accelerator = Accelerator::kTcg;
     int kvm_fd = -1;  // of /dev/kvm, open; under KVM only
+    int tap_fd = -1;  // of a card's tap; of shapes with a network only
     std::uint64_t tsc_khz = 0;
     std::string base_disk_path;      // empty: a template without an image
     std::uint64_t disk_bytes = 0;    // virtual size of the base disk

@@ -231,6 +231,7 @@ MachinePlan plan_for(const BuildRequest& request, MachinePlan::Start start, cons
     plan.accelerator = request.accelerator;
     plan.tsc_khz = request.tsc_khz;
     plan.kvm_source_fd = request.kvm_fd;
+    plan.tap_source_fd = request.tap_fd;
     plan.template_directory = directory;
     return plan;
 }
@@ -320,6 +321,7 @@ tl::expected<std::string, BuildFailure> build_template(const BuildRequest& reque
     nlohmann::json info{{"cpus", request.shape.cpus},
                         {"memory_mib", request.shape.memory_mib},
                         {"disks", request.shape.disks},
+                        {"network", request.shape.network},
                         {"image", request.image},
                         {"base_disk", request.base_disk_path},
                         {"accelerator", request.accelerator == Accelerator::kKvm ? "kvm" : "tcg"},

@@ -25,6 +25,7 @@ Result<Vm> start_vm(const MachinePlan& plan, const Assets& assets) {
                                {agent.second.get(), plan.agent_fd},
                                {console.second.get(), plan.console_fd}};
     if (plan.accelerator == Accelerator::kKvm) description.descriptors.push_back({plan.kvm_source_fd, plan.kvm_fd});
+    if (plan.shape.network) description.descriptors.push_back({plan.tap_source_fd, plan.tap_fd});
     if (has_share) description.descriptors.push_back({share.second.get(), plan.share_fd});
     for (std::size_t place = 0; place < plan.volumes.size(); ++place)
         if (plan.volumes[place].lock_fd >= 0) description.descriptors.push_back({plan.volumes[place].lock_fd, plan.first_lock_fd + static_cast<int>(place)});
