@@ -12,6 +12,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -95,6 +96,11 @@ class Policy {
     }
 
   private:
+    std::optional<Verdict> denied_address(const std::vector<Address>& spellings, std::uint16_t port, Protocol protocol, const Pins& pins, Pins::Time now) const;
+    std::optional<Verdict> denied_quic(std::uint16_t port, Protocol protocol) const;
+    Verdict judge_by_rules(const Endpoint& target, Protocol protocol, const Pins& pins, Pins::Time now) const;
+    Verdict judge_by_pins(const Endpoint& target, Protocol protocol, const Pins& pins, Pins::Time now) const;
+
     Mode mode_ = Mode::kPublic;
     std::vector<Rule> allow_, deny_;
     std::vector<Address> host_addresses_;  // sorted

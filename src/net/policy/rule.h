@@ -39,6 +39,9 @@ class Rule {
     // kRange; `bits` count from the front of 16 bytes.
     const Address& first() const { return first_; }
     unsigned bits() const { return bits_; }
+    // The lowest and highest port that it may cover.
+    std::uint16_t from() const { return from_; }
+    std::uint16_t to() const { return to_; }
 
     // Says nothing about ports. Of a rule about names: `name` is normal. A range of IPv4 holds no IPv6 address, nor the
     // other way round.
@@ -59,7 +62,7 @@ class Rule {
     Host host_ = Host::kName;
     Address first_;
     unsigned bits_ = 128;
-    bool web_ = false;  // 80 and 443 instead of from_ to to_
+    bool web_ = false;  // of those between, 80 and 443 alone
     std::uint16_t from_ = 1, to_ = 65535;
     bool tcp_ = true, udp_ = true;
 };
