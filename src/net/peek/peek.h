@@ -57,8 +57,7 @@ struct HttpHead {
     std::optional<HttpHost> host;
     bool is_absolute = false;  // the target is a whole URL: as a proxy is asked
     bool is_connect = false;
-    bool has_body_rules = false;  // it has Content-Length or Transfer-Encoding
-    std::size_t bytes = 0;        // of the head, its empty line among them
+    std::size_t bytes = 0;     // of the head, its empty line among them
 };
 using HttpPeek = std::variant<NeedMore, NotHttp, Http2Preface, HttpHead, Malformed>;
 // Malformed, among others: two Host headers, folded lines, a space before a colon, control characters, lines that end
