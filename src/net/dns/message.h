@@ -76,8 +76,8 @@ base::Bytes build_reply(const Query& query, const Reply& reply, std::size_t most
 std::optional<base::Bytes> build_reply(const BadQuery& query);
 
 // ---- the host's own servers ----
-// The servers that the text of a resolv.conf(5) names, at port 53, at most kMostServers; what cannot be used from another
-// network namespace or is no address is left out.
+// The servers that the text of a resolv.conf(5) names, at port 53, no two alike, at most kMostServers; what is no address,
+// the unspecified one or one with a zone is left out.
 std::vector<Endpoint> parse_resolv_conf(std::string_view text);
 
 }  // namespace caisson::net::dns
