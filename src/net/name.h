@@ -1,0 +1,19 @@
+// Names of hosts, in the one spelling in which they are judged, asked for and recorded. Pure.
+#pragma once
+
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace caisson::net {
+
+inline constexpr std::size_t kLongestName = 253;   // bytes, RFC 1035 2.3.4, without the dot at the end
+inline constexpr std::size_t kLongestLabel = 63;
+
+// Lower-case, without one dot at the end; labels of a-z, 0-9, '-' and '_' that neither begin nor end with '-'.
+// nullopt: anything else, also what some program would take for an address ("1.2.3.4", "0x7f.1", "2130706433": a last
+// label that is a number, as in the URL standard), so that no name means an address to whoever resolves it.
+std::optional<std::string> canonical_name(std::string_view text);
+
+}  // namespace caisson::net
