@@ -1,0 +1,71 @@
+// The guest's connections of TCP, and those from outside to the ports that it publishes. One loop's thread.
+//
+// The guest's connect() is held back until a verdict (see space.h): it succeeds only if the host's own did. Where a rule
+// about names decides, that is not possible: the connection is accepted, shows its name, is judged, and is dialled by it.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <unordered_map>
+
+#include "net/relay/context.h"
+#include "net/relay/dial.h"
+#include "net/relay/pump.h"
+
+namespace caisson::net::relay {
+
+class Connections {
+  public:
+    struct Options {
+        os::Fd listener;                                    // of the box's namespace
+        std::function<void(os::Fd connection)> name_server;  // takes a connection to it
+    };
+    Connections(Context& context, Options options);
+    ~Connections();
+    Connections(const Connections&) = delete;
+    Connections& operator=(const Connections&) = delete;
+
+    Result<> start();
+    void begins(std::uint64_t number, const Endpoint& guest, const Endpoint& outside);
+    // Connections to `listener`, a socket of the host, go to the guest's port.
+    Result<> publish(os::Fd listener, std::uint16_t guest_port);
+    // The policy has changed: what it does not allow any more is cut.
+    void judge_again();
+    std::size_t open() const { return all_.size(); }
+
+  private:
+    struct Connection;
+    using Id = std::uint64_t;
+    using Pair = std::pair<Endpoint, Endpoint>;  // guest, outside
+
+    bool has_room();
+    void refuse(std::uint64_t number, NetnsMessage::Verdict verdict, const Subject& subject, const Verdict& why);
+    void dial_for(std::uint64_t number, Connection& connection);
+    void await(Connection& connection);
+    void on_listener();
+    void on_port(int listener, std::uint16_t guest_port);
+    void arrived(os::Fd socket, const Endpoint& guest, const Endpoint& outside);
+    void peek(Connection& connection);
+    void on_first_bytes(Id id);
+    void judge_hello(Connection& connection, const std::optional<std::string>& name, bool is_http);
+    void deny(Connection& connection, const Verdict& verdict, bool is_http);
+    void resolve(Connection& connection);
+    void dial_name(Connection& connection, const dns::Resolved& resolved);
+    void run(Connection& connection, os::Fd outside);
+    void failed(Connection& connection, const std::string& reason);
+    void end(Id id, int error);
+    void drop(Id id);
+    Connection& add(const Endpoint& guest, const Endpoint& outside);
+    Connection* find(Id id);
+
+    Context& context_;
+    Options options_;
+    std::vector<os::Fd> ports_;
+    Id next_ = 1;
+    std::unordered_map<Id, std::unique_ptr<Connection>> all_;
+    std::map<Pair, Id> awaited_;  // a verdict was given, and the connection has not arrived yet
+};
+
+}  // namespace caisson::net::relay

@@ -1,0 +1,45 @@
+// What all parts of caisson-netd share. One loop's thread.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "net/dns/resolver.h"
+#include "net/policy/policy.h"
+#include "net/relay/limits.h"
+#include "net/relay/rate.h"
+#include "net/relay/records.h"
+#include "net/relay/space.h"
+
+namespace caisson::net::relay {
+
+// The guest's end of the host: the gateway, of either family.
+bool is_gateway(const Address& address);
+inline constexpr std::uint16_t kNameServerPort = 53;
+// Where a connection to host.caisson.internal goes.
+Address host_loopback();
+
+struct Context {
+    os::Loop& loop;
+    Records& records;
+    Space* space = nullptr;
+    dns::Resolver* resolver = nullptr;
+    Policy policy;
+    Pins pins;
+    bool ipv6 = false;  // the host has a way to IPv6 addresses
+    std::uint32_t most_connections = kConnections;
+    std::uint32_t most_flows = kFlows;
+    Rate connects{kConnectsPerSecond, kConnectsPerSecond};
+    Rate rates[2];  // bytes, by Way
+    base::Bytes scratch;
+
+    // May the guest's connection or datagram go there. A place on the gateway stands for the host itself.
+    Verdict judge(const Endpoint& outside, Protocol protocol) const;
+    // Where it is dialled.
+    static Endpoint place_of(const Endpoint& outside);
+};
+
+// What a guest's connect() is told when the host's own failed like this.
+NetnsMessage::Verdict verdict_of(int error);
+
+}  // namespace caisson::net::relay

@@ -1,0 +1,36 @@
+// What a box's network may take of the host, in one place. docs/limits.md lists them for users; a test compares the two.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+
+namespace caisson::net::relay {
+
+// ---- of a box that does not say otherwise ----
+inline constexpr std::uint32_t kConnections = 1024;        // of TCP at once, both ways, those that are being dialled included
+inline constexpr std::uint32_t kFlows = 1024;              // of UDP at once; the idlest gives way
+inline constexpr std::uint32_t kConnectsPerSecond = 500;   // and as many at once
+
+// ---- of each connection ----
+inline constexpr std::size_t kBufferBytes = 262144;        // that are read at once, and that wait for the other side, each way
+inline constexpr std::chrono::seconds kDialTimeout{130};   // a little more than the kernel tries
+inline constexpr std::chrono::seconds kNameTimeout{15};    // until its name has been shown
+inline constexpr std::chrono::seconds kClaimTimeout{30};   // until a connection that was dialled for it arrives
+inline constexpr std::size_t kMostDialledAddresses = 8;    // of one name, one after the other
+inline constexpr std::size_t kMostAcceptsAtOnce = 64;      // before others have their turn
+
+// ---- of each flow of UDP ----
+inline constexpr std::chrono::seconds kFlowIdle{90};
+inline constexpr std::size_t kMostDatagramBytes = 65535;
+inline constexpr std::size_t kMostWaitingDatagrams = 16;   // for the socket through which they go
+inline constexpr std::size_t kMostDatagramsAtOnce = 64;    // before others have their turn
+
+// ---- records ----
+inline constexpr std::size_t kMostEventBytes = 4096;
+
+// ---- of what it is told ----
+inline constexpr std::size_t kMostOrderBytes = 262144;
+inline constexpr std::size_t kMostPorts = 64;              // that one box publishes
+
+}  // namespace caisson::net::relay

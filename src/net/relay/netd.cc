@@ -1,0 +1,183 @@
+#include "net/relay/netd.h"
+
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include <cerrno>
+
+#include "net/dns/server.h"
+#include "net/relay/connections.h"
+#include "net/relay/context.h"
+#include "net/relay/datagrams.h"
+#include "wire/net.pb.h"
+
+namespace caisson::net::relay {
+
+using base::failure;
+using base::failure_errno;
+
+namespace {
+
+// The kernel says whether there is a way; nothing is sent.
+bool has_ipv6() {
+    int error = 0;
+    return static_cast<bool>(connect_udp({*Address::parse("2001:4860:4860::8888"), kNameServerPort}, error));
+}
+
+Result<Endpoint> server_of(const std::string& text) {
+    if (auto address = Address::parse(text)) return Endpoint{*address, kNameServerPort};
+    const auto colon = text.rfind(':');
+    const auto number = colon == std::string::npos ? std::nullopt : base::parse_u64(std::string_view(text).substr(colon + 1));
+    auto host = text.substr(0, colon);
+    if (host.size() > 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
+    const auto address = Address::parse(host);
+    if (!address || !number || *number == 0 || *number > 65535)
+        return failure(Errc::kUsage, "'" + base::printable(text, 100) + "' is no name server", "write ADDRESS or ADDRESS:PORT");
+    return Endpoint{*address, static_cast<std::uint16_t>(*number)};
+}
+
+class Netd {
+  public:
+    Netd(os::Loop loop, os::Fd orders, os::Fd events) : loop_(std::move(loop)), orders_(std::move(orders)), records_(std::move(events)), context_{.loop = loop_, .records = records_} {}
+    Netd(const Netd&) = delete;
+
+    Result<> run() {
+        CAISSON_TRY(os::set_nonblocking(orders_.get(), true));
+        CAISSON_TRY(loop_.watch(orders_.get(), EPOLLIN, [this](std::uint32_t) { on_order(); }));
+        CAISSON_TRY(loop_.run());
+        return std::move(result_);
+    }
+
+  private:
+    void stop(Result<> result) {
+        result_ = std::move(result);
+        loop_.stop();
+    }
+    void on_order() {
+        std::vector<char> bytes(kMostOrderBytes);
+        auto packet = os::receive_packet(orders_.get(), bytes);
+        if (packet.length < 0 && (errno == EAGAIN || errno == EINTR)) return;
+        if (packet.length <= 0) return stop({});
+        wire::NetworkOrder order;
+        if (packet.cut || !order.ParseFromArray(bytes.data(), static_cast<int>(packet.length))) return stop(failure(Errc::kProtocol, "an order is not a message"));
+        auto done = carry_out(order, std::move(packet.descriptors));
+        if (!done) stop(std::move(done));
+    }
+    Result<> carry_out(const wire::NetworkOrder& order, std::vector<os::Fd> descriptors) {
+        if (order.has_begin()) return begin(order.begin(), std::move(descriptors));
+        if (order.order_case() != wire::NetworkOrder::kSetPolicy || !connections_) return failure(Errc::kProtocol, "an order comes at the wrong time");
+        return set_policy(order.set_policy());
+    }
+    Result<> set_policy(const std::string& text) {
+        auto policy = CAISSON_TRY(Policy::parse(text));
+        policy.set_host_addresses(host_addresses_);
+        context_.policy = std::move(policy);
+        if (connections_) connections_->judge_again();
+        if (datagrams_) datagrams_->judge_again();
+        return {};
+    }
+    Result<> begin(const wire::NetworkOrder::Begin& begin, std::vector<os::Fd> descriptors);
+    Result<> begin_names(const wire::NetworkOrder::Begin& begin);
+    Result<> set_limits(const wire::NetworkSpec::Limits& limits);
+    bool may_use(const std::string& name, const Address& address) const {
+        if (auto own = hosts_.find(name); own != hosts_.end() && std::find(own->second.begin(), own->second.end(), address) != own->second.end()) return true;
+        return context_.policy.judge_resolved(name, address).allowed();
+    }
+    void on_question(const dns::Question& question) {
+        const auto now = std::chrono::steady_clock::now();
+        if (question.verdict == dns::Question::Verdict::kAnswered)
+            for (const auto& address : question.addresses) context_.pins.add(question.name, address, std::chrono::seconds(question.ttl), now);
+        records_.question(question);
+    }
+
+    os::Loop loop_;
+    os::Fd orders_;
+    Records records_;
+    Context context_;
+    std::vector<Address> host_addresses_;
+    std::map<std::string, std::vector<Address>> hosts_;
+    std::unique_ptr<dns::Resolver> resolver_;
+    std::unique_ptr<dns::Server> names_;
+    std::unique_ptr<Space> space_;
+    std::unique_ptr<Connections> connections_;
+    std::unique_ptr<Datagrams> datagrams_;
+    Result<> result_;
+};
+
+Result<> Netd::set_limits(const wire::NetworkSpec::Limits& limits) {
+    if (limits.connections() != 0) context_.most_connections = limits.connections();
+    if (limits.flows() != 0) context_.most_flows = limits.flows();
+    if (limits.connects_per_second() != 0) context_.connects = Rate(limits.connects_per_second(), limits.connects_per_second());
+    // Half a second's worth may pass at once.
+    const std::uint64_t rates[] = {limits.bytes_per_second_out(), limits.bytes_per_second_in()};
+    for (std::size_t way = 0; way < 2; ++way)
+        if (rates[way] != 0) context_.rates[way] = Rate(rates[way], std::max<std::uint64_t>(rates[way] / 2, 65536));
+    return {};
+}
+
+Result<> Netd::begin_names(const wire::NetworkOrder::Begin& begin) {
+    dns::Resolver::Options options;
+    options.loop = &loop_;
+    for (const auto& server : begin.servers()) options.servers.push_back(CAISSON_TRY(server_of(server)));
+    for (const auto& host : begin.spec().hosts()) {
+        auto address = Address::parse(host.address());
+        auto name = normal_name(host.name());
+        if (!address || !name) return failure(Errc::kUsage, "'" + base::printable(host.name(), 100) + "' is no host with an address");
+        hosts_[*name].push_back(*address);
+    }
+    auto& own = hosts_[std::string(kHostName)];
+    if (own.empty()) own.push_back(*Address::parse(kGatewayAddress));
+    options.hosts = hosts_;
+    options.may_use = [this](const std::string& name, const Address& address) { return may_use(name, address); };
+    resolver_ = std::make_unique<dns::Resolver>(std::move(options));
+    context_.resolver = resolver_.get();
+    dns::Server::Options server;
+    server.loop = &loop_;
+    server.resolver = resolver_.get();
+    server.judge = [this](const std::string& name) { return context_.policy.judge_question(name).allowed(); };
+    server.on_question = [this](const dns::Question& question) { on_question(question); };
+    server.ipv6 = context_.ipv6;
+    names_ = std::make_unique<dns::Server>(std::move(server));
+    return {};
+}
+
+Result<> Netd::begin(const wire::NetworkOrder::Begin& begin, std::vector<os::Fd> descriptors) {
+    const auto& spec = begin.spec();
+    constexpr std::size_t kFixed = 3;
+    if (connections_ || descriptors.size() != kFixed + static_cast<std::size_t>(spec.ports_size())) return failure(Errc::kProtocol, "an order comes with other descriptors than it should");
+    context_.ipv6 = has_ipv6();
+    for (const auto& text : begin.host_addresses())
+        if (auto address = Address::parse(text)) host_addresses_.push_back(*address);
+    CAISSON_TRY(set_limits(spec.limits()));
+    CAISSON_TRY(set_policy(spec.policy()));
+    CAISSON_TRY(begin_names(begin));
+    space_ = std::make_unique<Space>(loop_, std::move(descriptors[2]), Space::Told{
+        .begins = [this](std::uint64_t number, const Endpoint& guest, const Endpoint& outside) { connections_->begins(number, guest, outside); },
+        .gone = [this] { stop({}); }});
+    context_.space = space_.get();
+    connections_ = std::make_unique<Connections>(context_, Connections::Options{
+        .listener = std::move(descriptors[0]),
+        .name_server = [this](os::Fd connection) { static_cast<void>(names_->on_stream(std::move(connection))); }});
+    datagrams_ = std::make_unique<Datagrams>(context_, Datagrams::Options{
+        .socket = std::move(descriptors[1]),
+        .name_server = [this](base::ByteView query, Datagrams::Reply reply) { names_->on_datagram(query, std::move(reply)); }});
+    CAISSON_TRY(space_->start());
+    CAISSON_TRY(connections_->start());
+    CAISSON_TRY(datagrams_->start());
+    for (int i = 0; i < spec.ports_size(); ++i) {
+        const auto& port = spec.ports(i);
+        auto& socket = descriptors[kFixed + static_cast<std::size_t>(i)];
+        const auto guest_port = static_cast<std::uint16_t>(port.guest_port());
+        CAISSON_TRY(port.udp() ? datagrams_->publish(std::move(socket), guest_port) : connections_->publish(std::move(socket), guest_port));
+    }
+    return {};
+}
+
+}  // namespace
+
+Result<> serve(os::Fd orders, os::Fd events) {
+    CAISSON_TRY(os::set_nonblocking(events.get(), true));
+    return Netd(CAISSON_TRY(os::Loop::create()), std::move(orders), std::move(events)).run();
+}
+
+}  // namespace caisson::net::relay
