@@ -30,7 +30,7 @@ struct Packet {
 
 std::size_t descriptors_of(LauncherNews::Kind kind) {
     if (kind == LauncherNews::Kind::kStarted) return 3;  // control socket, agent, console
-    return kind == LauncherNews::Kind::kJailed ? 1 : 0;
+    return kind == LauncherNews::Kind::kJailed || kind == LauncherNews::Kind::kNetwork ? 1 : 0;
 }
 
 // Its text is a message of the schema.
@@ -113,7 +113,7 @@ wire::Launch launcher_request(const wire::Launch& launch) {
     return request;
 }
 
-Result<Launcher> Launcher::start(const wire::Launch& launch, int kvm_fd) {
+Result<Launcher> Launcher::start(const wire::Launch& launch, int kvm_fd, int tun_fd) {
     auto sockets = CAISSON_TRY(os::make_socketpair(SOCK_SEQPACKET));
     // Our own file, and not whatever has its name by now.
     auto program = CAISSON_TRY(os::open_file("/proc/self/exe", O_PATH));
@@ -122,6 +122,7 @@ Result<Launcher> Launcher::start(const wire::Launch& launch, int kvm_fd) {
     command.program_fd = program.get();
     command.descriptors = {{sockets.second.get(), kShimClientFd}, {STDERR_FILENO, STDERR_FILENO}};
     if (launch.shape().kvm()) command.descriptors.push_back({kvm_fd, kShimKvmFd});
+    if (launch.shape().network()) command.descriptors.push_back({tun_fd, kShimTunFd});
     command.die_with_parent = true;
     auto process = CAISSON_TRY_CTX(os::spawn(command), "starting the box's launcher");
     Launcher launcher(std::move(process), std::move(sockets.first));

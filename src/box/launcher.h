@@ -32,6 +32,8 @@ struct LauncherNews {
         kJailed,       // `descriptors`: pidfd of the jail's first process, whose end is the end of everything in there
         kShare,        // `error.message`: a wire::ShareMount, serialised, for the guest. All come before kStarted, or kAttached
         kDisk,         // the same of a wire::DiskMount; all come before kStarted
+        kNetwork,      // `descriptors`: the socket of its network's events; before kStarted
+        kNetworkEnded, // a process of its network died: why, as far as it is known, in `error.message`
         kAttached,     // answer to kAttach
         kFailed,       // answer to kStart and kAttach: `error`
         kExited,       // the machine ended, by itself or by kEnd: `signalled`, `number`; why, if it is known, in `error.message`
@@ -59,9 +61,9 @@ Result<std::optional<LauncherNews>> receive_news(int socket);
 // The shim's end. Destroying it ends the launcher, and with it the machine.
 class Launcher {
   public:
-    // Executes it and hands over the launch. `kvm_fd` is open on /dev/kvm if the machine runs under KVM; it stays the
-    // caller's. Single-threaded callers only: the launcher dies with the calling thread.
-    static Result<Launcher> start(const wire::Launch& launch, int kvm_fd);
+    // Executes it and hands over the launch. `kvm_fd` is open on /dev/kvm if the machine runs under KVM, `tun_fd` on the tun
+    // device (net::open_tun_node()) if it has a network; they stay the caller's. Single-threaded callers only: the launcher dies with the calling thread.
+    static Result<Launcher> start(const wire::Launch& launch, int kvm_fd, int tun_fd);
     Result<> ask(LauncherVerb verb);
     // nullopt: nothing was said yet. Error: it is dead.
     Result<std::optional<LauncherNews>> next();

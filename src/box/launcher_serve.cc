@@ -15,6 +15,7 @@
 #include "box/shim.h"
 #include "box/strays.h"
 #include "os/cgroup.h"
+#include "net/host.h"
 #include "os/file.h"
 #include "vmm/template.h"
 #include "vmm/vm.h"
@@ -49,6 +50,9 @@ class Server {
     Result<> on_share_exit();
     void explain_share_exit(os::ExitStatus status);
     void end_shares();
+    Result<> open_network(vmm::MachinePlan& plan);
+    Result<> begin_network();
+    Result<> on_network_exit(os::Process& process);
     Result<> on_exit();
     Result<> end();
     Result<> answer_ends();
@@ -63,6 +67,7 @@ class Server {
     std::optional<volume::Catalogue> catalogue_;  // none: nothing in the home has volumes
     wire::BoxMounts mounts_;                      // of the box, as they were read last
     volume::ShareHost shares_;
+    net::NetworkHost network_;
     std::vector<volume::HeldDisk> disks_;  // locked as long as the machine, or anything of it, is there
     std::string shares_ended_;  // why the server of volumes ended by itself
     bool first_ = true;  // life of the box
@@ -74,13 +79,17 @@ Result<> Server::run() {
         struct pollfd wanted[] = {{socket_.get(), POLLIN, 0},
                                   {vm_.process.running() ? vm_.process.pidfd().get() : -1, POLLIN, 0},
                                   {ends_ > 0 && vm_.init.known() ? vm_.init.pidfd().get() : -1, POLLIN, 0},
-                                  {shares_.process().running() ? shares_.process().pidfd().get() : -1, POLLIN, 0}};
+                                  {shares_.process().running() ? shares_.process().pidfd().get() : -1, POLLIN, 0},
+                                  {network_.netd().running() ? network_.netd().pidfd().get() : -1, POLLIN, 0},
+                                  {network_.netns().running() ? network_.netns().pidfd().get() : -1, POLLIN, 0}};
         if (::poll(wanted, std::size(wanted), -1) < 0) {
             if (errno == EINTR) continue;
             return failure_errno("waiting for the supervisor");
         }
         if (wanted[3].revents != 0) CAISSON_TRY(on_share_exit());
         if (wanted[1].revents != 0) CAISSON_TRY(on_exit());
+        if (wanted[4].revents != 0) CAISSON_TRY(on_network_exit(network_.netd()));
+        if (wanted[5].revents != 0) CAISSON_TRY(on_network_exit(network_.netns()));
         CAISSON_TRY(answer_ends());
         if (wanted[0].revents == 0) continue;
         char verb[2];
@@ -109,11 +118,13 @@ Result<> Server::start() {
     if (vm_.process.running() || ends_ > 0 || !vm_.init.gone()) return refuse(because(Errc::kInUse, "the box's machine runs already"));
     vm_ = vmm::Vm();
     end_shares();
+    network_ = net::NetworkHost();
     CAISSON_TRY(group_.remove());
     disks_.clear();
     auto started = read_mounts();
     if (started) started = start_machine();
     first_ = false;
+    if (started) started = begin_network();
     if (started) started = serve_shares();
     if (!started) return refuse(started.error());
     LauncherNews news{.kind = LauncherNews::Kind::kStarted, .number = vm_.process.pid()};
@@ -160,10 +171,43 @@ Result<> Server::start_machine() {
         group_ = CAISSON_TRY_CTX(os::Cgroup::create(groups_from(launch_.limits())), "limiting the box on the host");
         plan.groups = group_.entry();
     }
+    CAISSON_TRY(open_network(plan));
     if (sandbox == &jail::no_jail()) plan = CAISSON_TRY(vmm::without_jail(std::move(plan), assets));
     vm_ = CAISSON_TRY(vmm::start_vm(plan, assets));
     shares_ = volume::ShareHost({.program = launch_.share_program(), .sandbox = sandbox, .groups = group_.entry()}, std::move(vm_.share));
     return {};
+}
+
+// The namespace comes before the machine, whose card is a tap in it; who serves it comes after, while the machine begins.
+Result<> Server::open_network(vmm::MachinePlan& plan) {
+    if (!plan.shape.network) return {};
+    network_ = CAISSON_TRY(net::NetworkHost::open({.netns_program = launch_.netns_program(), .netd_program = launch_.netd_program(),
+                                                   .sandbox = CAISSON_TRY(jail::sandbox_named(launch_.spec().security())),
+                                                   .groups = group_.entry(), .tun_fd = kShimTunFd}));
+    plan.tap_source_fd = network_.tap().get();
+    return {};
+}
+
+Result<> Server::begin_network() {
+    if (!launch_.shape().network()) return {};
+    wire::NetworkOrder::Begin begin;
+    *begin.mutable_spec() = launch_.spec().network();
+    for (const auto& server : launch_.name_servers()) begin.add_servers(server);
+    for (const auto& address : launch_.host_addresses()) begin.add_host_addresses(address);
+    LauncherNews news{.kind = LauncherNews::Kind::kNetwork};
+    news.descriptors.push_back(CAISSON_TRY(network_.begin(std::move(begin))));
+    return send_news(socket_.get(), news);
+}
+
+// The box goes on without: what is open is cut off, and nothing more is reached.
+Result<> Server::on_network_exit(os::Process& process) {
+    const auto status = CAISSON_TRY(process.wait());
+    if (ends_ > 0 || !vm_.process.running()) return {};
+    LauncherNews news{.kind = LauncherNews::Kind::kNetworkEnded};
+    news.error.message = status.signalled || status.code > 128 ? "the box's network process died (signal " + std::to_string(status.signalled ? status.code : status.code - 128) + ")"
+                                                               : "the box's network process ended";
+    if (auto words = network_.last_words(); !words.empty()) news.error.message += ": " + words;
+    return send_news(socket_.get(), news);
 }
 
 // Volumes that are disks, in the order of the catalogue; the shim, which talks to the guest, learns what that has to know.
@@ -299,6 +343,7 @@ Result<> Server::answer_ends() {
     if (ends_ == 0 || vm_.process.running() || !vm_.init.gone()) return {};
     // Whatever may be left of the machine, before anybody has a say in this box.
     end_shares();
+    network_ = net::NetworkHost();
     disks_.clear();
     if (auto removed = group_.remove(); !removed) std::fprintf(stderr, "%s: %s\n", kLauncherName, removed.error().to_string().c_str());
     // Empty is what the directory of a box becomes that is removed; that of any other holds its lock.

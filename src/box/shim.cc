@@ -41,6 +41,8 @@ void build(os::Fd client, const wire::BuildTemplate& request) {
     build.accelerator = accelerator_from(request.shape());
     build.tsc_khz = request.shape().tsc_khz();
     build.kvm_fd = kShimKvmFd;
+    // Its card needs a tap, and nobody at the other end.
+    net::NetworkHost network;
     build.base_disk_path = request.base_disk_path();
     build.disk_bytes = request.disk_bytes();
     build.warm.assign(request.warm().begin(), request.warm().end());
@@ -48,7 +50,13 @@ void build(os::Fd client, const wire::BuildTemplate& request) {
     build.assets = from_message(request.assets());
     build.deadline = std::chrono::seconds(request.deadline_ms() / 1000);
     build.listen = listen_in_own_process;
-    auto built = vmm::build_template(build, client.get());
+    auto built = [&]() -> tl::expected<std::string, vmm::BuildFailure> {
+        if (build.shape.network) {
+            network = CAISSON_TRY(net::NetworkHost::open({.netns_program = request.netns_program(), .tun_fd = kShimTunFd}));
+            build.tap_fd = network.tap().get();
+        }
+        return vmm::build_template(build, client.get());
+    }();
     wire::FromShim answer;
     if (built) {
         answer.mutable_template_built()->set_directory(*built);

@@ -30,5 +30,6 @@ inline std::string shim_socket_path(const os::Fd& directory) {
 inline constexpr int kShimClientFd = 3;
 inline constexpr int kShimLockFd = 4;  // the box's lock, held as long as the shim lives
 inline constexpr int kShimKvmFd = 5;   // /dev/kvm, for the machine
+inline constexpr int kShimTunFd = 6;   // the tun device, for the machine's card: see net::open_tun_node()
 
 }  // namespace caisson::box

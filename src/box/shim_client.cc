@@ -30,6 +30,7 @@ Result<std::unique_ptr<ShimClient>> ShimClient::start(const std::string& program
     command.descriptors = {{sockets.second.get(), kShimClientFd}};
     if (inherited.lock >= 0) command.descriptors.push_back({inherited.lock, kShimLockFd});
     if (inherited.kvm >= 0) command.descriptors.push_back({inherited.kvm, kShimKvmFd});
+    if (inherited.tun >= 0) command.descriptors.push_back({inherited.tun, kShimTunFd});
     if (inherited.group >= 0) command.groups.procs = {inherited.group};
     os::Fd log;
     if (!log_path.empty()) {

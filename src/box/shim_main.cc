@@ -25,6 +25,7 @@ int main(int count, char** words) {
     if (count > 1 && std::string_view(words[0]) == caisson::box::kListenerName)
         return caisson::box::serve_as_listener(caisson::os::Fd(caisson::box::kShimClientFd), words[1]);
     ::fcntl(caisson::box::kShimKvmFd, F_SETFD, FD_CLOEXEC);   // absent under software emulation
+    ::fcntl(caisson::box::kShimTunFd, F_SETFD, FD_CLOEXEC);   // absent without a network
     if (count > 0 && std::string_view(words[0]) == caisson::box::kLauncherName)
         return caisson::box::serve_as_launcher(caisson::os::Fd(caisson::box::kShimClientFd));
     ::fcntl(caisson::box::kShimLockFd, F_SETFD, FD_CLOEXEC);  // absent while a template is made

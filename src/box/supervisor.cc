@@ -138,7 +138,7 @@ Result<> Supervisor::prepare() {
 
 Result<> Supervisor::start_launcher() {
     if (!standing_.launcher) {
-        standing_.launcher = CAISSON_TRY(Launcher::start(launch_, kShimKvmFd));
+        standing_.launcher = CAISSON_TRY(Launcher::start(launch_, kShimKvmFd, kShimTunFd));
         if (launch_.shape().kvm()) ::close(kShimKvmFd);
     }
     return loop_.watch(standing_.launcher->socket(), EPOLLIN, [this](std::uint32_t) { on_launcher(); });
@@ -199,6 +199,8 @@ void Supervisor::hear(LauncherNews news) {
         case Kind::kShare: return hear_of_share(news.error.message);
         case Kind::kDisk: return hear_of_disk(news.error.message);
         case Kind::kAttached: return on_shares_served();
+        case Kind::kNetwork: return begin_network_events(std::move(news.descriptors[0]));
+        case Kind::kNetworkEnded: return on_network_ended(news.error.message);
         case Kind::kFailed:
             if (volume_change_ && vm_.running) return end_volume_change(news.error);
             vm_.asked = false;

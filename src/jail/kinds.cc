@@ -88,6 +88,7 @@ Filter vmm_filter() {
 std::optional<Filter> unpacker_filter() { return std::nullopt; }
 std::optional<Filter> fetch_filter() { return std::nullopt; }
 std::optional<Filter> share_filter() { return std::nullopt; }
+std::optional<Filter> netd_filter() { return std::nullopt; }
 
 #else
 
@@ -140,6 +141,20 @@ std::optional<Filter> share_filter() {
                      // who else opens a volume's file
                      "inotify_init1", "inotify_add_watch"});
     return allow_list("share", std::move(allowed));
+}
+
+// Connections of TCP and datagrams to the outside, and the sockets that it is handed. It opens no file and makes no other
+// kind of socket: a local one would reach the host's abstract ones, for it has the host's network namespace.
+std::optional<Filter> netd_filter() {
+    Rules allowed = running() + files() + harmless_ioctls() + open_sockets();
+    std::erase_if(allowed, [](const CallRule& rule) { return rule.call == "clone" || rule.call == "open" || rule.call.starts_with("openat"); });
+    for (std::uint64_t family : {AF_INET, AF_INET6})
+        for (std::uint64_t type : {SOCK_STREAM, SOCK_DGRAM}) {
+            constexpr std::uint64_t kTypeWithoutFlags = 0xf;
+            allowed.push_back({"socket", {{0, kInt, family}, {1, kTypeWithoutFlags, type}}});
+        }
+    allowed.push_back(argument_is("prctl", 0, PR_SET_DUMPABLE));
+    return allow_list("netd", allowed + calls({"connect", "bind", "accept4", "recvmmsg", "sendmmsg"}));
 }
 
 #endif

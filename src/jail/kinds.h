@@ -18,5 +18,7 @@ std::optional<Filter> unpacker_filter();
 std::optional<Filter> fetch_filter();
 // caisson-share, the server of a box's volumes.
 std::optional<Filter> share_filter();
+// caisson-netd, a box's whole outside network.
+std::optional<Filter> netd_filter();
 
 }  // namespace caisson::jail

@@ -1,5 +1,6 @@
 #include "net/relay/connections.h"
 
+#include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>

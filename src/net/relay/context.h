@@ -30,7 +30,7 @@ struct Context {
     std::uint32_t most_connections = kConnections;
     std::uint32_t most_flows = kFlows;
     Rate connects{kConnectsPerSecond, kConnectsPerSecond};
-    Rate rates[2];  // bytes, by Way
+    Rate rates[2] = {Rate(), Rate()};  // bytes, by Way
     base::Bytes scratch;
 
     // May the guest's connection or datagram go there. A place on the gateway stands for the host itself.

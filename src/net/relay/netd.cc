@@ -3,8 +3,10 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
 
+#include "base/text.h"
 #include "net/dns/server.h"
 #include "net/relay/connections.h"
 #include "net/relay/context.h"
@@ -65,8 +67,15 @@ class Netd {
     }
     Result<> carry_out(const wire::NetworkOrder& order, std::vector<os::Fd> descriptors) {
         if (order.has_begin()) return begin(order.begin(), std::move(descriptors));
-        if (order.order_case() != wire::NetworkOrder::kSetPolicy || !connections_) return failure(Errc::kProtocol, "an order comes at the wrong time");
-        return set_policy(order.set_policy());
+        if (!connections_) return failure(Errc::kProtocol, "an order comes at the wrong time");
+        if (order.has_add_port()) return add_port(order.add_port(), std::move(descriptors));
+        if (order.order_case() == wire::NetworkOrder::kSetPolicy) return set_policy(order.set_policy());
+        return failure(Errc::kProtocol, "an order asks for nothing");
+    }
+    Result<> add_port(const wire::NetworkOrder::AddPort& port, std::vector<os::Fd> descriptors) {
+        if (descriptors.size() != 1 || port.guest_port() == 0 || port.guest_port() > 65535) return failure(Errc::kProtocol, "a port comes without what it needs");
+        const auto guest_port = static_cast<std::uint16_t>(port.guest_port());
+        return port.udp() ? datagrams_->publish(std::move(descriptors[0]), guest_port) : connections_->publish(std::move(descriptors[0]), guest_port);
     }
     Result<> set_policy(const std::string& text) {
         auto policy = CAISSON_TRY(Policy::parse(text));
@@ -143,8 +152,7 @@ Result<> Netd::begin_names(const wire::NetworkOrder::Begin& begin) {
 
 Result<> Netd::begin(const wire::NetworkOrder::Begin& begin, std::vector<os::Fd> descriptors) {
     const auto& spec = begin.spec();
-    constexpr std::size_t kFixed = 3;
-    if (connections_ || descriptors.size() != kFixed + static_cast<std::size_t>(spec.ports_size())) return failure(Errc::kProtocol, "an order comes with other descriptors than it should");
+    if (connections_ || descriptors.size() != 3) return failure(Errc::kProtocol, "an order comes with other descriptors than it should");
     context_.ipv6 = has_ipv6();
     for (const auto& text : begin.host_addresses())
         if (auto address = Address::parse(text)) host_addresses_.push_back(*address);
@@ -163,14 +171,7 @@ Result<> Netd::begin(const wire::NetworkOrder::Begin& begin, std::vector<os::Fd>
         .name_server = [this](base::ByteView query, Datagrams::Reply reply) { names_->on_datagram(query, std::move(reply)); }});
     CAISSON_TRY(space_->start());
     CAISSON_TRY(connections_->start());
-    CAISSON_TRY(datagrams_->start());
-    for (int i = 0; i < spec.ports_size(); ++i) {
-        const auto& port = spec.ports(i);
-        auto& socket = descriptors[kFixed + static_cast<std::size_t>(i)];
-        const auto guest_port = static_cast<std::uint16_t>(port.guest_port());
-        CAISSON_TRY(port.udp() ? datagrams_->publish(std::move(socket), guest_port) : connections_->publish(std::move(socket), guest_port));
-    }
-    return {};
+    return datagrams_->start();
 }
 
 }  // namespace

@@ -1,0 +1,51 @@
+// A box's network as its launcher has it: caisson-netns before the machine, caisson-netd beside it, both gone with it.
+// Single-threaded callers only: they die with the calling thread.
+#pragma once
+
+#include <string>
+
+#include "base/result.h"
+#include "jail/sandbox.h"
+#include "os/process.h"
+#include "wire/net.pb.h"
+
+namespace caisson::net {
+
+class NetworkHost {
+  public:
+    struct Options {
+        std::string netns_program, netd_program;
+        const jail::Sandbox* sandbox = &jail::bubblewrap();
+        os::GroupEntry groups;
+        int tun_fd = -1;  // see open_tun_node(); stays the caller's
+    };
+    NetworkHost() = default;
+    // Makes the namespace. Errors: kHostMissing, naming what the kernel lacks or refuses, and what would help.
+    static Result<NetworkHost> open(Options options);
+    // Of a machine's card.
+    const os::Fd& tap() const { return tap_; }
+    // Listens at the ports that `begin.spec` publishes, and starts caisson-netd. The socket from which its events are read
+    // (wire::NetworkEvent). Errors: kInUse, naming the port.
+    Result<os::Fd> begin(wire::NetworkOrder::Begin begin);
+
+    os::Process& netd() { return netd_; }
+    os::Process& netns() { return netns_; }
+    // After the end of either: what it said of why, printable; often nothing.
+    std::string last_words();
+
+  private:
+    Result<> wait_until_ready(const os::Fd& launcher);
+    Result<> tell(const wire::NetworkOrder& order, const std::vector<os::Fd>& descriptors);
+
+    Options options_;
+    os::Fd tap_, listener_, datagrams_, ask_, orders_, words_, words_in_;
+    os::Fd launcher_;
+    os::Process netns_, netd_;
+    jail::Init init_;
+};
+
+// The name servers that the host asks, from its resolv.conf(5); and the addresses of its own interfaces.
+std::vector<std::string> host_name_servers();
+std::vector<std::string> host_addresses();
+
+}  // namespace caisson::net
