@@ -15,7 +15,7 @@ bool is_hex_digit(char c) { return is_digit(c) || (c >= 'a' && c <= 'f'); }
 
 bool is_label(std::string_view label) {
     auto fits = [](char c) { return is_letter(c) || is_digit(c) || c == '-' || c == '_'; };
-    return !label.empty() && label.size() <= limits::kLongestLabel && std::all_of(label.begin(), label.end(), fits);
+    return !label.empty() && label.size() <= limits::kLongestNamePart && std::all_of(label.begin(), label.end(), fits);
 }
 
 // inet_aton() and the URL standard read a name that ends so as an IPv4 address.

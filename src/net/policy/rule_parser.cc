@@ -198,8 +198,8 @@ class RuleParser {
             return wrong("this is an address, in a spelling that programs understand differently", "write " + loose + " if that is meant");
         if (end.size() > limits::kLongestName) return wrong("the name has more than " + std::to_string(limits::kLongestName) + " letters", "names that long cannot be asked for");
         for (const auto& label : base::split(end, '.'))
-            if (label.size() > limits::kLongestLabel)
-                return wrong("a part of the name has more than " + std::to_string(limits::kLongestLabel) + " letters", "names like that cannot be asked for");
+            if (label.size() > limits::kLongestNamePart)
+                return wrong("a part of the name has more than " + std::to_string(limits::kLongestNamePart) + " letters", "names like that cannot be asked for");
         const auto last = end.substr(end.rfind('.') + 1);  // npos + 1 is the front
         if (is_of(last, "0123456789") || last.starts_with("0x") || last.starts_with("0X"))
             return wrong("a name does not end with a number", "write an address as four numbers from 0 to 255 without zeros before them");

@@ -41,6 +41,7 @@ constexpr Row kRows[] = {
     {"169.254.170.2/32", Reach::kMetadata, "a cloud's credentials (AWS ECS)"},
     {"169.254.170.23/32", Reach::kMetadata, "a cloud's credentials (AWS EKS)"},
     {"169.254.0.23/32", Reach::kMetadata, "a cloud's metadata (Tencent)"},
+    {"169.254.10.10/32", Reach::kMetadata, "a cloud's metadata (Tencent)"},
     {"169.254.42.42/32", Reach::kMetadata, "a cloud's metadata (Scaleway)"},
     {"100.100.100.200/32", Reach::kMetadata, "a cloud's metadata (Alibaba)"},
     {"168.63.129.16/32", Reach::kMetadata, "a cloud's own services (Azure)"},
@@ -71,13 +72,15 @@ constexpr Row kRows[] = {
     {"fec0::/10", Reach::kSpecial, "site-local"},
     {"ff00::/8", Reach::kSpecial, "multicast"},
 
+    {"fd00:ec2::/32", Reach::kMetadata, "a cloud's own services (AWS)"},
     {"fd00:ec2::254/128", Reach::kMetadata, "a cloud's metadata (AWS)"},
     {"fd00:ec2::23/128", Reach::kMetadata, "a cloud's credentials (AWS EKS)"},
     {"fd20:ce::254/128", Reach::kMetadata, "a cloud's metadata (Google)"},
     {"fd00:c1::a9fe:a9fe/128", Reach::kMetadata, "a cloud's metadata (Oracle)"},
+    {"fd00:100::100:200/128", Reach::kMetadata, "a cloud's metadata (Alibaba)"},
     {"fd00:a9fe:a9fe::1/128", Reach::kMetadata, "a cloud's metadata (Linode)"},
     {"fd00:42::42/128", Reach::kMetadata, "a cloud's metadata (Scaleway)"},
-    {"fe80::a9fe:a9fe/128", Reach::kMetadata, "a cloud's metadata (OpenStack)"},
+    {"fe80::a9fe:a9fe/128", Reach::kMetadata, "a cloud's metadata (OpenStack, Linode)"},
 };
 
 constexpr unsigned kMappedBits = 96;  // what stands before an IPv4 address

@@ -1,0 +1,27 @@
+// Options that say what a box may reach, as every command that takes a policy has them.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "net/policy/policy.h"
+
+namespace CLI {
+class App;
+}
+
+namespace caisson::cli {
+
+struct NetArguments {
+    std::string net, policy_file;
+    std::vector<std::string> allow, deny;
+    bool given() const { return !net.empty() || !policy_file.empty() || !allow.empty() || !deny.empty(); }
+};
+
+// Declares --net, --allow-net, --deny-net and --net-policy.
+void add_net_options(CLI::App& command, const std::shared_ptr<NetArguments>& arguments);
+// Reads the file as the calling user: before open_runtime(). Nothing given: mode public without rules.
+Result<net::Policy> net_policy(const NetArguments& arguments);
+
+}  // namespace caisson::cli
