@@ -36,6 +36,7 @@ inline constexpr std::uint32_t kMostQuestionsAtOnce = 1000;        // burst
 inline constexpr std::size_t kMostUnansweredQuestions = 256;
 inline constexpr std::size_t kMostTcpSessions = 32;                // of a guest with its name server; the idlest goes
 inline constexpr std::size_t kMostSessionQuestions = 32;           // unanswered in one of them: no further one is read
+inline constexpr std::size_t kMostSessionUnsentBytes = 16384;      // answers that the guest does not take: no further question is read
 inline constexpr std::chrono::milliseconds kSessionIdle{10000};    // until it is closed
 
 }  // namespace caisson::net::dns

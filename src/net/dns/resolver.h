@@ -45,13 +45,14 @@ class Resolver {
     struct Options {
         os::Loop* loop = nullptr;          // outlives the resolver
         std::vector<Endpoint> servers;     // asked in this order; the first kMostServers
-        // Come before every server and cache, also for a family of which they have no address. Keys are canonical.
+        // Come before every server and cache, also for a family of which they have no address. Keys are canonical. The
+        // operator's own word: may_use() is not asked about them.
         std::map<std::string, std::vector<Address>> hosts;
         // Whether an address may stand for this name; false: it is dropped (a name of the outside that leads inside,
         // "rebinding"). Asked at each answer, so that it may change. nullptr: all may.
         std::function<bool(const std::string& name, const Address& address)> may_use;
         // Fills with bytes that nobody can guess; nullptr: the kernel's.
-        std::function<void(std::span<std::uint8_t>)> random;
+        std::function<Result<>(std::span<std::uint8_t>)> random;
         std::chrono::milliseconds try_timeout = kTryTimeout;
         std::chrono::milliseconds deadline = kResolveDeadline;
     };
