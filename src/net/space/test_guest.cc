@@ -131,8 +131,19 @@ namespace {
 
 Address known(const char* text) { return Address::parse(text).value(); }
 
+// The kernel puts an IPv6 address into its routes a little later than it says so; what arrives before is lost.
+Result<> wait_for_routes() {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(5);
+    while (std::chrono::steady_clock::now() < deadline) {
+        auto routes = CAISSON_TRY(os::read_file("/proc/thread-self/net/ipv6_route"));
+        if (routes.find("fd00ca15000000000000000000000002 80") != std::string::npos) return {};
+        std::this_thread::yield();
+    }
+    return failure_errno("the guest's IPv6 address never came", ETIMEDOUT);
+}
+
 // In the calling thread's new namespace.
-Result<os::Fd> make_guest_side() {
+Result<os::Fd> make_guest_side(bool fixed_neighbours) {
     auto node = CAISSON_TRY(open_tun_node(::geteuid()));
     if (::unshare(CLONE_NEWNET) != 0) return failure_errno("cannot make the guest's namespace");
     os::Fd tap(::open(("/proc/self/fd/" + std::to_string(node.get())).c_str(), O_RDWR | O_CLOEXEC));
@@ -150,19 +161,24 @@ Result<os::Fd> make_guest_side() {
     add_address(batch, link, known(kGuestAddress6), kPrefix6);
     add_route(batch, link, RTN_UNICAST, Address::v4(0), 0, known(kGatewayAddress));
     add_route(batch, link, RTN_UNICAST, Address(), 0, known(kGatewayAddress6));
+    if (fixed_neighbours) {
+        add_neighbour(batch, link, known(kGatewayAddress), kGatewayHardware);
+        add_neighbour(batch, link, known(kGatewayAddress6), kGatewayHardware);
+    }
     auto routing = CAISSON_TRY(NetlinkSocket::open(NETLINK_ROUTE));
     CAISSON_TRY(routing.carry_out(batch));
+    CAISSON_TRY(wait_for_routes());
     return tap;
 }
 
 }  // namespace
 
-Result<std::unique_ptr<Guest>> Guest::create(const os::Fd& box_tap) {
+Result<std::unique_ptr<Guest>> Guest::create(const os::Fd& box_tap, bool fixed_neighbours) {
     std::unique_ptr<Guest> guest(new Guest);
     guest->box_tap_ = CAISSON_TRY(box_tap.duplicate());
     guest->stop_ = CAISSON_TRY(os::make_pipe());
     Result<os::Fd> made;
-    guest->world_.run([&] { made = make_guest_side(); });
+    guest->world_.run([&] { made = make_guest_side(fixed_neighbours); });
     guest->tap_ = CAISSON_TRY(std::move(made));
     guest->pump_ = std::thread([pumping = guest.get()] { pumping->pump(); });
     return guest;

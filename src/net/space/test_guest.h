@@ -58,8 +58,8 @@ struct Box {
 
 class Guest {
   public:
-    // `box_tap` is copied.
-    static Result<std::unique_ptr<Guest>> create(const os::Fd& box_tap);
+    // `box_tap` is copied. With `fixed_neighbours` it need not ask who has the gateway's address.
+    static Result<std::unique_ptr<Guest>> create(const os::Fd& box_tap, bool fixed_neighbours = true);
     ~Guest();
     // Made in the guest, for all threads. Non-blocking.
     os::Fd socket(int family, int type, int protocol = 0);
