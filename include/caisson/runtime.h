@@ -52,6 +52,7 @@ struct RuntimeOptions {
                                     // empty: where libcaisson.so is installed, or for a program that has the library
                                     // in it, the directory of the program
     int kvm_fd = -1;  // /dev/kvm, open for reading and writing as long as the Runtime lives; -1: opened when it is needed
+    int tun_fd = -1;     // the tun device, as leave_root() sets it; -1: opened when it is needed
     int cgroup_fd = -1;  // as leave_root() sets it: through it supervisors enter the control group given to their user
     ProgressCallback on_progress;
     std::function<void(const std::string&)> on_notice;  // one line for a person, e.g. "template was rebuilt"
@@ -84,6 +85,20 @@ struct HealthCheck {
     std::chrono::milliseconds start_period{0};  // failures this early do not count
 };
 
+// A port of the host's that leads to one of the box's.
+struct PublishedPort {
+    std::string address = "127.0.0.1";  // of the host
+    std::uint16_t host_port = 0, guest_port = 0;
+    bool udp = false;
+};
+
+// 0: the default, which docs/limits.md names; of bytes: no limit.
+struct NetworkLimits {
+    std::uint32_t connections = 0, flows = 0;  // at once, of TCP and of UDP
+    std::uint32_t connects_per_second = 0;
+    std::uint64_t bytes_per_second_in = 0, bytes_per_second_out = 0;  // to the box, and from it
+};
+
 struct BoxOptions {
     std::string image;
     PullPolicy pull = PullPolicy::kMissing;
@@ -113,7 +128,16 @@ struct BoxOptions {
     std::uint32_t terminal_rows = 0, terminal_columns = 0;  // its size at the start; 0: not known
     bool auto_remove = true;
     bool cold = false;                 // boot instead of restoring a template
-    std::string network = "none";      // the only one yet
+    // What it reaches, see docs/network.md: "none", "public" (the internet), "open" (and private networks), or "rules": what
+    // the first list allows, as do rules without a mode. Denying beats allowing. Instead of all these `network_policy`, the
+    // text of a policy file. Where the host cannot make the network asked for there is no box: kHostMissing.
+    std::string network = "none";
+    std::vector<std::string> allow_network, deny_network;
+    std::string network_policy;
+    std::vector<std::string> name_servers;              // "192.0.2.1" or "192.0.2.1:5353"; empty: the host's
+    std::vector<std::pair<std::string, std::string>> hosts;  // names and their addresses, before all name servers
+    std::vector<PublishedPort> ports;
+    NetworkLimits network_limits;
     std::optional<std::chrono::milliseconds> timeout;  // of the command; its end is Outcome::kTimedOut
     std::map<std::string, std::string> labels;
     RestartPolicy restart = RestartPolicy::kNo;  // only for boxes that are detached and not removed

@@ -6,6 +6,7 @@
 #include "box/disks.h"
 #include "box/host_limits.h"
 #include "box/mounts.h"
+#include "box/network.h"
 #include "box/plan.h"
 #include "box/shim_lock.h"
 #include "box/state.h"
@@ -108,7 +109,8 @@ Result<std::string> Runtime::plan(const BoxOptions& options) {
             (options.pids_limit > 0 ? ", processes " + std::to_string(options.pids_limit) : "") + "\n";
     text += privileges_line(decision.exec.privileges());
     text += "on the host " + host_limits_line(*state_, decision, options) + "\n";
-    text += "network    none\n";
+    const auto network = CAISSON_TRY(box::network_of(options));
+    text += "network    " + (network ? shown(network->policy()) : std::string("none")) + "\n";
     text += "security   " + std::string(machine.sandbox->name()) + "\n";
     text += machine.sandbox->describe(jail_plan);
     words.clear();

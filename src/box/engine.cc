@@ -2,8 +2,10 @@
 
 #include <fcntl.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 #include "box/convert.h"
+#include "net/space/tun.h"
 
 namespace caisson::box {
 
@@ -42,6 +44,14 @@ Result<os::Fd> open_kvm(const internal::RuntimeState& runtime, vmm::Accelerator 
     return os::Fd(copy);
 }
 
+Result<os::Fd> open_tun(const internal::RuntimeState& runtime, vmm::Shape shape) {
+    if (!shape.network) return os::Fd();
+    if (runtime.options.tun_fd < 0) return net::open_tun_node(::geteuid());
+    const int copy = ::fcntl(runtime.options.tun_fd, F_DUPFD_CLOEXEC, 3);
+    if (copy < 0) return base::failure_errno("cannot keep the tun device open");
+    return os::Fd(copy);
+}
+
 bool condemns_kvm(vmm::Accelerator accelerator, const wire::ShimError& error) {
     return accelerator == vmm::Accelerator::kKvm && error.code() == static_cast<int>(Errc::kGuest) && error.no_answer();
 }
@@ -57,7 +67,8 @@ Result<Template> ensure_template(const internal::RuntimeState& runtime, Engine& 
 
     runtime.progress("making the template of " + image.name + " for " + shape.to_string() + " (once per host boot)");
     auto kvm = CAISSON_TRY(open_kvm(runtime, accelerator));
-    auto shim = CAISSON_TRY(ShimClient::start(runtime.shim_program(), {.kvm = kvm.get()}, runtime.home.templates() + "/shim.log"));
+    auto tun = CAISSON_TRY(open_tun(runtime, shape));
+    auto shim = CAISSON_TRY(ShimClient::start(runtime.shim_program(), {.kvm = kvm.get(), .tun = tun.get()}, runtime.home.templates() + "/shim.log"));
     wire::ToShim request;
     auto* build = request.mutable_build_template();
     to_message(engine.assets, *build->mutable_assets());
@@ -67,6 +78,7 @@ Result<Template> ensure_template(const internal::RuntimeState& runtime, Engine& 
     build->set_base_disk_path(image.base_disk_path);
     build->set_disk_bytes(image.disk_bytes);
     build->set_image(image.name);
+    build->set_netns_program(runtime.libexec + "/caisson-netns");
     for (const auto& path : image.warm) build->add_warm(path);
     build->set_deadline_ms(accelerator == vmm::Accelerator::kKvm ? kKvmBootDeadlineMs : kBootDeadlineMs);
     CAISSON_TRY(shim->send(request));

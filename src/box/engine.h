@@ -28,6 +28,8 @@ struct TemplateImage {
 };
 // /dev/kvm for a shim, open; none under software emulation.
 Result<os::Fd> open_kvm(const internal::RuntimeState& runtime, vmm::Accelerator accelerator);
+// The tun device for a shim, open as net::open_tun_node() does it; none for a machine without a card. kHostMissing.
+Result<os::Fd> open_tun(const internal::RuntimeState& runtime, vmm::Shape shape);
 // Is this why a template was not made a reason never to use KVM again on this boot of the host? Only a machine that did
 // not say a word is: any other error may be the image's doing, and one bad image must not choose how all boxes run.
 bool condemns_kvm(vmm::Accelerator accelerator, const wire::ShimError& error);

@@ -17,11 +17,13 @@
 #include "box/mounts.h"
 #include "box/new_copies.h"
 #include "box/owner.h"
+#include "box/network.h"
 #include "box/plan.h"
 #include "box/recorder.h"
 #include "box/state.h"
 #include "jail/host.h"
 #include "jail/sandbox.h"
+#include "net/host.h"
 #include "os/host.h"
 #include "os/random.h"
 #include "vmm/qcow2.h"
@@ -179,14 +181,23 @@ bool has_disk(const std::string& directory) {
     return ::lstat((directory + "/disk.qcow2").c_str(), &info) == 0;
 }
 
+void tell_network(const RuntimeState& runtime, const wire::NetworkSpec& spec, wire::Launch& launch) {
+    launch.set_netns_program(runtime.libexec + "/caisson-netns");
+    launch.set_netd_program(runtime.libexec + "/caisson-netd");
+    std::vector<std::string> servers(spec.servers().begin(), spec.servers().end());
+    for (auto& server : servers.empty() ? net::host_name_servers() : servers) launch.add_name_servers(server);
+    for (auto& address : net::host_addresses()) launch.add_host_addresses(address);
+}
+
 // Starts the supervisor of the box, whose lock `box` holds, and tells it what to do.
 Result<> start_shim(BoxState& box, const wire::BoxSpec& spec, const Start& start, bool detached, bool fresh, bool without_command) {
     auto& runtime = *box.runtime;
     const auto directory = runtime.home.box(box.id);
     auto kvm = CAISSON_TRY(box::open_kvm(runtime, start.engine.choice.accelerator));
+    auto tun = CAISSON_TRY(box::open_tun(runtime, start.shape));
     box.engine = start.engine.describe();
     box.shim = CAISSON_TRY(box::ShimClient::start(runtime.shim_program(),
-                                                  {.lock = box.lock->fd().get(), .kvm = kvm.get(), .group = start.limits.applied() ? runtime.options.cgroup_fd : -1},
+                                                  {.lock = box.lock->fd().get(), .kvm = kvm.get(), .tun = tun.get(), .group = start.limits.applied() ? runtime.options.cgroup_fd : -1},
                                                   directory + "/shim.log"));
     wire::ToShim request;
     auto* launch = request.mutable_launch();
@@ -207,6 +218,7 @@ Result<> start_shim(BoxState& box, const wire::BoxSpec& spec, const Start& start
     launch->set_without_command(without_command);
     launch->set_volumes(runtime.home.volumes());
     launch->set_share_program(runtime.libexec + "/caisson-share");
+    if (start.shape.network) tell_network(runtime, spec.network(), *launch);
     launch->set_audit(runtime.home.audit());
     launch->set_name(box.name);
     launch->set_caller_uid(runtime.recorder->actor().uid);
@@ -399,6 +411,7 @@ Result<Start> decide_start(const RuntimeState& runtime, const store::BoxRecord& 
     start.shape = CAISSON_TRY(vmm::shape_for(spec.cpu_millis(), spec.memory_bytes()));
     start.disks = CAISSON_TRY(box::disks_of(runtime.home, record.id));
     start.shape.disks = box::places_for(start.disks.size());
+    start.shape.network = spec.has_network();
     if (spec.cold()) return start;
     const auto bare = [&] { return bare_template(runtime, start.engine, start.shape); };
     if (!fresh) start.template_directory = CAISSON_TRY(bare());

@@ -18,6 +18,7 @@
 #include "box/limits.h"
 #include "box/mounts.h"
 #include "box/owner.h"
+#include "box/network.h"
 #include "box/plan.h"
 #include "box/recorder.h"
 #include "box/room.h"
@@ -632,6 +633,7 @@ Result<BoxDetails> Runtime::inspect(const std::string& reference) const {
     }
     if (auto spec = internal::spec_of(record)) {
         const auto& configure = spec->configure();
+        if (spec->has_network()) details.network = box::network_mode(spec->network());
         details.hostname = configure.hostname();
         details.working_directory = spec->exec().working_directory();
         details.user = spec->exec().user();

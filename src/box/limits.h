@@ -30,6 +30,9 @@ inline constexpr std::size_t kLongestLabelValue = 4096;
 inline constexpr std::size_t kMostTmpfs = 60;                          // the agent takes 64 with its own files
 inline constexpr std::size_t kMostCopies = 64;                         // --copy of one box
 
+// ---- the network's records ----
+inline constexpr std::uint32_t kMostNetworkRecordsPerSecond = 200;     // in the box's journal; how many more there were is recorded
+
 // ---- what QEMU may take on the host beside the machine that it runs; see docs/limits.md ----
 inline constexpr std::uint64_t kVmmMib = 128;                          // its own memory, and bubblewrap's
 inline constexpr std::uint64_t kVmmMibPerCpu = 16;

@@ -1,5 +1,8 @@
 #include "box/plan.h"
 
+#include "box/network.h"
+#include "net/space/protocol.h"
+
 #include <algorithm>
 
 #include "base/capabilities.h"
@@ -131,9 +134,7 @@ Result<> validate_labels(const std::map<std::string, std::string>& labels) {
 }
 
 Result<> validate(const BoxOptions& options) {
-    if (options.network != "none")
-        return failure(Errc::kUnsupported, "network '" + base::printable(options.network, 64) + "' is not available",
-                       "this version has only --net none");
+    CAISSON_TRY(network_of(options));
     if (options.image.empty()) return failure(Errc::kUsage, "no image is given");
     if (!options.name.empty() && !is_name(options.name, "_.-"))
         return failure(Errc::kUsage, "'" + base::printable(options.name, 100) + "' is not a box name",
@@ -226,6 +227,7 @@ wire::BoxSpec plan_spec(const BoxOptions& options, const image::Config& config, 
     *spec.mutable_configure() = plan_configure(options, parts.box_id, parts.machine_id);
     *spec.mutable_exec() = std::move(exec);
     add_hostname(*spec.mutable_exec(), hostname_of(options, parts.box_id));
+    if (auto network = network_of(options); network && *network) *spec.mutable_network() = std::move(**network);
     spec.set_cpu_millis(options.cpu_millis);
     spec.set_memory_bytes(options.memory_bytes);
     spec.set_disk_bytes(options.disk_bytes);
@@ -338,8 +340,11 @@ wire::Configure plan_configure(const BoxOptions& options, const std::string& box
         entry->set_mode(0644);
     };
     file("/etc/hostname", hostname + "\n");
+    const auto network = network_of(options);
+    const bool connected = network && *network;
+    if (connected) *configure.mutable_network() = network_link();
     file("/etc/hosts", "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t" + hostname + "\n");
-    file("/etc/resolv.conf", "# this box has no network\n");
+    file("/etc/resolv.conf", connected ? "nameserver " + std::string(net::kGatewayAddress) + "\n" : "# this box has no network\n");
     if (auto shape = vmm::shape_for(options.cpu_millis, options.memory_bytes)) {
         const auto limits = guest_limits(*shape, options.cpu_millis, options.memory_bytes, options.pids_limit);
         configure.set_memory_limit_bytes(limits.memory_bytes());

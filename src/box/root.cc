@@ -8,6 +8,7 @@
 #include "box/host_limits.h"
 #include "box/place.h"
 #include "box/state.h"
+#include "net/space/tun.h"
 #include "os/user.h"
 
 namespace caisson {
@@ -17,7 +18,7 @@ using base::failure;
 namespace {
 
 constexpr const char* kPrograms[] = {"caisson-shim", "caisson-unpack", "caisson-agent", "caisson-fetch",
-                                     "caisson-enter", "caisson-share", "caisson-copy"};
+                                     "caisson-enter", "caisson-share", "caisson-copy", "caisson-netns", "caisson-netd"};
 
 // The service user cannot enter, say, a build tree below /root. Then it gets copies of caisson's programs in the home.
 Result<> copy_program(const os::Fd& source, const std::string& target) {
@@ -50,6 +51,9 @@ Result<RuntimeOptions> leave_root(RuntimeOptions options) {
     // Left open for the life of the process; it leads to new machines and to nothing that exists.
     if (options.kvm_fd < 0)
         if (auto kvm = os::open_file("/dev/kvm", O_RDWR)) options.kvm_fd = kvm->release();
+    // Where it cannot be had a box without a network starts all the same, and another one says why it does not.
+    if (options.tun_fd < 0)
+        if (auto tun = net::open_tun_node(identity.user)) options.tun_fd = tun->release();
     if (options.cgroup_fd < 0) options.cgroup_fd = box::prepare_groups_as_root(options.home, identity);
     CAISSON_TRY(os::drop_to(identity));
     if (::chdir("/") != 0) return base::failure_errno("cannot leave the working directory");

@@ -5,6 +5,7 @@
 #include "box/convert.h"
 #include "box/listener.h"
 #include "box/supervisor.h"
+#include "net/host.h"
 #include "os/file.h"
 #include "vmm/template.h"
 

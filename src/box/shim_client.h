@@ -18,6 +18,7 @@ class ShimClient {
     struct Inherited {
         int lock = -1;  // the box's
         int kvm = -1;   // /dev/kvm, for a machine that runs under it
+        int tun = -1;   // the tun device, for a machine with a network card
         // Not passed on: the cgroup.procs of the group that the shim is to live in, see box/host_limits.h.
         int group = -1;
     };

@@ -63,6 +63,10 @@ struct Machine {
     std::set<std::string> placed;                    // those that the guest was given
     std::vector<wire::DiskMount> disks;              // volumes that are disks
     os::Fd qmp, agent, console;
+    os::Fd network;         // what is told of its network; none: it has none, or that has died
+    std::chrono::steady_clock::time_point network_second;  // of the records of its network
+    std::uint32_t network_records = 0;
+    std::uint64_t network_left_out = 0;
     os::Fd init;            // pidfd of the jail's first process
     bool asked = false;     // for its start
     bool running = false;
@@ -124,6 +128,11 @@ class Supervisor {
     void on_machine_started(LauncherNews& news);
     Result<> watch_machine();
     void on_launcher_gone();
+    void begin_network_events(os::Fd socket);
+    void on_network_events();
+    bool network_record_is_due();
+    void record_network(const wire::NetworkEvent& event);
+    void on_network_ended(const std::string& why);
     // `why`: what the launcher knows of its cause; empty: nothing.
     void on_vmm_exit(bool signalled, int code, const std::string& why);
     Result<> on_qmp();

@@ -233,6 +233,23 @@ Result<std::map<std::string, std::string>> parse_labels(const std::vector<std::s
     return parsed;
 }
 
+Result<> add_network(BoxOptions& options, const BoxArguments& arguments) {
+    if (arguments.net->given()) {
+        const auto policy = CAISSON_TRY(net_policy(*arguments.net));
+        options.network = net::to_string(policy.mode());
+        if (policy.mode() != net::Mode::kNone) options.network_policy = policy.to_json();
+    }
+    for (const auto& text : arguments.ports)
+        for (auto& port : CAISSON_TRY(parse_ports(text))) options.ports.push_back(std::move(port));
+    options.name_servers = arguments.servers;
+    for (const auto& text : arguments.hosts) {
+        const auto colon = text.find(':');
+        if (colon == std::string::npos) return failure(Errc::kUsage, "--add-host '" + base::printable(text, 100) + "' names no address", "write NAME:IP");
+        options.hosts.emplace_back(text.substr(0, colon), text.substr(colon + 1));
+    }
+    return {};
+}
+
 Result<BoxOptions> box_options(const BoxArguments& arguments) {
     BoxOptions options;
     if (arguments.image_and_command.empty())
@@ -268,7 +285,7 @@ Result<BoxOptions> box_options(const BoxArguments& arguments) {
     options.open_stdin = arguments.interactive;
     options.auto_remove = arguments.remove;
     options.cold = arguments.cold;
-    options.network = arguments.network;
+    CAISSON_TRY(add_network(options, arguments));
     if (arguments.pull == "always") options.pull = PullPolicy::kAlways;
     else if (arguments.pull == "never") options.pull = PullPolicy::kNever;
     else if (arguments.pull != "missing")
@@ -319,7 +336,11 @@ void add_box_options(CLI::App& command, const std::shared_ptr<BoxArguments>& arg
         ->type_name("WORD")->capture_default_str();
     command.add_option("--security-opt", arguments->security_options, "no-new-privileges: set-user-id programs gain nothing")
         ->type_name("OPTION")->allow_extra_args(false)->take_all();
-    command.add_option("--net", arguments->network, "Network; this version has only none")->type_name("MODE")->capture_default_str();
+    add_net_options(command, arguments->net);
+    command.add_option("-p,--publish", arguments->ports, "Lead a port of this host (of 127.0.0.1, if no address is given) to one of the box")
+        ->type_name("[IP:]HOST:BOX[/udp]")->allow_extra_args(false)->take_all();
+    command.add_option("--dns", arguments->servers, "Ask this name server instead of the host's")->type_name("IP[:PORT]")->allow_extra_args(false)->take_all();
+    command.add_option("--add-host", arguments->hosts, "Let a name stand for an address")->type_name("NAME:IP")->allow_extra_args(false)->take_all();
     command.add_option("--pull", arguments->pull, "Ask a registry for the image: always, missing or never")->type_name("WHEN")->capture_default_str();
     command.add_option("--tls-ca", arguments->authorities_file, "Trust these certificate authorities when pulling, too")->type_name("FILE");
     command.add_flag("--plain-http", arguments->plain_http, "Pull without TLS");

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "caisson/runtime.h"
+#include "cli/net_options.h"
 
 namespace CLI {
 class App;
@@ -19,7 +20,9 @@ struct BoxArguments {
     std::string command_name;  // for messages: "run"
     std::vector<std::string> environment, environment_files, tmpfs, labels, volumes, mounts, copies;
     std::string name, hostname, working_directory, user, cpus = "1", memory = "512M", disk_size = "10G", pids_limit = "0", timeout;
-    std::string entrypoint, network = "none", pull = "missing", authorities_file;
+    std::shared_ptr<NetArguments> net = std::make_shared<NetArguments>();
+    std::vector<std::string> ports, servers, hosts;
+    std::string entrypoint, pull = "missing", authorities_file;
     std::string restart = "no", max_duration, idle_timeout, stop_timeout = "10s", stop_signal;
     std::string health_command, health_interval, health_timeout, health_start_period;
     std::uint32_t health_retries = 3;

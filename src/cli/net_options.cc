@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "base/text.h"
 #include "net/policy/limits.h"
 #include "os/file.h"
 
@@ -24,6 +25,57 @@ Result<net::Policy> net_policy(const NetArguments& arguments) {
     const auto context = "--net-policy " + arguments.policy_file;
     const auto text = CAISSON_TRY_CTX(os::read_file(arguments.policy_file, net::limits::kLargestPolicyBytes), context);
     return CAISSON_TRY_CTX(net::Policy::parse(text), context);
+}
+
+namespace {
+
+struct PortRange {
+    std::uint16_t from, to;
+};
+
+std::optional<PortRange> parse_range(std::string_view text) {
+    const auto dash = text.find('-');
+    const auto from = base::parse_u64(text.substr(0, dash));
+    const auto to = dash == std::string_view::npos ? from : base::parse_u64(text.substr(dash + 1));
+    if (!from || !to || *from > *to || *to > 65535) return std::nullopt;
+    return PortRange{static_cast<std::uint16_t>(*from), static_cast<std::uint16_t>(*to)};
+}
+
+}  // namespace
+
+Result<std::vector<PublishedPort>> parse_ports(const std::string& text) {
+    auto wrong = [&](const std::string& why) {
+        return failure(Errc::kUsage, "--publish '" + base::printable(text, 100) + "': " + why, "write [IP:]HOST:BOX[/udp], such as 8080:80 or 0.0.0.0:5353:53/udp");
+    };
+    PublishedPort port;
+    std::string_view rest = text;
+    if (const auto slash = rest.rfind('/'); slash != std::string_view::npos) {
+        const auto word = rest.substr(slash + 1);
+        if (word != "udp" && word != "tcp") return wrong("the protocol is tcp or udp");
+        port.udp = word == "udp";
+        rest = rest.substr(0, slash);
+    }
+    const auto last = rest.rfind(':');
+    if (last == std::string_view::npos) return wrong("it names one port, and two are needed");
+    const auto guest = parse_range(rest.substr(last + 1));
+    rest = rest.substr(0, last);
+    const auto before = rest.rfind(':');
+    const auto host = parse_range(before == std::string_view::npos ? rest : rest.substr(before + 1));
+    if (before != std::string_view::npos) {
+        auto address = rest.substr(0, before);
+        if (address.size() > 2 && address.front() == '[' && address.back() == ']') address = address.substr(1, address.size() - 2);
+        if (!net::Address::parse(address)) return wrong("'" + base::printable(address, 64) + "' is no address");
+        port.address = address;
+    }
+    if (!guest || !host || guest->from == 0) return wrong("ports are numbers up to 65535");
+    if (guest->to - guest->from != host->to - host->from) return wrong("both sides need as many ports");
+    std::vector<PublishedPort> ports;
+    for (std::uint32_t i = 0; i <= static_cast<std::uint32_t>(guest->to - guest->from); ++i) {
+        port.host_port = static_cast<std::uint16_t>(host->from + i);
+        port.guest_port = static_cast<std::uint16_t>(guest->from + i);
+        ports.push_back(port);
+    }
+    return ports;
 }
 
 }  // namespace caisson::cli

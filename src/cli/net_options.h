@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "caisson/runtime.h"
 #include "net/policy/policy.h"
 
 namespace CLI {
@@ -23,5 +24,8 @@ struct NetArguments {
 void add_net_options(CLI::App& command, const std::shared_ptr<NetArguments>& arguments);
 // Reads the file as the calling user: before open_runtime(). Nothing given: mode public without rules.
 Result<net::Policy> net_policy(const NetArguments& arguments);
+
+// "[IP:]HOST:BOX[/udp]", each of them a port or FROM-TO; an IPv6 address in brackets. kUsage.
+Result<std::vector<PublishedPort>> parse_ports(const std::string& text);
 
 }  // namespace caisson::cli

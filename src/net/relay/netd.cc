@@ -29,7 +29,7 @@ bool has_ipv6() {
 Result<Endpoint> server_of(const std::string& text) {
     if (auto address = Address::parse(text)) return Endpoint{*address, kNameServerPort};
     const auto colon = text.rfind(':');
-    const auto number = colon == std::string::npos ? std::nullopt : base::parse_u64(std::string_view(text).substr(colon + 1));
+    const auto number = base::parse_u64(std::string_view(text).substr(colon == std::string::npos ? text.size() : colon + 1));
     auto host = text.substr(0, colon);
     if (host.size() > 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
     const auto address = Address::parse(host);

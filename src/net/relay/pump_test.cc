@@ -114,7 +114,7 @@ struct Upper : Stage {
     Result<> pass(Way way, base::Bytes& bytes, bool) override {
         if (way == Way::kIn) return {};
         for (auto& byte : bytes) {
-            if (byte == '!') return base::failure(Errc::kRefused, "no");
+            if (byte == '!') return base::failure(Errc::kProtocol, "no");
             if (byte >= 'a') byte = static_cast<std::uint8_t>(byte - 32);
         }
         return {};

@@ -1,0 +1,93 @@
+#include "box/network.h"
+
+#include "base/text.h"
+#include "box/limits.h"
+#include "net/policy/policy.h"
+#include "net/relay/limits.h"
+#include "net/space/protocol.h"
+
+namespace caisson::box {
+
+using base::failure;
+
+namespace {
+
+Result<net::Policy> policy_of(const BoxOptions& options) {
+    if (options.network_policy.empty()) return net::Policy::from_words({options.network == "rules" ? std::string() : options.network, options.allow_network, options.deny_network});
+    if (!options.allow_network.empty() || !options.deny_network.empty())
+        return failure(Errc::kUsage, "a network policy says everything, so no further rules go with it");
+    return net::Policy::parse(options.network_policy);
+}
+
+Result<> add_port(wire::NetworkSpec& spec, const PublishedPort& port) {
+    if (!net::Address::parse(port.address)) return failure(Errc::kUsage, "'" + base::printable(port.address, 64) + "' is no address to publish a port at");
+    if (port.guest_port == 0) return failure(Errc::kUsage, "port 0 of the box cannot be published");
+    if (static_cast<std::size_t>(spec.ports_size()) >= net::relay::kMostPorts)
+        return failure(Errc::kUsage, "more than " + std::to_string(net::relay::kMostPorts) + " ports are to be published");
+    auto& added = *spec.add_ports();
+    added.set_address(port.address);
+    added.set_host_port(port.host_port);
+    added.set_guest_port(port.guest_port);
+    added.set_udp(port.udp);
+    return {};
+}
+
+Result<> add_names(wire::NetworkSpec& spec, const BoxOptions& options) {
+    for (const auto& server : options.name_servers) spec.add_servers(server);
+    for (const auto& [name, address] : options.hosts) {
+        auto normal = net::normal_name(name);
+        if (!normal) return failure(Errc::kUsage, "'" + base::printable(name, 100) + "' is no name of a host");
+        if (!net::Address::parse(address)) return failure(Errc::kUsage, "'" + base::printable(address, 64) + "' is no address for " + *normal);
+        auto& host = *spec.add_hosts();
+        host.set_name(*normal);
+        host.set_address(address);
+    }
+    return {};
+}
+
+bool asks_for_more(const BoxOptions& options) {
+    return !options.allow_network.empty() || !options.deny_network.empty() || !options.ports.empty() || !options.name_servers.empty();
+}
+
+}  // namespace
+
+Result<std::optional<wire::NetworkSpec>> network_of(const BoxOptions& options) {
+    if (options.network == "none" && options.network_policy.empty()) {
+        if (asks_for_more(options))
+            return failure(Errc::kUsage, "a box without a network reaches nothing and is not reached", "choose a network: public or open; or rules alone");
+        return std::optional<wire::NetworkSpec>();
+    }
+    const auto policy = CAISSON_TRY(policy_of(options));
+    if (policy.mode() == net::Mode::kNone) return std::optional<wire::NetworkSpec>();
+    wire::NetworkSpec spec;
+    spec.set_policy(policy.to_json());
+    for (const auto& port : options.ports) CAISSON_TRY(add_port(spec, port));
+    CAISSON_TRY(add_names(spec, options));
+    auto& limits = *spec.mutable_limits();
+    limits.set_connections(options.network_limits.connections);
+    limits.set_flows(options.network_limits.flows);
+    limits.set_connects_per_second(options.network_limits.connects_per_second);
+    limits.set_bytes_per_second_in(options.network_limits.bytes_per_second_in);
+    limits.set_bytes_per_second_out(options.network_limits.bytes_per_second_out);
+    return std::optional(std::move(spec));
+}
+
+wire::NetworkLink network_link() {
+    wire::NetworkLink link;
+    link.set_address(net::kGuestAddress);
+    link.set_prefix(net::kPrefix4);
+    link.set_gateway(net::kGatewayAddress);
+    link.set_address6(net::kGuestAddress6);
+    link.set_prefix6(net::kPrefix6);
+    link.set_gateway6(net::kGatewayAddress6);
+    link.set_gateway_hardware(net::kGatewayHardware.data(), net::kGatewayHardware.size());
+    link.set_mtu(net::kMtu);
+    return link;
+}
+
+std::string network_mode(const wire::NetworkSpec& spec) {
+    auto policy = net::Policy::parse(spec.policy());
+    return policy ? net::to_string(policy->mode()) : "none";
+}
+
+}  // namespace caisson::box

@@ -1,0 +1,110 @@
+// What a box's network tells: kept in its journal. Nothing of it is believed but as what the network's process says; that
+// process is asked nothing, and told nothing.
+#include <sys/epoll.h>
+
+#include <cerrno>
+
+#include "base/text.h"
+#include "box/limits.h"
+#include "box/supervisor.h"
+#include "net/relay/limits.h"
+#include "wire/net.pb.h"
+
+namespace caisson::box {
+
+namespace {
+
+// Before other things of the loop have their turn.
+constexpr int kEventsAtOnce = 32;
+constexpr std::size_t kShown = 256;
+
+std::string shown(const std::string& text) { return base::printable(text, kShown); }
+
+using Details = std::vector<std::pair<std::string, audit::Value>>;
+
+Details details_of(const wire::NetworkEvent::Connection& told) {
+    Details details{{"address", shown(told.address())}, {"port", std::int64_t{told.port()}}, {"protocol", std::string(told.udp() ? "udp" : "tcp")},
+                    {"name", shown(told.name())}, {"dialled", shown(told.dialled())}, {"rule", shown(told.rule())}, {"reason", shown(told.reason())}};
+    if (told.published()) details.emplace_back("published", true);
+    if (told.state() == wire::NetworkEvent::Connection::ENDED) {
+        details.emplace_back("bytes_out", static_cast<std::int64_t>(told.bytes_out()));
+        details.emplace_back("bytes_in", static_cast<std::int64_t>(told.bytes_in()));
+        details.emplace_back("duration_ms", static_cast<std::int64_t>(told.duration_ms()));
+    }
+    return details;
+}
+
+const char* kind_of(wire::NetworkEvent::Connection::State state) {
+    switch (state) {
+        case wire::NetworkEvent::Connection::ALLOWED: return "connection_allowed";
+        case wire::NetworkEvent::Connection::DENIED: return "connection_denied";
+        case wire::NetworkEvent::Connection::FAILED: return "connection_failed";
+        default: return "connection_ended";
+    }
+}
+
+std::string joined(const google::protobuf::RepeatedPtrField<std::string>& texts) {
+    std::string text;
+    for (const auto& one : texts) text += (text.empty() ? "" : " ") + shown(one);
+    return base::printable(text, 4 * kShown);
+}
+
+}  // namespace
+
+void Supervisor::begin_network_events(os::Fd socket) {
+    if (!os::set_nonblocking(socket.get(), true)) return;
+    if (vm_.network) loop_.unwatch(vm_.network.get());
+    vm_.network = std::move(socket);
+    note(loop_.watch(vm_.network.get(), EPOLLIN, [this](std::uint32_t) { on_network_events(); }));
+}
+
+void Supervisor::on_network_events() {
+    char bytes[net::relay::kMostEventBytes];
+    for (int i = 0; i < kEventsAtOnce; ++i) {
+        auto packet = os::receive_packet(vm_.network.get(), bytes);
+        if (packet.length < 0 && (errno == EAGAIN || errno == EINTR)) return;
+        wire::NetworkEvent event;
+        if (packet.length <= 0 || packet.cut || !event.ParseFromArray(bytes, static_cast<int>(packet.length))) {
+            loop_.unwatch(vm_.network.get());
+            vm_.network.reset();
+            return;
+        }
+        record_network(event);
+    }
+}
+
+// A guest can make as many of these as it likes; the journal takes some, and how many it did not.
+bool Supervisor::network_record_is_due() {
+    const auto now = std::chrono::steady_clock::now();
+    if (now - vm_.network_second >= std::chrono::seconds(1)) {
+        if (vm_.network_left_out > 0)
+            record(audit::this_actor(), "network_events_left_out", {{"count", static_cast<std::int64_t>(vm_.network_left_out)}});
+        vm_.network_second = now;
+        vm_.network_records = 0;
+        vm_.network_left_out = 0;
+    }
+    if (vm_.network_records++ < limits::kMostNetworkRecordsPerSecond) return true;
+    ++vm_.network_left_out;
+    return false;
+}
+
+void Supervisor::record_network(const wire::NetworkEvent& event) {
+    if (event.event_case() == wire::NetworkEvent::kLost) {
+        vm_.network_left_out += event.lost();
+        return;
+    }
+    if (!network_record_is_due()) return;
+    const auto self = audit::this_actor();
+    if (event.has_connection()) record(self, kind_of(event.connection().state()), details_of(event.connection()));
+    if (event.has_question())
+        record(self, "name_asked", {{"name", shown(event.question().name())}, {"type", shown(event.question().type())}, {"verdict", shown(event.question().verdict())},
+                                    {"addresses", joined(event.question().addresses())}, {"dropped", joined(event.question().dropped())}});
+}
+
+void Supervisor::on_network_ended(const std::string& why) {
+    const auto text = base::printable(why, 1000);
+    record(audit::this_actor(), "network_ended", {{"reason", text}});
+    note(base::failure(Errc::kIo, text, "the box runs on without it; restart the box to get another one"));
+}
+
+}  // namespace caisson::box
