@@ -211,7 +211,7 @@ Verdict Policy::judge_by_rules(const Endpoint& target, Protocol protocol, const 
 Verdict Policy::judge_by_pins(const Endpoint& target, Protocol protocol, const Pins& pins, Pins::Time now) const {
     for (const auto& name : pins.names_of(target.address, now)) {
         const auto* rule = about_name(allow_, name, target.port, protocol);
-        if (rule == nullptr) continue;
+        if (rule == nullptr || name == kHostName) continue;  // that one has no address outside
         auto verdict = allowed_by(rule->to_string(), target.address.to_string() + " was given for " + name);
         verdict.looks = protocol == Protocol::kTcp;
         verdict.pinned = name;
