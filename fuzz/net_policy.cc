@@ -40,7 +40,8 @@ void check_verdicts(const Policy& policy, const Target& target) {
     const auto by_name = policy.judge_name(name, endpoint.port, protocol);
     const auto dialled = policy.judge_resolved(name, endpoint, protocol);
     const auto question = policy.judge_question(name), answer = policy.judge_resolved(name, endpoint.address);
-    for (const auto& verdict : {by_name, dialled, question, answer}) check(!verdict.rule.empty() && !verdict.reason.empty() && verdict.answer != Verdict::Answer::kNeedsName);
+    for (const auto& verdict : {by_name, dialled, question, answer})
+        check(!verdict.rule.empty() && !verdict.reason.empty() && verdict.answer != Verdict::Answer::kNeedsName);
     // Each is allowed only if what comes before it is.
     check(!dialled.allowed() || (by_name.allowed() && answer.allowed()));
     check(!by_name.allowed() || question.allowed());

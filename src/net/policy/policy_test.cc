@@ -90,7 +90,8 @@ TEST(PolicyFile, SaysWhatIsWrong) {
 TEST(PolicyFile, AtItsLimits) {
     const auto with = [](std::size_t count) {
         std::string rules;
-        for (std::size_t i = 0; i < count; ++i) rules += (i == 0 ? "\"9.0." : ",\"9.0.") + std::to_string(i / 256) + "." + std::to_string(i % 256) + "\"";
+        for (std::size_t i = 0; i < count; ++i)
+            rules += (i == 0 ? "\"9.0." : ",\"9.0.") + std::to_string(i / 256) + "." + std::to_string(i % 256) + "\"";
         return R"({"version":1,"mode":"rules","allow":[)" + rules + "]}";
     };
     EXPECT_TRUE(Policy::parse(with(limits::kMostRules)));
@@ -157,7 +158,8 @@ TEST(Policy, APinHoldsUntilItExpires) {
 }
 
 TEST(Policy, MetadataNeedsItsOwnRuleInEveryMode) {
-    for (const auto& words : std::vector<PolicyWords>{{"public", {}, {}}, {"open", {}, {}}, {"", {"0.0.0.0/0", "::/0", "169.254.0.0/16", "fd00:ec2::/32", "fc00::/7", "100.64.0.0/10"}, {}}})
+    for (const auto& words : std::vector<PolicyWords>{
+             {"public", {}, {}}, {"open", {}, {}}, {"", {"0.0.0.0/0", "::/0", "169.254.0.0/16", "fd00:ec2::/32", "fc00::/7", "100.64.0.0/10"}, {}}})
         for (const auto& range : special_ranges()) {
             const auto verdict = of_words(words).judge_address({range.first, 80}, Protocol::kTcp, {}, kNow);
             EXPECT_FALSE(range.reach == Reach::kMetadata && verdict.allowed()) << range.text;

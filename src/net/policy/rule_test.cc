@@ -33,17 +33,43 @@ bool names(std::string_view rule, std::string_view address, bool of_the_host = f
 }
 
 TEST(Rule, HasOneShortestSpelling) {
-    for (const auto& [written, canonical] : std::vector<std::pair<std::string, std::string>>{
-             {"api.example.com", "api.example.com"}, {"API.Example.COM.", "api.example.com"}, {"api.example.com/tcp", "api.example.com"},
-             {"api.example.com:443", "api.example.com:443"}, {"api.example.com:443/tcp", "api.example.com:443"}, {"a.b:53/udp", "a.b:53/udp"},
-             {"a.b:*", "a.b:*"}, {"a.b:1-65535", "a.b:*"}, {"a.b:*/udp", "a.b:*/udp"}, {"a.b:7-7", "a.b:7"}, {"a.b:0007-08", "a.b:7-8"},
-             {"*.Example.com", "*.example.com"}, {"*.example.com:22", "*.example.com:22"}, {"host.Caisson.internal", "host.caisson.internal"},
-             {"9.9.9.9", "9.9.9.9"}, {"9.9.9.9/32", "9.9.9.9"}, {"9.9.9.9:*", "9.9.9.9"}, {"9.9.9.9/tcp", "9.9.9.9/tcp"},
-             {"9.9.9.9:53/tcp", "9.9.9.9:53"}, {"10.0.0.0/8", "10.0.0.0/8"}, {"10.0.0.0/8:80-90/udp", "10.0.0.0/8:80-90/udp"}, {"0.0.0.0/0", "0.0.0.0/0"},
-             {"2620:FE::fe", "2620:fe::fe"}, {"[2620:fe::fe]", "2620:fe::fe"}, {"[2620:fe::fe]:53", "[2620:fe::fe]:53"}, {"2620:fe::fe/128", "2620:fe::fe"},
-             {"2620:fe::/48", "2620:fe::/48"}, {"[2620:fe::/48]:53/udp", "[2620:fe::/48]:53/udp"}, {"2620:fe::/48/udp", "2620:fe::/48/udp"}, {"::/0", "::/0"},
-             {"::ffff:9.9.9.9", "9.9.9.9"}, {"[::ffff:9.9.9.0/120]:80", "9.9.9.0/24:80"}, {"::ffff:0:0/96", "0.0.0.0/0"}, {"1.2.3.com", "1.2.3.com"},
-             {"_srv._tcp.a-b.com", "_srv._tcp.a-b.com"}, {"xn--bcher-kva.example", "xn--bcher-kva.example"}, {"db", "db"}}) {
+    for (const auto& [written, canonical] : std::vector<std::pair<std::string, std::string>>{{"api.example.com", "api.example.com"},
+                                                                                             {"API.Example.COM.", "api.example.com"},
+                                                                                             {"api.example.com/tcp", "api.example.com"},
+                                                                                             {"api.example.com:443", "api.example.com:443"},
+                                                                                             {"api.example.com:443/tcp", "api.example.com:443"},
+                                                                                             {"a.b:53/udp", "a.b:53/udp"},
+                                                                                             {"a.b:*", "a.b:*"},
+                                                                                             {"a.b:1-65535", "a.b:*"},
+                                                                                             {"a.b:*/udp", "a.b:*/udp"},
+                                                                                             {"a.b:7-7", "a.b:7"},
+                                                                                             {"a.b:0007-08", "a.b:7-8"},
+                                                                                             {"*.Example.com", "*.example.com"},
+                                                                                             {"*.example.com:22", "*.example.com:22"},
+                                                                                             {"host.Caisson.internal", "host.caisson.internal"},
+                                                                                             {"9.9.9.9", "9.9.9.9"},
+                                                                                             {"9.9.9.9/32", "9.9.9.9"},
+                                                                                             {"9.9.9.9:*", "9.9.9.9"},
+                                                                                             {"9.9.9.9/tcp", "9.9.9.9/tcp"},
+                                                                                             {"9.9.9.9:53/tcp", "9.9.9.9:53"},
+                                                                                             {"10.0.0.0/8", "10.0.0.0/8"},
+                                                                                             {"10.0.0.0/8:80-90/udp", "10.0.0.0/8:80-90/udp"},
+                                                                                             {"0.0.0.0/0", "0.0.0.0/0"},
+                                                                                             {"2620:FE::fe", "2620:fe::fe"},
+                                                                                             {"[2620:fe::fe]", "2620:fe::fe"},
+                                                                                             {"[2620:fe::fe]:53", "[2620:fe::fe]:53"},
+                                                                                             {"2620:fe::fe/128", "2620:fe::fe"},
+                                                                                             {"2620:fe::/48", "2620:fe::/48"},
+                                                                                             {"[2620:fe::/48]:53/udp", "[2620:fe::/48]:53/udp"},
+                                                                                             {"2620:fe::/48/udp", "2620:fe::/48/udp"},
+                                                                                             {"::/0", "::/0"},
+                                                                                             {"::ffff:9.9.9.9", "9.9.9.9"},
+                                                                                             {"[::ffff:9.9.9.0/120]:80", "9.9.9.0/24:80"},
+                                                                                             {"::ffff:0:0/96", "0.0.0.0/0"},
+                                                                                             {"1.2.3.com", "1.2.3.com"},
+                                                                                             {"_srv._tcp.a-b.com", "_srv._tcp.a-b.com"},
+                                                                                             {"xn--bcher-kva.example", "xn--bcher-kva.example"},
+                                                                                             {"db", "db"}}) {
         EXPECT_EQ(text_of(written), canonical) << written;
         EXPECT_EQ(text_of(canonical), canonical);
     }
@@ -200,7 +226,8 @@ TEST(RuleError, AtItsLimits) {
 TEST(Name, IsComparedInOneForm) {
     EXPECT_EQ(normal_name("WWW.Example.COM."), "www.example.com");
     EXPECT_EQ(normal_name("_dmarc.a-b.c1"), "_dmarc.a-b.c1");
-    for (const char* bad : {"", ".", "a..b", ".a", "a..", "a b", "a/b", "a:80", "1.2.3.4", "1.2.3.4.", "a.1", "a.0x", "a.0xff", "::1", "a\xc3\xa4", "a*"})
+    for (const char* bad :
+         {"", ".", "a..b", ".a", "a..", "a b", "a/b", "a:80", "1.2.3.4", "1.2.3.4.", "a.1", "a.0x", "a.0xff", "::1", "a\xc3\xa4", "a*"})
         EXPECT_FALSE(normal_name(bad)) << bad;
     EXPECT_TRUE(normal_name("0xa.b") && normal_name("1.2.3.4.com") && normal_name("a.0xfg"));
     EXPECT_FALSE(normal_name(std::string("a\0b", 3)));
