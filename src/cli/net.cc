@@ -32,7 +32,8 @@ struct Target {
 };
 
 base::Failure no_target(const std::string& text) {
-    return failure(Errc::kUsage, "'" + base::printable(text, 300) + "' is no target", "write NAME:PORT, IP:PORT or [IPV6]:PORT, with /udp if it is not TCP");
+    return failure(Errc::kUsage, "'" + base::printable(text, 300) + "' is no target",
+                   "write NAME:PORT, IP:PORT or [IPV6]:PORT, with /udp if it is not TCP");
 }
 
 Result<Target> parse_target(const std::string& text) {
@@ -73,15 +74,18 @@ Result<Explained> explain_name(const net::Policy& policy, const Target& target, 
         return told;
     }
     if (policy.mode() == net::Mode::kRules)
-        told.notes.emplace_back(net::Policy::shows_name(target.endpoint.port, target.protocol)
-                                    ? "The connection must show this name, by TLS or HTTP; whatever address it was made to, caisson looks the name up and goes there."
-                                    : "At this port connections show no name: the box must have asked for the name, and reaches the addresses that it was told.");
+        told.notes.emplace_back(
+            net::Policy::shows_name(target.endpoint.port, target.protocol)
+                ? "The connection must show this name, by TLS or HTTP; whatever address it was made to, caisson looks the name up and goes there."
+                : "At this port connections show no name: the box must have asked for the name, and reaches the addresses that it was told.");
     if (resolved.empty()) {
         told.notes.emplace_back("Its addresses must be allowed as well; --resolved ADDRESS tells about one.");
         return told;
     }
     const auto address = net::Address::parse(resolved);
-    if (!address) return failure(Errc::kUsage, "--resolved " + base::printable(resolved, 100) + " is no address", "write an IPv4 or IPv6 address, without brackets");
+    if (!address)
+        return failure(Errc::kUsage, "--resolved " + base::printable(resolved, 100) + " is no address",
+                       "write an IPv4 or IPv6 address, without brackets");
     told.verdict = policy.judge_resolved(target.name, {*address, target.endpoint.port}, target.protocol);
     return told;
 }
@@ -117,7 +121,8 @@ std::string shown(net::Verdict::Answer answer) {
 }
 
 std::string text_of(const Target& target, const Explained& told) {
-    std::string text = target.to_string() + ": " + shown(told.verdict.answer) + "\n  decided by: " + told.verdict.rule + "\n  because: " + told.verdict.reason + "\n";
+    std::string text = target.to_string() + ": " + shown(told.verdict.answer) + "\n  decided by: " + told.verdict.rule +
+                       "\n  because: " + told.verdict.reason + "\n";
     if (told.question) text += "  asked by DNS: " + shown(told.question->answer) + ", decided by: " + told.question->rule + "\n";
     for (const auto& note : told.notes) text += "  " + note + "\n";
     return text;

@@ -7,7 +7,7 @@ import pytest
 from boxes import BASE, BIN, HOME, box_ids, caisson, environment, run
 
 COMMANDS = ["run", "create", "start", "stop", "restart", "kill", "exec", "attach", "logs", "cp", "ls", "inspect",
-            "info", "wait", "rename", "pause", "resume", "rm", "prune", "image load", "image import", "image ls",
+            "info", "wait", "rename", "pause", "resume", "rm", "prune", "net explain", "image load", "image import", "image ls",
             "image rm", "template ls", "template build", "template rm", "doctor"]
 
 

@@ -335,3 +335,29 @@ rule("journal_chain", "a supervisor has its own box's chain of the journal and n
      "tests/shim_test --gtest_filter=ShimLockDeathTest.*", r"FAILED.*NoOtherChainOfTheJournalIs")
 rule("journal_lowering", "security is not lowered without a record of it", PROGRAM,
      "vm cli/test_audit.py -k without_a_record", r"_+ test_without_a_record\w* _+")
+
+
+# What a box may reach.
+def policy_rule(name, what, test, message):
+    rule(name, what, ["net_policy_test"], f"tests/net_policy_test --gtest_filter={test}", message)
+
+
+policy_rule("net_deny_address", "a rule that denies an address beats those that allow it", "Policy.*", r"FAILED.*DenyBeatsAllow")
+policy_rule("net_deny_name", "a rule that denies a name beats those that allow it", "Policy.*", r"FAILED.*DenyBeatsAllow")
+policy_rule("net_deny_shown", "a connection that shows a denied name is denied", "TruthTable.*", r"Failure[^$]*deny-net example\.com \| connect \S+ showing example\.com")
+policy_rule("net_suffix_apex", "*.suffix does not cover the suffix itself", "Rule.*", r"FAILED.*ASuffixCovers")
+policy_rule("net_suffix_dot", "*.example.com does not cover badexample.com", "TruthTable.*", r"showing badexample\.com")
+policy_rule("net_metadata_open", "mode open reaches neither the host nor metadata", "Policy.*", r"FAILED.*MetadataNeedsItsOwnRule")
+policy_rule("net_metadata_range", "no range names metadata", "Policy.*", r"FAILED.*MetadataNeedsItsOwnRule")
+policy_rule("net_wide_range", "a range that is wider than a special range does not name what is in it", "Rule.*", r"FAILED.*AWideRangeNames")
+policy_rule("net_spelling_nat64", "an address of NAT64 is judged by what it carries", "TruthTable.*", r"connect \[64:ff9b::10\.0\.0\.7\]:80")
+policy_rule("net_spelling_6to4", "an address of 6to4 is judged by what it carries", "TruthTable.*", r"connect \[2002:7f00:1::1\]:80")
+policy_rule("net_spelling_mapped", "a mapped address is the IPv4 address", "SpecialRange.*", r"FAILED.*AMappedAddress")
+policy_rule("net_rebinding", "a name does not lead to private networks", "TruthTable.*", r"dial example\.com 10\.0\.0\.7:443")
+policy_rule("net_quic", "QUIC is no way around rules about names", "TruthTable.*", r"connect 9\.9\.9\.9:443/udp given git\.example\.com")
+policy_rule("net_pin_expires", "a pin holds for a time", "P*", r"FAILED.*APinHoldsUntilItExpires")
+policy_rule("net_pin_needed", "where no name is seen, only addresses that were given for an allowed name are reached", "TruthTable.*",
+            r"connect 9\.9\.9\.9:22 given other\.example\.com")
+policy_rule("net_host_name", "only its own name reaches the host's loopback", "Rule.*", r"FAILED.*OnlyItsOwnName")
+policy_rule("net_host_addresses", "the host's own addresses are the host", "Policy.*", r"FAILED.*TheHostsOwnAddresses")
+policy_rule("net_only_rules", "an allow-list reaches nothing else", "TruthTable.*", r"showing other\.example\.com")

@@ -167,14 +167,17 @@ Verdict Policy::judge_address(const Endpoint& target, Protocol protocol, const P
     // In the other modes, a rule allows what the mode leaves out.
     auto verdict = allowed_by(mode_rule(mode_), shown(target, protocol) + " is in the reach of this mode");
     for (const auto& address : spellings)
-        if (!surroundings.is_in_mode(address)) verdict = allowed_by(surroundings.naming(address, target.port, protocol)->to_string(), "the rule names it");
+        if (!surroundings.is_in_mode(address))
+            verdict = allowed_by(surroundings.naming(address, target.port, protocol)->to_string(), "the rule names it");
     verdict.looks = protocol == Protocol::kTcp && about_any_name(deny_, target.port, protocol) != nullptr;
     return verdict;
 }
 
 // A rule denies beyond doubt, or may be about the name that the connection is for and nobody would see it.
-std::optional<Verdict> Policy::denied_address(const std::vector<Address>& spellings, std::uint16_t port, Protocol protocol, const Pins& pins, Pins::Time now) const {
-    if (const auto* rule = denies(deny_, spellings, port, protocol)) return denied_by(rule->to_string(), "the rule covers " + spellings.front().to_string());
+std::optional<Verdict> Policy::denied_address(const std::vector<Address>& spellings, std::uint16_t port, Protocol protocol, const Pins& pins,
+                                              Pins::Time now) const {
+    if (const auto* rule = denies(deny_, spellings, port, protocol))
+        return denied_by(rule->to_string(), "the rule covers " + spellings.front().to_string());
     if (auto denied = denied_quic(port, protocol)) return denied;
     if (shows_name(port, protocol)) return std::nullopt;
     for (const auto& address : spellings)
@@ -202,22 +205,28 @@ Verdict Policy::judge_by_rules(const Endpoint& target, Protocol protocol, const 
     }
     const auto* by_name = about_any_name(allow_, target.port, protocol);
     if (by_name == nullptr) return denied_by(mode_rule(mode_), "no rule allows " + shown(target, protocol));
-    if (is_quic(target.port, protocol)) return denied_by(by_name->to_string(), "port 443 of UDP is QUIC, which hides the name that the rule asks for");
+    if (is_quic(target.port, protocol))
+        return denied_by(by_name->to_string(), "port 443 of UDP is QUIC, which hides the name that the rule asks for");
     if (shows_name(target.port, protocol))
-        return {.answer = Verdict::Answer::kNeedsName, .rule = by_name->to_string(), .reason = "rules allow names at port " + shown(target.port, protocol) + ": the connection must show one", .looks = true, .pinned = {}};
+        return {.answer = Verdict::Answer::kNeedsName,
+                .rule = by_name->to_string(),
+                .reason = "rules allow names at port " + shown(target.port, protocol) + ": the connection must show one",
+                .looks = true,
+                .pinned = {}};
     return judge_by_pins(target, protocol, pins, now);
 }
 
 Verdict Policy::judge_by_pins(const Endpoint& target, Protocol protocol, const Pins& pins, Pins::Time now) const {
     for (const auto& name : pins.names_of(target.address, now)) {
         const auto* rule = about_name(allow_, name, target.port, protocol);
-        if (rule == nullptr) continue;
+        if (rule == nullptr || name == kHostName) continue;  // that one has no address outside
         auto verdict = allowed_by(rule->to_string(), target.address.to_string() + " was given for " + name);
         verdict.looks = protocol == Protocol::kTcp;
         verdict.pinned = name;
         return verdict;
     }
-    return denied_by(mode_rule(mode_), target.address.to_string() + " was not given for any name that rules allow at " + shown(target.port, protocol));
+    return denied_by(mode_rule(mode_),
+                     target.address.to_string() + " was not given for any name that rules allow at " + shown(target.port, protocol));
 }
 
 Verdict Policy::judge_name(std::string_view text, std::uint16_t port, Protocol protocol) const {
@@ -266,7 +275,8 @@ Verdict Policy::judge_resolved(std::string_view text, const Endpoint& target, Pr
     // Its address is the box's own idea; no server has a say in it.
     if (normal_name(text) == kHostName) return denied_by(mode_rule(mode_), std::string(kHostName) + " is not looked up");
     const auto spellings = spellings_of(target.address);
-    if (const auto* rule = denies(deny_, spellings, target.port, protocol)) return denied_by(rule->to_string(), "the rule covers " + target.address.to_string());
+    if (const auto* rule = denies(deny_, spellings, target.port, protocol))
+        return denied_by(rule->to_string(), "the rule covers " + target.address.to_string());
     const Surroundings surroundings(mode_, allow_, host_addresses_);
     if (auto why = surroundings.out_of_reach(spellings, target.port, protocol); !why.empty()) return denied_by(mode_rule(mode_), why);
     return by_name;

@@ -96,7 +96,8 @@ class Policy {
     }
 
   private:
-    std::optional<Verdict> denied_address(const std::vector<Address>& spellings, std::uint16_t port, Protocol protocol, const Pins& pins, Pins::Time now) const;
+    std::optional<Verdict> denied_address(const std::vector<Address>& spellings, std::uint16_t port, Protocol protocol, const Pins& pins,
+                                          Pins::Time now) const;
     std::optional<Verdict> denied_quic(std::uint16_t port, Protocol protocol) const;
     Verdict judge_by_rules(const Endpoint& target, Protocol protocol, const Pins& pins, Pins::Time now) const;
     Verdict judge_by_pins(const Endpoint& target, Protocol protocol, const Pins& pins, Pins::Time now) const;

@@ -91,7 +91,8 @@ class Reader : public nlohmann::json_sax<json> {
     bool number_float(number_float_t, const string_t&) override { return unfit(); }
     bool binary(binary_t&) override { return unfit(); }
     bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception&) override {
-        return fails("it is not valid JSON, from byte " + std::to_string(position) + " on", "write {\"version\": 1, \"mode\": \"rules\", \"allow\": [\"api.example.com\"]}");
+        return fails("it is not valid JSON, from byte " + std::to_string(position) + " on",
+                     "write {\"version\": 1, \"mode\": \"rules\", \"allow\": [\"api.example.com\"]}");
     }
 
   private:
@@ -130,7 +131,8 @@ Result<> check_rules(Mode mode, const std::vector<Rule>& allow, const std::vecto
     for (const auto& rule : allow)
         if (rule.host() == Rule::Host::kName || rule.host() == Rule::Host::kBelow)
             return wrong(std::string("mode ") + to_string(mode) + " allows every name, so \"" + rule.to_string() + "\" says nothing",
-                         "leave it out, or use mode rules if nothing else is to be reached; addresses, ranges and host.caisson.internal may be allowed in addition");
+                         "leave it out, or use mode rules if nothing else is to be reached; addresses, ranges and host.caisson.internal may be "
+                         "allowed in addition");
     return {};
 }
 
@@ -138,11 +140,13 @@ Result<Mode> mode_of_words(const PolicyWords& words) {
     if (words.net.empty()) return words.allow.empty() ? Mode::kPublic : Mode::kRules;
     const auto mode = mode_of(words.net);
     if (!mode || mode == Mode::kRules)
-        return wrong("--net " + base::printable(words.net, 60) + " is no mode", "use none, public or open; or only --allow-net RULE, and nothing else is reached");
+        return wrong("--net " + base::printable(words.net, 60) + " is no mode",
+                     "use none, public or open; or only --allow-net RULE, and nothing else is reached");
     if (words.allow.empty()) return *mode;
     if (mode == Mode::kNone) return wrong("--net none reaches nothing, so --allow-net says nothing", "leave one of them out");
     return wrong("--net " + words.net + " with --allow-net could mean two things",
-                 "leave --net out to reach nothing but what --allow-net allows; to reach more than " + words.net + ", write both into a policy file (--net-policy)");
+                 "leave --net out to reach nothing but what --allow-net allows; to reach more than " + words.net +
+                     ", write both into a policy file (--net-policy)");
 }
 
 }  // namespace
@@ -159,15 +163,20 @@ Result<Policy> Policy::from_words(const PolicyWords& words) {
 
 Result<Policy> Policy::parse(std::string_view text) {
     if (text.size() > limits::kLargestPolicyBytes)
-        return base::failure(Errc::kLimit, "network policy: it has " + base::format_size(text.size()) + " (the limit is " + base::format_size(limits::kLargestPolicyBytes) + ")",
-                             "write ranges and *.SUFFIX instead of single hosts");
+        return base::failure(
+            Errc::kLimit,
+            "network policy: it has " + base::format_size(text.size()) + " (the limit is " + base::format_size(limits::kLargestPolicyBytes) + ")",
+            "write ranges and *.SUFFIX instead of single hosts");
     Reader reader;
     if (!json::sax_parse(text, &reader)) return Failure(*reader.error());
     const auto& file = reader.file();
     if (!file.version) return wrong("network policy: \"version\" is missing", "write \"version\": 1");
     if (*file.version != kVersion)
-        return base::failure(Errc::kUnsupported, "network policy: version " + std::to_string(*file.version) + " is not known here", "this caisson reads version 1");
-    if (!file.mode) return wrong("network policy: \"mode\" is missing", "write \"mode\": \"rules\" to reach nothing but what is allowed, or \"public\", \"open\", \"none\"");
+        return base::failure(Errc::kUnsupported, "network policy: version " + std::to_string(*file.version) + " is not known here",
+                             "this caisson reads version 1");
+    if (!file.mode)
+        return wrong("network policy: \"mode\" is missing",
+                     "write \"mode\": \"rules\" to reach nothing but what is allowed, or \"public\", \"open\", \"none\"");
     const auto mode = mode_of(*file.mode);
     if (!mode) return wrong("network policy: \"" + base::printable(*file.mode, 60) + "\" is no mode", "write none, public, open or rules");
     Policy policy;

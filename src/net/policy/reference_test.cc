@@ -241,7 +241,8 @@ struct Engine {
         if (quic) return by("deny", named);
         if (shows) return by("needs_name", named);
         for (const auto& name : pinned(target))
-            if (int rule = for_name(true, name, port, udp); rule >= 0) return {"allow", texts[static_cast<std::size_t>(rule)], name, !udp};
+            if (int rule = for_name(true, name, port, udp); rule >= 0 && name != "host.caisson.internal")
+                return {"allow", texts[static_cast<std::size_t>(rule)], name, !udp};
         return {"deny", by_mode(), "", false};
     }
 
@@ -289,8 +290,9 @@ class Dice {
     const auto& from(const List& list) { return list[random_() % std::size(list)]; }
 
     std::string name() {
-        static const std::vector<std::string> kNames{"example.test", "a.example.test", "b.a.example.test", "badexample.test", "test.example", "a.test",
-                                                     "xn--bcher-kva.example.test", "host.caisson.internal", "other.caisson.internal"};
+        static const std::vector<std::string> kNames{"example.test",          "a.example.test", "b.a.example.test",           "badexample.test",
+                                                     "test.example",          "a.test",         "xn--bcher-kva.example.test", "host.caisson.internal",
+                                                     "other.caisson.internal"};
         return from(kNames);
     }
     std::string suffix() {
@@ -525,7 +527,8 @@ TEST(Reference, AgreesOnEverything) {
             const auto connected = told(pair.policy.judge_address({address, port}, protocol, pair.pins, kNow));
             ASSERT_EQ(connected, pair.engine.connect(place, port, udp)) << describe(pair, where);
             ASSERT_EQ(told(pair.policy.judge_name(name, port, protocol)), pair.engine.name(name, port, udp)) << describe(pair, name + " " + where);
-            ASSERT_EQ(told(pair.policy.judge_resolved(name, Endpoint{address, port}, protocol)), pair.engine.dial(name, place, port, udp)) << describe(pair, name + " " + where);
+            ASSERT_EQ(told(pair.policy.judge_resolved(name, Endpoint{address, port}, protocol)), pair.engine.dial(name, place, port, udp))
+                << describe(pair, name + " " + where);
             ++compared;
             allowed += connected.answer == "allow" ? 1 : 0;
             needing += connected.answer == "needs_name" ? 1 : 0;

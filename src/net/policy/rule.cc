@@ -5,10 +5,6 @@
 
 namespace caisson::net {
 
-namespace {
-constexpr unsigned kMappedBits = 96, kAllBits = 128;
-}
-
 const char* to_string(Effect effect) { return effect == Effect::kAllow ? "allow" : "deny"; }
 
 std::string Rule::to_string() const { return std::string(net::to_string(effect_)) + " " + text_; }

@@ -9,6 +9,7 @@
 #include "net/policy/limits.h"
 #include "net/policy/name.h"
 #include "net/policy/rule.h"
+#include "net/policy/special.h"
 
 namespace caisson::net {
 
@@ -16,7 +17,7 @@ using base::Failure;
 
 namespace {
 
-constexpr unsigned kMappedBits = 96, kAllBits = 128, kV4Bits = 32;
+constexpr unsigned kV4Bits = 32;
 constexpr std::uint16_t kQuicPort = 443, kLastPort = 65535;
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
@@ -87,7 +88,8 @@ class RuleParser {
             const auto host = whole_.substr(scheme + 3, whole_.find('/', scheme + 3) - scheme - 3);
             return wrong("it is a URL, and rules are about hosts", "write " + (host.empty() ? "its host" : std::string(host)));
         }
-        if (whole_.find(',') != std::string_view::npos) return wrong("it is a list", "give each rule in an option of its own, one host and one port or range of ports each");
+        if (whole_.find(',') != std::string_view::npos)
+            return wrong("it is a list", "give each rule in an option of its own, one host and one port or range of ports each");
         return {};
     }
 
@@ -102,7 +104,8 @@ class RuleParser {
         if (host.empty()) return wrong("it has no host", "write the host before the port");
         if (host.find('*') != std::string_view::npos) return set_below(host);
         if (const auto address = Address::parse(host)) return take_range(*address, kV4Bits);
-        if (rest_.size() > 1 && rest_[0] == '/' && is_digit(rest_[1])) return wrong("only addresses have a length behind a /", "leave " + std::string(rest_) + " out, or write an address");
+        if (rest_.size() > 1 && rest_[0] == '/' && is_digit(rest_[1]))
+            return wrong("only addresses have a length behind a /", "leave " + std::string(rest_) + " out, or write an address");
         return set_name(host);
     }
 
@@ -117,7 +120,8 @@ class RuleParser {
         if (!address || text.find(':') == std::string_view::npos)
             return wrong("in brackets there is no IPv6 address", "write [2001:db8::1]:443, and names and IPv4 addresses without brackets");
         if (after.size() > 1 && after[0] == '/' && is_digit(after[1]))
-            return wrong("the length stands outside of the brackets", "write [" + std::string(inner) + std::string(after.substr(0, after.find(':'))) + "]");
+            return wrong("the length stands outside of the brackets",
+                         "write [" + std::string(inner) + std::string(after.substr(0, after.find(':'))) + "]");
         if (!after.empty() && after[0] != ':' && after[0] != '/') return wrong("after ] comes neither : nor /", "write [ADDRESS]:PORT");
         rest_ = slash == std::string_view::npos ? std::string_view() : inner.substr(slash);
         CAISSON_TRY(take_range(*address, kAllBits));
@@ -131,7 +135,8 @@ class RuleParser {
         const auto text = rest_.substr(0, end);
         const auto address = Address::parse(text);
         if (!address && text.find('%') != std::string_view::npos) return wrong("an address has no zone here", "leave % and what follows out");
-        if (!address && is_of(text, "0123456789abcdefABCDEF:.")) return wrong("this is no IPv6 address", "check its groups; with a port, write [ADDRESS]:PORT");
+        if (!address && is_of(text, "0123456789abcdefABCDEF:."))
+            return wrong("this is no IPv6 address", "check its groups; with a port, write [ADDRESS]:PORT");
         if (!address) return wrong("it has more than one ':'", "write NAME:PORT or NAME:FROM-TO, or an IPv6 address in brackets");
         rest_.remove_prefix(end);
         return take_range(*address, kAllBits);
@@ -157,7 +162,8 @@ class RuleParser {
             return wrong(address.to_string() + " is not the first address of that range",
                          "write " + range_text(first, bits) + " for the range, or " + address.to_string() + " for the one address");
         if (bits == kAllBits && (address == Address() || address == Address::v4(0)))
-            return wrong("this is no address of anybody", std::string("write ") + (address.is_v4() ? "0.0.0.0/0" : "::/0") + " for every address of the internet");
+            return wrong("this is no address of anybody",
+                         std::string("write ") + (address.is_v4() ? "0.0.0.0/0" : "::/0") + " for every address of the internet");
         rule_.host_ = Rule::Host::kRange;
         rule_.first_ = first;
         rule_.bits_ = bits;
@@ -196,10 +202,12 @@ class RuleParser {
             return wrong("a part of the name is empty", "write exactly one dot between two parts");
         if (const auto loose = as_loose_address(std::string(end)); !loose.empty())
             return wrong("this is an address, in a spelling that programs understand differently", "write " + loose + " if that is meant");
-        if (end.size() > limits::kLongestName) return wrong("the name has more than " + std::to_string(limits::kLongestName) + " letters", "names that long cannot be asked for");
+        if (end.size() > limits::kLongestName)
+            return wrong("the name has more than " + std::to_string(limits::kLongestName) + " letters", "names that long cannot be asked for");
         for (const auto& label : base::split(end, '.'))
             if (label.size() > limits::kLongestNamePart)
-                return wrong("a part of the name has more than " + std::to_string(limits::kLongestNamePart) + " letters", "names like that cannot be asked for");
+                return wrong("a part of the name has more than " + std::to_string(limits::kLongestNamePart) + " letters",
+                             "names like that cannot be asked for");
         const auto last = end.substr(end.rfind('.') + 1);  // npos + 1 is the front
         if (is_of(last, "0123456789") || last.starts_with("0x") || last.starts_with("0X"))
             return wrong("a name does not end with a number", "write an address as four numbers from 0 to 255 without zeros before them");
@@ -242,7 +250,8 @@ class RuleParser {
             has_protocol_ = true;
             return {};
         }
-        if (is_digit(text[0]) && rule_.is_range() && has_ports_) return wrong("the length of a range comes before the port", "write ADDRESS/" + std::string(text.substr(0, text.find('/'))) + ":PORT");
+        if (is_digit(text[0]) && rule_.is_range() && has_ports_)
+            return wrong("the length of a range comes before the port", "write ADDRESS/" + std::string(text.substr(0, text.find('/'))) + ":PORT");
         return wrong("\"" + std::string(text) + "\" is no protocol", "write tcp or udp");
     }
 
@@ -252,7 +261,9 @@ class RuleParser {
     Result<> settle() {
         if (!allows()) return {};
         if (!rule_.is_range() && !has_ports_) {
-            if (!rule_.tcp_) return wrong("it does not say which ports of UDP", "write the port, such as " + host_text() + ":53/udp, or " + host_text() + ":*/udp");
+            if (!rule_.tcp_)
+                return wrong("it does not say which ports of UDP",
+                             "write the port, such as " + host_text() + ":53/udp, or " + host_text() + ":*/udp");
             rule_.web_ = true;
             rule_.udp_ = false;
         }

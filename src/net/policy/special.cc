@@ -83,8 +83,6 @@ constexpr Row kRows[] = {
     {"fe80::a9fe:a9fe/128", Reach::kMetadata, "a cloud's metadata (OpenStack, Linode)"},
 };
 
-constexpr unsigned kMappedBits = 96;  // what stands before an IPv4 address
-
 SpecialRange to_range(const Row& row) {
     const std::string_view text = row.text;
     const auto slash = text.find('/');

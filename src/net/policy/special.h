@@ -9,6 +9,9 @@
 
 namespace caisson::net {
 
+// Lengths of ranges count from the front of 16 bytes; an IPv4 address stands behind so many of them.
+inline constexpr unsigned kMappedBits = 96, kAllBits = 128;
+
 // Who may be there, from harmless to not.
 enum class Reach : std::uint8_t {
     kInternet,  // reached by every mode but `none`

@@ -1,0 +1,89 @@
+"""caisson net explain: the verdict, the rule that decides, and what is said to who got it wrong. The truth table itself is tried
+by the unit tests; here a part of it goes through the whole command line."""
+import json
+import pathlib
+import re
+
+import pytest
+from boxes import WORK, caisson
+
+PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs/network.md"
+KEYS = ["target", "name", "address", "port", "protocol", "verdict", "rule", "reason", "dns", "notes", "policy"]
+
+
+def explain(*words):
+    found = caisson("net", "explain", "--format", "json", *words).ok().json()
+    assert list(found) == KEYS
+    return found
+
+
+def rows():
+    """Those of the truth table that are about one target without a history."""
+    for line in PAGE.read_text().splitlines():
+        cells = [cell.strip().strip("`") for cell in line.strip("|").split("|")]
+        if len(cells) == 4 and re.fullmatch(r"connect \S+", cells[1]):
+            yield cells
+
+
+def policy_words(text):
+    if not text.startswith("{"):
+        return text.split()
+    file = WORK / "policy.json"
+    file.write_text(text)
+    return ["--net-policy", str(file)]
+
+
+def test_the_page_s_rows_as_the_command_tells_them():
+    tried = list(rows())
+    assert len(tried) > 80
+    for policy, target, verdict, rule in tried:
+        found = explain(*policy_words(policy), target.removeprefix("connect "))
+        assert (found["verdict"].replace("_", " "), found["rule"]) == (verdict, rule), (policy, target, found)
+
+
+def test_names_and_their_addresses():
+    found = explain("--allow-net", "*.example.com", "API.example.com:443")
+    assert found["name"] == "api.example.com" and found["address"] is None and found["verdict"] == "allow"
+    assert found["dns"] == {"verdict": "allow", "rule": "allow *.example.com", "reason": "the rule covers api.example.com"}
+    assert found["policy"] == {"version": 1, "mode": "rules", "allow": ["*.example.com"]} and found["target"] == "api.example.com:443/tcp"
+    inside = explain("--allow-net", "*.example.com", "--resolved", "10.0.0.7", "api.example.com:443")
+    assert inside["verdict"] == "deny" and "10.0.0.7 is a private network (10.0.0.0/8)" in inside["reason"]
+    text = caisson("net", "explain", "--deny-net", "10.0.0.0/8", "[::ffff:10.0.0.7]:53/udp").ok().text
+    assert text == "10.0.0.7:53/udp: deny\n  decided by: deny 10.0.0.0/8\n  because: the rule covers 10.0.0.7\n"
+
+
+def test_a_policy_s_own_form_is_a_policy_file():
+    words = ["--allow-net", "A.example.com.", "--allow-net", "9.9.9.0/24:80-90/tcp", "--deny-net", "b.example.com:1-65535"]
+    first = explain(*words, "9.9.9.9:80")
+    assert explain(*policy_words(json.dumps(first["policy"])), "9.9.9.9:80") == first
+
+
+@pytest.mark.parametrize("words, message", [
+    (["9.9.9.9"], "is no target"),
+    (["9.9.9.9:0"], "is no target"),
+    (["9.9.9.9:65536"], "is no target"),
+    (["2620:fe::fe:53"], "[IPV6]:PORT"),
+    (["[9.9.9.9]:53"], "is no target"),
+    (["127.1:80"], "is no target"),
+    (["a.b:80/sctp"], "is no target"),
+    (["--net", "public", "--allow-net", "a.b", "a.b:80"], "could mean two things"),
+    (["--net", "bridge", "a.b:80"], "use none, public or open"),
+    (["--net-policy", "/dev/null", "--net", "open", "a.b:80"], "--net-policy says everything"),
+    (["--net-policy", "/dev/null", "a.b:80"], "not valid JSON"),
+    (["--allow-net", "10.0.0.1/8", "a.b:80"], "write 10.0.0.0/8 for the range"),
+    (["--resolved", "10.0.0.1", "9.9.9.9:80"], "is an address"),
+    (["--resolved", "10.0.0.1/8", "a.b:80"], "is no address"),
+    (["--format", "yaml", "a.b:80"], "--format"),
+    ([], "TARGET"),
+])
+def test_what_cannot_be_meant_is_refused(words, message):
+    result = caisson("net", "explain", *words)
+    assert result.code == 2 and message in result.said, result
+
+
+def test_files_that_cannot_be_read():
+    assert caisson("net", "explain", "--net-policy", "/no/such", "a.b:80").code == 125
+    large = WORK / "large.json"
+    large.write_text(" " * (1 << 20) + "{}")
+    result = caisson("net", "explain", "--net-policy", str(large), "a.b:80")
+    assert result.code == 125 and str(large) in result.said, result
