@@ -35,7 +35,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const auto answer = dns::parse_answer(bytes, id, kName, type);
     check_addresses(answer, type);
     check(dns::parse_answer(bytes, static_cast<std::uint16_t>(id + 1), kName, type).kind == dns::Answer::Kind::kNotOurs);
-    check(dns::parse_answer(bytes, id, "b.test", type).addresses.empty());
+    if (answer.kind != dns::Answer::Kind::kNotOurs) check(dns::parse_answer(bytes, id, "b.test", type).addresses.empty());
     if (answer.kind != dns::Answer::Kind::kAddresses) return 0;
     const auto query = std::get<dns::Query>(dns::parse_query(dns::build_query(id, kName, type, true)));
     const auto passed_on = dns::parse_answer(dns::build_reply(query, {dns::Code::kNoError, answer.addresses, answer.ttl}, 65535), id, kName, type);
