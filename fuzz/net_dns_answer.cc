@@ -39,7 +39,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     if (answer.kind != dns::Answer::Kind::kAddresses) return 0;
     const auto query = std::get<dns::Query>(dns::parse_query(dns::build_query(id, kName, type, true)));
     const auto passed_on = dns::parse_answer(dns::build_reply(query, {dns::Code::kNoError, answer.addresses, answer.ttl}, 65535), id, kName, type);
-    const bool has_mapped = type == dns::Type::kAaaa && std::any_of(answer.addresses.begin(), answer.addresses.end(), [](const Address& address) { return address.is_v4(); });
+    const bool has_mapped =
+        type == dns::Type::kAaaa && std::any_of(answer.addresses.begin(), answer.addresses.end(),
+                                                [](const Address& address) { return address.is_v4(); });
     check(has_mapped || passed_on.addresses.size() == answer.addresses.size());
     check(passed_on.kind == dns::Answer::Kind::kNoData || (passed_on.ttl >= dns::kShortestTtl && passed_on.ttl <= dns::kLongestTtl));
     return 0;

@@ -59,7 +59,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     if (auto* head = std::get_if<net::HttpHead>(&whole)) check_head(*head, bytes);
     check(size < net::kMostHeadBytes || whole.index() != net::HttpPeek(net::NeedMore{}).index());
     // Every prefix of a short input, of a long one some that its last byte chooses.
-    const std::size_t step = 1 + size / 64;
+    const std::size_t step = 1 + size / 16;
     for (std::size_t part = step > 1 ? data[size - 1] % step : 0; part < size; part += step) {
         const auto verdict = net::peek_http(bytes.first(part));
         check(std::holds_alternative<net::NeedMore>(verdict) || same(verdict, whole));

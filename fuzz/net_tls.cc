@@ -35,7 +35,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     }
     check(size < net::kMostFirstBytes || whole.index() != net::TlsPeek(net::NeedMore{}).index());
     // Every prefix of a short input, of a long one some that its last byte chooses.
-    const std::size_t step = 1 + size / 64;
+    const std::size_t step = 1 + size / 16;
     for (std::size_t part = step > 1 ? data[size - 1] % step : 0; part < size; part += step) {
         const auto verdict = net::peek_tls(bytes.first(part));
         check(std::holds_alternative<net::NeedMore>(verdict) || same(verdict, whole));

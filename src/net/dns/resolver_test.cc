@@ -24,7 +24,10 @@ class ResolverTest : public testing::Test {
   protected:
     os::Loop loop = os::Loop::create().value();
     TestUpstream upstream{loop};
-    Resolver::Options options{.loop = &loop, .servers = {upstream.endpoint()}, .try_timeout = std::chrono::milliseconds(100), .deadline = std::chrono::milliseconds(600)};
+    Resolver::Options options{.loop = &loop,
+                              .servers = {upstream.endpoint()},
+                              .try_timeout = std::chrono::milliseconds(100),
+                              .deadline = std::chrono::milliseconds(600)};
     std::unique_ptr<Resolver> resolver;
 
     Resolver& make() {
@@ -322,7 +325,9 @@ TEST_F(ResolverTest, TheCacheHasAMostNames) {
 TEST_F(ResolverTest, EqualQuestionsAreAskedOnce) {
     upstream.handle(knows({{"a.test", {"192.0.2.1"}}}));
     int answers = 0;
-    for (int i = 0; i < 10; ++i) make().resolve("a.test", Family::kV4, [&](const Resolved& resolved) { answers += resolved.kind == Kind::kAddresses; });
+    for (int i = 0; i < 10; ++i)
+        make().resolve("a.test", Family::kV4,
+                       [&](const Resolved& resolved) { answers += resolved.kind == Kind::kAddresses; });
     EXPECT_TRUE(run_until(loop, [&] { return answers == 10; }));
     EXPECT_EQ(upstream.asked, 1);
 }
@@ -350,7 +355,10 @@ TEST_F(ResolverTest, OnlySoManyServersAreAsked) {
 
 TEST_F(ResolverTest, TheOtherFamilyIsNotWaitedForLong) {
     options.try_timeout = options.deadline = std::chrono::seconds(4);
-    upstream.handle([](const Query& query, bool) { return query.type == Type::kA ? TestUpstream::Answers{upstream_answer(query, {"192.0.2.1"})} : TestUpstream::Answers{}; });
+    upstream.handle([](const Query& query, bool) {
+        return query.type == Type::kA ? TestUpstream::Answers{upstream_answer(query, {"192.0.2.1"})}
+                                      : TestUpstream::Answers{};
+    });
     for (int i = 0; i < 2; ++i) {  // once from the server, once from the cache
         const auto began = os::Loop::Clock::now();
         EXPECT_EQ(texts(resolve("a.test", Family::kBoth).addresses), (Texts{"192.0.2.1"}));
