@@ -361,3 +361,25 @@ policy_rule("net_pin_needed", "where no name is seen, only addresses that were g
 policy_rule("net_host_name", "only its own name reaches the host's loopback", "Rule.*", r"FAILED.*OnlyItsOwnName")
 policy_rule("net_host_addresses", "the host's own addresses are the host", "Policy.*", r"FAILED.*TheHostsOwnAddresses")
 policy_rule("net_only_rules", "an allow-list reaches nothing else", "TruthTable.*", r"showing other\.example\.com")
+
+# Names and name servers of a box's network.
+rule("dns_rebinding", "a name of the outside does not lead inside", ["net_dns_test"],
+     "tests/net_dns_test --gtest_filter=*Server*:Resolver*", r"an address inside came from outside")
+rule("dns_mapped", "an IPv4 address is not taken in an answer for IPv6", ["net_dns_test"],
+     "tests/net_dns_test --gtest_filter=Resolver*", r"FAILED.*AMappedAddressIsDropped")
+rule("dns_service_records", "records that hide the name of a connection are not served", ["net_dns_test"],
+     "tests/net_dns_test --gtest_filter=ServerTest.*", r"a record that hides names is asked for")
+rule("dns_denied_not_asked", "a name that policy denies is not asked for outside", ["net_dns_test"],
+     "tests/net_dns_test --gtest_filter=ServerTest.*", r"FAILED.*WhatPolicyDeniesDoesNotExistAndIsNotAskedFor")
+rule("dns_answer_id", "an answer with a wrong id is none", ["net_dns_test"],
+     "tests/net_dns_test --gtest_filter=Dns*:Resolver*", r"an answer with a wrong id was taken")
+rule("dns_answer_question", "an answer to another question is none", ["net_dns_test"],
+     "tests/net_dns_test --gtest_filter=Dns*:Resolver*", r"FAILED.*AnAnswerToAnotherQuestionIsNone")
+rule("sni_one_name", "a ClientHello shows one name", ["net_peek_test"],
+     "tests/net_peek_test --gtest_filter=PeekTls.*", r"FAILED.*RefusesASecondName")
+rule("sni_one_extension", "a ClientHello has each extension once", ["net_peek_test"],
+     "tests/net_peek_test --gtest_filter=PeekTls.*", r"FAILED.*RefusesASecondName")
+rule("http_one_host", "a request has one Host header", ["net_peek_test"],
+     "tests/net_peek_test --gtest_filter=PeekHttp.*", r"FAILED.*TwoHostHeadersAreRefused")
+rule("http_target_agrees", "a request's target and its Host header name the same host", ["net_peek_test"],
+     "tests/net_peek_test --gtest_filter=PeekHttp.*", r"FAILED.*ATargetThatDisagreesWithHostIsRefused")

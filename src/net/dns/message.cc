@@ -14,7 +14,8 @@ namespace {
 constexpr std::size_t kHeaderBytes = 12, kPlainUdpBytes = 512;
 constexpr std::uint16_t kClassIn = 1, kPort = 53;
 // Bits of the second word of a header, RFC 1035 4.1.1.
-constexpr std::uint16_t kResponse = 0x8000, kOpcodes = 0x7800, kTruncatedBit = 0x0200, kWantsRecursion = 0x0100, kHasRecursion = 0x0080, kCodes = 0x000f;
+constexpr std::uint16_t kResponse = 0x8000, kOpcodes = 0x7800, kTruncatedBit = 0x0200, kWantsRecursion = 0x0100,
+                        kHasRecursion = 0x0080, kCodes = 0x000f;
 
 struct Header {
     std::uint16_t id, bits;
@@ -135,9 +136,10 @@ bool read_query_edns(Reader& reader, Query& query) {
 }  // namespace
 
 std::string to_string(Type type) {
-    static const std::map<std::uint16_t, const char*> names{{1, "A"},      {2, "NS"},    {5, "CNAME"}, {6, "SOA"},    {12, "PTR"},  {15, "MX"},    {16, "TXT"},
-                                                            {28, "AAAA"},  {33, "SRV"},  {35, "NAPTR"}, {43, "DS"},   {48, "DNSKEY"}, {52, "TLSA"}, {64, "SVCB"},
-                                                            {65, "HTTPS"}, {255, "ANY"}, {257, "CAA"}};
+    static const std::map<std::uint16_t, const char*> names{
+        {1, "A"},     {2, "NS"},    {5, "CNAME"},  {6, "SOA"},    {12, "PTR"}, {15, "MX"},
+        {16, "TXT"},  {28, "AAAA"}, {33, "SRV"},   {35, "NAPTR"}, {43, "DS"},  {48, "DNSKEY"},
+        {52, "TLSA"}, {64, "SVCB"}, {65, "HTTPS"}, {255, "ANY"},  {257, "CAA"}};
     const auto found = names.find(static_cast<std::uint16_t>(type));
     return found != names.end() ? found->second : "TYPE" + std::to_string(static_cast<unsigned>(type));
 }
@@ -148,7 +150,9 @@ std::variant<Query, BadQuery> parse_query(base::ByteView bytes) {
     if (reader.failed() || (header.bits & kResponse) != 0) return BadQuery{};
     if ((header.bits & kOpcodes) != 0) return BadQuery{header.id, Code::kNotImplemented};
     const BadQuery damaged{header.id, Code::kFormatError};
-    if (bytes.size() > kMostQueryBytes || header.questions != 1 || header.answers != 0 || header.authorities != 0 || header.additionals > 1) return damaged;
+    if (bytes.size() > kMostQueryBytes || header.questions != 1 || header.answers != 0 || header.authorities != 0 ||
+        header.additionals > 1)
+        return damaged;
     Query query;
     query.id = header.id;
     query.recursion_desired = (header.bits & kWantsRecursion) != 0;
@@ -247,7 +251,8 @@ Answer follow(const Collected& collected, std::string name) {
 bool is_question(Reader& reader, base::ByteView message, std::string_view name, Type type) {
     const auto asked = read_name(reader, message);
     const auto asked_type = reader.number(2), asked_class = reader.number(2);
-    return asked.is_good && !reader.failed() && canonical_name(asked.text) == name && asked_type == static_cast<std::uint16_t>(type) && asked_class == kClassIn;
+    return asked.is_good && !reader.failed() && canonical_name(asked.text) == name &&
+           asked_type == static_cast<std::uint16_t>(type) && asked_class == kClassIn;
 }
 
 Answer of_kind(Answer::Kind kind, Code code = Code::kNoError) {
@@ -329,7 +334,9 @@ std::vector<Endpoint> parse_resolv_conf(std::string_view text) {
         rest = rest.substr(0, rest.find_first_of(" \t\r#;"));
         const auto address = Address::parse(rest);
         const Endpoint server{address.value_or(Address()), kPort};
-        if (!address || *address == Address() || *address == Address::v4(0) || std::find(servers.begin(), servers.end(), server) != servers.end()) continue;
+        if (!address || *address == Address() || *address == Address::v4(0) ||
+            std::find(servers.begin(), servers.end(), server) != servers.end())
+            continue;
         if (servers.size() < kMostServers) servers.push_back(server);
     }
     return servers;

@@ -83,7 +83,8 @@ TEST(DnsQuery, SaysHowMuchFits) {
 }
 
 TEST(DnsQuery, OfANameThatNoHostHasIsRead) {
-    for (const auto& wire : {bytes({3, 'a', '.', 'b', 4}) + Bytes{'t', 'e', 's', 't', 0}, name("a b.test"), name("1.2.3.4"), name("-a.test"), bytes({2, 0xc3, 0xbc, 0})}) {
+    for (const auto& wire : {bytes({3, 'a', '.', 'b', 4}) + Bytes{'t', 'e', 's', 't', 0}, name("a b.test"),
+                             name("1.2.3.4"), name("-a.test"), bytes({2, 0xc3, 0xbc, 0})}) {
         const auto query = good(header(0x0100) + wire + bytes({0, 1, 0, 1}));
         EXPECT_EQ(query.name, "");
         EXPECT_FALSE(query.is_root);
@@ -151,7 +152,10 @@ TEST(DnsAnswer, AddressesAreRead) {
     EXPECT_EQ(texts(four), (Texts{"192.0.2.1", "192.0.2.2"}));
     EXPECT_EQ(four.ttl, 80u);
     const auto address = *Address::parse("2001:db8::1");
-    const auto six = read(answered(record(name("A.Test"), Type::kAaaa, Bytes(address.bytes().begin(), address.bytes().end())), 1, Type::kAaaa), Type::kAaaa);
+    const auto six =
+        read(answered(record(name("A.Test"), Type::kAaaa, Bytes(address.bytes().begin(), address.bytes().end())), 1,
+                      Type::kAaaa),
+             Type::kAaaa);
     EXPECT_EQ(texts(six), (Texts{"2001:db8::1"}));
 }
 
@@ -165,7 +169,10 @@ TEST(DnsAnswer, AliasesAreFollowed) {
 
 TEST(DnsAnswer, OnlyWhatTheNameLeadsToIsTaken) {
     const auto other = record(name("other.test"), Type::kA, bytes({192, 0, 2, 9}));
-    EXPECT_EQ(texts(read(answered(other + record(kOwner, Type::kA, bytes({192, 0, 2, 1})) + record(kOwner, Type::kAaaa, Bytes(16, 1)) + record(kOwner, Type::kHttps, bytes({0, 1, 0})), 4))),
+    EXPECT_EQ(texts(read(answered(other + record(kOwner, Type::kA, bytes({192, 0, 2, 1})) +
+                                      record(kOwner, Type::kAaaa, Bytes(16, 1)) +
+                                      record(kOwner, Type::kHttps, bytes({0, 1, 0})),
+                                  4))),
               (Texts{"192.0.2.1"}));
     EXPECT_EQ(read(answered(other, 1)).kind, Answer::Kind::kNoData);
     EXPECT_EQ(read(answered({}, 0)).kind, Answer::Kind::kNoData);
@@ -202,7 +209,10 @@ TEST(DnsAnswer, ThatIsDamagedIsRefused) {
     EXPECT_EQ(read(answered(record(kOwner, Type::kA, bytes({192, 0, 2})), 1)).kind, Answer::Kind::kMalformed);
     EXPECT_EQ(read(answered(record(kOwner, Type::kA, bytes({192, 0, 2, 1, 1})), 1)).kind, Answer::Kind::kMalformed);
     EXPECT_EQ(read(answered(record(kOwner, Type::kCname, name("b.test") + bytes({0})), 1)).kind, Answer::Kind::kMalformed);
-    EXPECT_EQ(read(answered(record(kOwner, Type::kCname, name("b.test")) + record(kOwner, Type::kCname, name("c.test")), 2)).kind, Answer::Kind::kMalformed);
+    EXPECT_EQ(
+        read(answered(record(kOwner, Type::kCname, name("b.test")) + record(kOwner, Type::kCname, name("c.test")), 2))
+            .kind,
+        Answer::Kind::kMalformed);
 }
 
 TEST(DnsAnswer, PointersLeadToTheFrontOnly) {
@@ -217,7 +227,11 @@ TEST(DnsAnswer, PointersLeadToTheFrontOnly) {
 
 TEST(DnsAnswer, ALoopOfAliasesIsRefused) {
     EXPECT_EQ(read(answered(record(kOwner, Type::kCname, name("a.test")), 1)).kind, Answer::Kind::kMalformed);
-    EXPECT_EQ(read(answered(record(kOwner, Type::kCname, name("b.test")) + record(name("b.test"), Type::kCname, name("a.test")), 2)).kind, Answer::Kind::kMalformed);
+    EXPECT_EQ(read(answered(record(kOwner, Type::kCname, name("b.test")) +
+                                record(name("b.test"), Type::kCname, name("a.test")),
+                            2))
+                  .kind,
+              Answer::Kind::kMalformed);
 }
 
 TEST(DnsAnswerLimits, ANameFollowsAMostPointers) {
@@ -268,7 +282,9 @@ Reply reply(std::initializer_list<const char*> addresses, std::uint32_t ttl = 60
 TEST(DnsReply, IsAnAnswerToItsQuestion) {
     const auto query = good(header(0x0100, 0, 1) + question("A.Test", Type::kA) + edns(1232));
     const auto built = build_reply(query, reply({"192.0.2.1", "2001:db8::1", "192.0.2.2"}), query.udp_bytes);
-    EXPECT_EQ(built, header(kAnswer, 2, 1) + question("A.Test", Type::kA) + record(kOwner, Type::kA, bytes({192, 0, 2, 1})) + record(kOwner, Type::kA, bytes({192, 0, 2, 2})) + edns(1232));
+    EXPECT_EQ(built, header(kAnswer, 2, 1) + question("A.Test", Type::kA) +
+                         record(kOwner, Type::kA, bytes({192, 0, 2, 1})) +
+                         record(kOwner, Type::kA, bytes({192, 0, 2, 2})) + edns(1232));
     EXPECT_EQ(texts(read(built)), (Texts{"192.0.2.1", "192.0.2.2"}));
     const auto six = good(header(0x0100) + question("a.test", Type::kAaaa));
     EXPECT_EQ(texts(read(build_reply(six, reply({"192.0.2.1", "2001:db8::1"}), 512), Type::kAaaa)), (Texts{"2001:db8::1"}));
@@ -318,8 +334,10 @@ TEST(DnsType, HasANameForPeople) {
 // ---- resolv.conf ----
 TEST(ResolvConf, ServersAreRead) {
     const auto servers = parse_resolv_conf(
-        "# nameserver 192.0.2.9\nsearch example.test\nnameserver 192.0.2.1\nnameserver\t2001:db8::1  # mine\r\n nameserver 192.0.2.8\n"
-        "nameserver 192.0.2.1\nnameserver fe80::1%eth0\nnameserver\nnameservers 192.0.2.7\nnameserver 0.0.0.0\nnameserver ::\nnameserver x\nnameserver 127.0.0.53");
+        "# nameserver 192.0.2.9\nsearch example.test\nnameserver 192.0.2.1\nnameserver\t2001:db8::1  # mine\r\n "
+        "nameserver 192.0.2.8\n"
+        "nameserver 192.0.2.1\nnameserver fe80::1%eth0\nnameserver\nnameservers 192.0.2.7\nnameserver "
+        "0.0.0.0\nnameserver ::\nnameserver x\nnameserver 127.0.0.53");
     ASSERT_EQ(servers.size(), 3u);
     EXPECT_EQ(servers[0].to_string(), "192.0.2.1:53");
     EXPECT_EQ(servers[1].to_string(), "[2001:db8::1]:53");

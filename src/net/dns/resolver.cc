@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <optional>
 #include <set>
+#include <tuple>
 
 #include "net/dns/lookup.h"
 #include "net/dns/message.h"
@@ -19,7 +20,7 @@ using Clock = os::Loop::Clock;
 struct Key {
     std::string name;
     Type type = Type::kA;
-    auto operator<=>(const Key&) const = default;
+    bool operator<(const Key& other) const { return std::tie(name, type) < std::tie(other.name, other.type); }
 };
 
 // What is known of a name and a family; may_use() has not been asked.
@@ -147,7 +148,8 @@ void Resolver::State::start(const Key& key, Ticket ticket) {
     started.generation = generation;
     started.waiters.insert(ticket);
     Lookup::Options with{options.loop, options.servers, options.random, options.try_timeout, options.deadline, &counts};
-    started.lookup = std::make_unique<Lookup>(std::move(with), key.name, key.type, [this, key](Lookup::Found found) { on_found(key, std::move(found)); });
+    started.lookup = std::make_unique<Lookup>(std::move(with), key.name, key.type,
+                                              [this, key](Lookup::Found found) { on_found(key, std::move(found)); });
 }
 
 void Resolver::State::on_found(const Key& key, Lookup::Found found) {
@@ -256,7 +258,8 @@ void Resolver::cancel(Ticket ticket) {
     if (found == state.requests.end()) return;
     state.options.loop->cancel(found->second.timer);
     for (const auto type : {Type::kA, Type::kAaaa})
-        if (const auto lookup = state.running.find(Key{found->second.name, type}); lookup != state.running.end()) lookup->second.waiters.erase(ticket);
+        if (const auto lookup = state.running.find(Key{found->second.name, type}); lookup != state.running.end())
+            lookup->second.waiters.erase(ticket);
     state.requests.erase(found);
 }
 

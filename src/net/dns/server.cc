@@ -191,7 +191,9 @@ void Server::State::count(Verdict verdict) {
 
 void Server::State::make_room_for_a_session() {
     if (sessions.size() < kMostTcpSessions) return;
-    sessions.erase(std::min_element(sessions.begin(), sessions.end(), [](const auto& a, const auto& b) { return a.second->last_used() < b.second->last_used(); }));
+    sessions.erase(std::min_element(sessions.begin(), sessions.end(), [](const auto& a, const auto& b) {
+        return a.second->last_used() < b.second->last_used();
+    }));
 }
 
 Server::Server(Options options) : state_(std::make_unique<State>(std::move(options))) {}

@@ -14,7 +14,8 @@ constexpr std::size_t kLengthBytes = 2;
 Result<std::unique_ptr<TcpSession>> TcpSession::create(os::Fd connection, Options options) {
     CAISSON_TRY(os::set_nonblocking(connection.get(), true));
     std::unique_ptr<TcpSession> session(new TcpSession(std::move(connection), std::move(options)));
-    CAISSON_TRY(session->options_.loop->watch(session->connection_.get(), EPOLLIN, [raw = session.get()](std::uint32_t events) { raw->on_event(events); }));
+    CAISSON_TRY(session->options_.loop->watch(session->connection_.get(), EPOLLIN,
+                                              [raw = session.get()](std::uint32_t events) { raw->on_event(events); }));
     session->used();
     return session;
 }
@@ -73,7 +74,8 @@ void TcpSession::take_queries() {
         const std::size_t length = static_cast<std::size_t>(incoming_[at]) << 8 | incoming_[at + 1];
         if (length > kMostQueryBytes) end();
         if (is_ending_ || incoming_.size() - at < kLengthBytes + length) break;
-        const base::Bytes query(incoming_.begin() + static_cast<long>(at + kLengthBytes), incoming_.begin() + static_cast<long>(at + kLengthBytes + length));
+        const base::Bytes query(incoming_.begin() + static_cast<long>(at + kLengthBytes),
+                                incoming_.begin() + static_cast<long>(at + kLengthBytes + length));
         at += kLengthBytes + length;
         ++unanswered_;
         used();

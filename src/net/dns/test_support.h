@@ -57,7 +57,10 @@ class TestUpstream {
     void handle(Handler handler) { handler_ = std::move(handler); }
     // From the server's own address, as it would answer itself.
     void send(const base::Bytes& answer) { send_from(udp_.get(), answer); }
-    void send_from(int socket, const base::Bytes& answer) { ::sendto(socket, answer.data(), answer.size(), 0, reinterpret_cast<const sockaddr*>(&last_from), sizeof(sockaddr_in)); }
+    void send_from(int socket, const base::Bytes& answer) {
+        ::sendto(socket, answer.data(), answer.size(), 0, reinterpret_cast<const sockaddr*>(&last_from),
+                 sizeof(sockaddr_in));
+    }
 
   private:
     // The same port for both.
@@ -116,14 +119,27 @@ class TestUpstream {
 
 // Answers as an honest server builds them, also for what the box's own server would clamp or leave out.
 inline base::Bytes upstream_answer(const Query& query, const std::vector<std::string>& addresses, std::uint8_t code = 0, std::uint32_t ttl = 60) {
-    base::Bytes bytes{static_cast<std::uint8_t>(query.id >> 8), static_cast<std::uint8_t>(query.id), 0x81, static_cast<std::uint8_t>(0x80 | code), 0, 1, 0, static_cast<std::uint8_t>(addresses.size()), 0, 0, 0, 0};
+    base::Bytes bytes{static_cast<std::uint8_t>(query.id >> 8),
+                      static_cast<std::uint8_t>(query.id),
+                      0x81,
+                      static_cast<std::uint8_t>(0x80 | code),
+                      0,
+                      1,
+                      0,
+                      static_cast<std::uint8_t>(addresses.size()),
+                      0,
+                      0,
+                      0,
+                      0};
     base::append(bytes, query.question);
     for (const auto& text : addresses) {
         const auto address = *Address::parse(text);
         const bool four = query.type == Type::kA;
         std::uint8_t seconds[4];
         base::store_be32(seconds, ttl);
-        bytes = bytes + base::Bytes{0xc0, 12, 0, static_cast<std::uint8_t>(query.type), 0, 1, seconds[0], seconds[1], seconds[2], seconds[3], 0, static_cast<std::uint8_t>(four ? 4 : 16)};
+        bytes = bytes + base::Bytes{0xc0,       12,         0,          static_cast<std::uint8_t>(query.type),
+                                    0,          1,          seconds[0], seconds[1],
+                                    seconds[2], seconds[3], 0,          static_cast<std::uint8_t>(four ? 4 : 16)};
         base::append(bytes, base::ByteView(address.bytes()).last(four ? 4 : 16));
     }
     return bytes;

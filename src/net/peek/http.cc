@@ -17,7 +17,8 @@ constexpr std::size_t kVersionBytes = sizeof " HTTP/1.1" - 1;
 // most protocols that are not HTTP show it.
 bool is_method_byte(char c) { return (c >= 'A' && c <= 'Z') || c == '-' || c == '_'; }
 bool is_token_byte(char c) {
-    return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || std::string_view("!#$%&'*+-.^_`|~").find(c) != std::string_view::npos;
+    return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') ||
+           std::string_view("!#$%&'*+-.^_`|~").find(c) != std::string_view::npos;
 }
 bool is_visible(char c) { return c > ' ' && c < 0x7f; }
 bool is_control(char c) { return static_cast<unsigned char>(c) < ' ' || c == 0x7f; }
@@ -127,7 +128,8 @@ std::variant<std::monostate, NotHttp, Malformed> read_request_line(const Line& l
     if (!version.starts_with(" HTTP/")) return NotHttp{};
     if (version != " HTTP/1.1" && version != " HTTP/1.0") return Malformed{"the request is of an unknown version of HTTP"};
     if (!line.has_return) return Malformed{"a line of the head does not end as it must"};
-    if (target.empty() || !std::all_of(target.begin(), target.end(), is_visible)) return Malformed{"the target of the request has a space in it, or is empty"};
+    if (target.empty() || !std::all_of(target.begin(), target.end(), is_visible))
+        return Malformed{"the target of the request has a space in it, or is empty"};
     parts.head.method = line.text.substr(0, space);
     parts.head.target = target;
     parts.head.is_connect = parts.head.method == "CONNECT";
@@ -144,7 +146,8 @@ std::optional<Malformed> read_header(const Line& line, Parts& parts) {
     if (colon == std::string_view::npos || name.empty() || !std::all_of(name.begin(), name.end(), is_token_byte))
         return Malformed{"a line of the head has no usable name before a colon"};
     auto value = line.text.substr(colon + 1);
-    if (std::any_of(value.begin(), value.end(), [](char c) { return is_control(c) && c != '\t'; })) return Malformed{"a header has a control character"};
+    if (std::any_of(value.begin(), value.end(), [](char c) { return is_control(c) && c != '\t'; }))
+        return Malformed{"a header has a control character"};
     if (!equal_any_case(name, "host")) return std::nullopt;
     if (parts.has_host) return Malformed{"the request has two Host headers"};
     parts.has_host = true;
@@ -166,7 +169,8 @@ bool agree(const Parts& parts) {
 
 HttpPeek finish(Parts& parts) {
     if (parts.needs_host && !parts.has_host) return Malformed{"the request is HTTP/1.1 and has no Host header"};
-    if (parts.target && parts.has_host && (!parts.host || !agree(parts))) return Malformed{"the target of the request and its Host header name different hosts"};
+    if (parts.target && parts.has_host && (!parts.host || !agree(parts)))
+        return Malformed{"the target of the request and its Host header name different hosts"};
     parts.head.host = parts.target ? parts.target : parts.host;
     return std::move(parts.head);
 }

@@ -102,7 +102,8 @@ TEST(PeekHttp, RefusesWhatServersReadInTwoWays) {
 
 TEST(PeekHttp, RefusesHostsThatAreNone) {
     using std::string_literals::operator""s;
-    for (const auto& host : {"a b"s, "a.test, b.test"s, "a.test:"s, "a.test:0"s, "a.test:65536"s, "a.test:+1"s, "a.test:80x"s, "u@a.test"s, "[a.test]"s, "[192.0.2.1]"s, "[::1"s, "[::1]x"s, "::1"s,
+    for (const auto& host : {"a b"s, "a.test, b.test"s, "a.test:"s, "a.test:0"s, "a.test:65536"s, "a.test:+1"s,
+                             "a.test:80x"s, "u@a.test"s, "[a.test]"s, "[192.0.2.1]"s, "[::1"s, "[::1]x"s, "::1"s,
                              "127.1"s, "0x7f000001"s, "a/b"s, "\xc3\xbc.test"s, ".a"s, "a..b"s}) {
         EXPECT_EQ(verdict("GET / HTTP/1.1\r\nHost: " + host + "\r\n\r\n"), "the Host header has no usable host") << host;
         EXPECT_NE(verdict("GET http://" + host + "/ HTTP/1.0\r\n\r\n"), host == "a/b" ? "" : "fine") << host;
@@ -134,7 +135,9 @@ TEST(PeekHttp, KnowsThePrefaceOfHttp2) {
 }
 
 TEST(PeekHttp, GivesTheSameVerdictHoweverItIsCut) {
-    for (std::string_view text : {"GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\nX: y\r\n\r\n", "GET / HTTP/1.1\r\nHost : a\r\n\r\n", "GET / HTTP/1.1\r\nX: y\r\n\r\n", "EHLO a.test\r\nMAIL\r\n"}) {
+    for (std::string_view text :
+         {"GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\nX: y\r\n\r\n", "GET / HTTP/1.1\r\nHost : a\r\n\r\n",
+          "GET / HTTP/1.1\r\nX: y\r\n\r\n", "EHLO a.test\r\nMAIL\r\n"}) {
         const auto whole = verdict(text);
         ASSERT_NE(whole, "need more");
         for (std::size_t size = 0; size < text.size(); ++size) {

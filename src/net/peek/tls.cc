@@ -58,7 +58,8 @@ TlsPeek read_hello(base::ByteView message) {
     const auto version = reader.number(2);
     reader.take(32);  // random
     const auto session = reader.counted(1), ciphers = reader.counted(2), compressions = reader.counted(1);
-    if (reader.failed() || version >> 8 != 3 || session.size() > kMostSessionIdBytes || ciphers.empty() || ciphers.size() % 2 != 0 || compressions.empty())
+    if (reader.failed() || version >> 8 != 3 || session.size() > kMostSessionIdBytes || ciphers.empty() ||
+        ciphers.size() % 2 != 0 || compressions.empty())
         return Malformed{"the ClientHello is damaged"};
     TlsHello hello;
     if (reader.empty()) return hello;
@@ -97,10 +98,12 @@ TlsPeek peek_tls(base::ByteView bytes) {
     const bool all_there = bytes.size() >= kMostFirstBytes;
     bytes = bytes.first(std::min(bytes.size(), kMostFirstBytes));
     base::Bytes handshake;
+    handshake.reserve(bytes.size());
     for (std::size_t records = 0; bytes.size() >= kRecordHeader; ++records) {
         const std::size_t length = static_cast<std::size_t>(bytes[3]) << 8 | bytes[4];
         if (records == kMostHelloRecords) return Malformed{"the ClientHello is cut into too many records"};
-        if (bytes[0] != kHandshake || bytes[1] != 3 || length == 0 || length > kMostRecordBytes) return Malformed{"a record of the ClientHello is damaged"};
+        if (bytes[0] != kHandshake || bytes[1] != 3 || length == 0 || length > kMostRecordBytes)
+            return Malformed{"a record of the ClientHello is damaged"};
         const auto here = bytes.subspan(kRecordHeader).first(std::min(length, bytes.size() - kRecordHeader));
         base::append(handshake, here);
         if (!handshake.empty() && handshake[0] != kClientHello) return Malformed{"TLS begins with something other than a ClientHello"};

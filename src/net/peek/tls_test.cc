@@ -30,7 +30,8 @@ Bytes alpn(std::initializer_list<std::string_view> names) {
 }
 
 Bytes message(const Bytes& extensions) {
-    const auto body = number(0x0303, 2) + Bytes(32, 7) + counted(Bytes(32, 9), 1) + counted(number(0x1301, 2), 2) + counted(number(0, 1), 1) + counted(extensions, 2);
+    const auto body = number(0x0303, 2) + Bytes(32, 7) + counted(Bytes(32, 9), 1) + counted(number(0x1301, 2), 2) +
+                      counted(number(0, 1), 1) + counted(extensions, 2);
     return number(1, 1) + counted(body, 3);
 }
 // In records of at most `piece` bytes.
@@ -75,7 +76,8 @@ TEST(PeekTls, GivesTheSameVerdictHoweverItIsCut) {
     const auto whole = message(server_name("example.test") + alpn({"h2"}) + extension(21, Bytes(200, 0)));
     for (std::size_t piece : {5u, 6u, 7u, 50u, 16384u}) {
         const auto bytes = records(whole, piece);
-        for (std::size_t size = 0; size < bytes.size(); ++size) ASSERT_EQ(why(peek_tls(base::ByteView(bytes).first(size))), "need more") << piece << " " << size;
+        for (std::size_t size = 0; size < bytes.size(); ++size)
+            ASSERT_EQ(why(peek_tls(base::ByteView(bytes).first(size))), "need more") << piece << " " << size;
         const auto peek = peek_tls(bytes + text("what follows"));
         ASSERT_EQ(why(peek), "fine");
         EXPECT_EQ(std::get<TlsHello>(peek).server_name, "example.test");
@@ -84,14 +86,16 @@ TEST(PeekTls, GivesTheSameVerdictHoweverItIsCut) {
 
 TEST(PeekTls, RefusesASecondName) {
     EXPECT_EQ(why(peek_tls(hello(extension(0, counted(entry("a.test") + entry("b.test"), 2))))), "the server_name extension has more than one name");
-    EXPECT_EQ(why(peek_tls(hello(extension(0, counted(entry("a.test") + entry("b.test", 1), 2))))), "the server_name extension has more than one name");
+    EXPECT_EQ(why(peek_tls(hello(extension(0, counted(entry("a.test") + entry("b.test", 1), 2))))),
+              "the server_name extension has more than one name");
     EXPECT_EQ(why(peek_tls(hello(server_name("a.test") + server_name("b.test")))), "the ClientHello has an extension twice");
     EXPECT_EQ(why(peek_tls(hello(server_name("a.test") + server_name("a.test")))), "the ClientHello has an extension twice");
 }
 
 TEST(PeekTls, RefusesWhatIsNoName) {
     using std::string_view_literals::operator""sv;
-    for (auto name : {""sv, "good.test\0.evil.test"sv, "good.test\0"sv, "127.0.0.1"sv, "2130706433"sv, "::1"sv, "[::1]"sv, "a b.test"sv, "a..b"sv, "*.test"sv, "b\xc3\xbc.test"sv, "a.test:443"sv})
+    for (auto name : {""sv, "good.test\0.evil.test"sv, "good.test\0"sv, "127.0.0.1"sv, "2130706433"sv, "::1"sv,
+                      "[::1]"sv, "a b.test"sv, "a..b"sv, "*.test"sv, "b\xc3\xbc.test"sv, "a.test:443"sv})
         EXPECT_EQ(why(peek_tls(hello(server_name(name)))), "the server_name is no name of a host") << name;
     EXPECT_EQ(why(peek_tls(hello(extension(0, counted(entry("a.test", 1), 2))))), "the server_name extension has a name of unknown type");
     EXPECT_EQ(why(peek_tls(hello(extension(0, {})))), "the server_name extension is damaged");
