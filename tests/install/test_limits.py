@@ -4,7 +4,7 @@ import re
 from installed import SOURCE
 
 
-FILES = "".join((SOURCE / path).read_text() for path in ("src/box/limits.h", "src/store/limits.h", "src/volume/share/limits.h", "src/audit/limits.h"))
+FILES = "".join((SOURCE / path).read_text() for path in ("src/box/limits.h", "src/store/limits.h", "src/volume/share/limits.h", "src/audit/limits.h", "src/net/space/limits.h"))
 
 
 def test_the_page_lists_what_the_code_has():

@@ -122,6 +122,10 @@ Result<os::Fd> add_rules_and_queue() {
     const int on = 1;
     if (::setsockopt(netfilter.fd().get(), SOL_NETLINK, NETLINK_NO_ENOBUFS, &on, sizeof on) != 0)
         return failure_errno("cannot set how the queue of packets tells that it is full");
+    // As far as the host allows: what has no room here is lost as well.
+    constexpr int kRoom = 1 << 20;
+    if (::setsockopt(netfilter.fd().get(), SOL_SOCKET, SO_RCVBUF, &kRoom, sizeof kRoom) != 0)
+        return failure_errno("cannot set the room of the queue of packets");
     CAISSON_TRY(os::set_nonblocking(netfilter.fd().get(), true));
     return netfilter.take();
 }

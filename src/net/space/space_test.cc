@@ -243,10 +243,11 @@ os::Fd listen_in(Guest& guest, bool six, std::uint16_t port) {
 }
 
 TEST_P(SpaceUserns, AServerInTheGuestIsDialled) {
+    std::uint16_t port = 8080;
     for (bool six : {false, true})
         for (const auto& from : {Endpoint{}, six ? endpoint("2001:db8::99", 40000) : endpoint("198.51.100.9", 40000)}) {
-            auto server = listen_in(*guest_, six, 8080);
-            auto dialled = box_.make(Kind::kDial, Protocol::kTcp, guest_endpoint(six, 8080), from);
+            auto server = listen_in(*guest_, six, ++port);
+            auto dialled = box_.make(Kind::kDial, Protocol::kTcp, guest_endpoint(six, port), from);
             ASSERT_TRUE(dialled) << dialled.error().to_string();
             EXPECT_EQ(outcome(*dialled, 2000), 0);
             ASSERT_TRUE(readable(server, 2000));
@@ -256,7 +257,7 @@ TEST_P(SpaceUserns, AServerInTheGuestIsDialled) {
             ASSERT_EQ(::send(accepted.get(), "hello", 5, 0), 5);
             ASSERT_TRUE(readable(*dialled, 2000));
         }
-    auto closed = box_.make(Kind::kDial, Protocol::kTcp, guest_endpoint(false, 8081), {});
+    auto closed = box_.make(Kind::kDial, Protocol::kTcp, guest_endpoint(false, 9), {});
     ASSERT_TRUE(closed);
     EXPECT_EQ(outcome(*closed, 2000), ECONNREFUSED);
     EXPECT_FALSE(box_.hear(0)) << "the guest's answer was taken for a connection of its own";
