@@ -1,5 +1,10 @@
 // The real program, with a guest at its tap. Each test runs as the caller and, if that is root, as an ordinary user.
+#include <arpa/inet.h>
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <linux/neighbour.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
 #include <netinet/in.h>
 #include <netinet/ip_icmp.h>
 #include <signal.h>
@@ -13,6 +18,7 @@
 #include <set>
 
 #include "net/space/limits.h"
+#include "net/space/netlink.h"
 #include "net/space/test_guest.h"
 #include "os/file.h"
 
@@ -400,8 +406,91 @@ TEST_P(SpaceUserns, AnotherSourceThanTheGuestsIsNotHeard) {
     EXPECT_TRUE(box_.hear(2000));
 }
 
-// An answer of any kind would be seen here.
-bool any_icmp(const os::Fd& raw, int milliseconds) { return readable(raw, milliseconds); }
+// "Who has 10.0.2.2? Tell `source`".
+base::Bytes neighbour_question4(const std::string& source) {
+    base::Bytes frame = ethernet(false);
+    frame[13] = 0x06;
+    base::append(frame, base::Bytes{0, 1, 8, 0, 6, 4, 0, 1});
+    base::append(frame, kGuestHardware);
+    base::append(frame, base::ByteView(Address::parse(source)->bytes()).subspan(12));
+    base::append(frame, base::Bytes(6));
+    base::append(frame, base::ByteView(Address::parse(kGatewayAddress)->bytes()).subspan(12));
+    return frame;
+}
+
+// The same of IPv6 (RFC 4861, 4.3), with the guest's hardware address.
+base::Bytes neighbour_question6(const std::string& source) {
+    base::Bytes body{135, 0, 0, 0, 0, 0, 0, 0};
+    base::append(body, Address::parse(kGatewayAddress6)->bytes());
+    base::append(body, base::Bytes{1, 1});
+    base::append(body, kGuestHardware);
+    base::Bytes packet{0x60, 0, 0, 0, 0, static_cast<std::uint8_t>(body.size()), IPPROTO_ICMPV6, 255};
+    base::append(packet, Address::parse(source)->bytes());
+    base::append(packet, Address::parse(kGatewayAddress6)->bytes());
+    const std::uint32_t pseudo = sum(base::ByteView(packet).subspan(8)) + std::uint32_t{IPPROTO_ICMPV6} + static_cast<std::uint32_t>(body.size());
+    store_be16(&body[2], static_cast<std::uint16_t>(~sum(body, pseudo)));
+    base::append(packet, body);
+    auto frame = ethernet(true);
+    base::append(frame, packet);
+    return frame;
+}
+
+// The addresses that the box's namespace knows of its neighbours.
+std::set<std::string> neighbours_of(pid_t pid) {
+    std::set<std::string> found;
+    OtherThread there;
+    there.run([&] {
+        auto space = os::open_file("/proc/" + std::to_string(pid) + "/ns/net", O_RDONLY);
+        if (!space || ::setns(space->get(), CLONE_NEWNET) != 0) return;
+        auto routing = NetlinkSocket::open(NETLINK_ROUTE);
+        struct {
+            nlmsghdr header;
+            ndmsg fixed;
+        } request{};
+        request.header = {sizeof request, RTM_GETNEIGH, NLM_F_REQUEST | NLM_F_DUMP, 1, 0};
+        static_cast<void>(!::send(routing->fd().get(), &request, sizeof request, 0));
+        alignas(nlmsghdr) char room[1 << 16];
+        for (bool more = true; more;) {
+            auto left = static_cast<unsigned>(std::max<ssize_t>(0, ::recv(routing->fd().get(), room, sizeof room, 0)));
+            more = left > 0;
+            for (auto* header = reinterpret_cast<nlmsghdr*>(room); NLMSG_OK(header, left); header = NLMSG_NEXT(header, left)) {
+                if (header->nlmsg_type == NLMSG_DONE) more = false;
+                if (header->nlmsg_type != RTM_NEWNEIGH) continue;
+                const auto* neighbour = static_cast<const ndmsg*>(NLMSG_DATA(header));
+                const auto* first = reinterpret_cast<const rtattr*>(neighbour + 1);
+                if (neighbour->ndm_state == NUD_NOARP || first->rta_type != NDA_DST) continue;
+                char text[INET6_ADDRSTRLEN];
+                found.insert(::inet_ntop(neighbour->ndm_family, RTA_DATA(first), text, sizeof text));
+            }
+        }
+    });
+    return found;
+}
+
+// The host has one table of neighbours for all its namespaces, which a guest must not fill.
+TEST_P(SpaceUserns, ItsNeighbourIsTheGuestWhateverThatSays) {
+    if (::geteuid() != 0) GTEST_SKIP() << "only root may enter its namespace";
+    for (int i = 3; i < 100; ++i) {
+        guest_->inject(neighbour_question4("10.0.2." + std::to_string(i)));
+        guest_->inject(neighbour_question4("192.0.2." + std::to_string(i)));
+        guest_->inject(neighbour_question6("fd00:ca15::" + std::to_string(i)));
+        guest_->inject(neighbour_question6("fe80::" + std::to_string(i)));
+    }
+    EXPECT_EQ(neighbours_of(box_.netns.pid()), (std::set<std::string>{kGuestAddress, kGuestAddress6}));
+}
+
+TEST_P(SpaceUserns, TheGatewayIsFoundByWhoeverAsks) {
+    auto fresh = Box::start(GetParam());
+    ASSERT_TRUE(fresh);
+    box_ = std::move(*fresh);
+    auto guest = Guest::create(box_.tap, false);
+    ASSERT_TRUE(guest);
+    for (const auto& outside : kOutside) {
+        auto client = (*guest)->connect(outside);
+        answer(outside, Verdict::kRefuse);
+        EXPECT_EQ(outcome(client, 2000), ECONNREFUSED);
+    }
+}
 
 TEST_P(SpaceUserns, NoOtherProtocolPasses) {
     if (::geteuid() != 0) GTEST_SKIP() << "needs a raw socket in the guest";
@@ -412,7 +501,7 @@ TEST_P(SpaceUserns, NoOtherProtocolPasses) {
         EXPECT_EQ(send_to(raw, "12345678", endpoint(kGatewayAddress, 0)), 8);
         EXPECT_EQ(send_to(raw, "12345678", endpoint("192.0.2.7", 0)), 8);
     }
-    EXPECT_FALSE(any_icmp(icmp, 300));
+    EXPECT_FALSE(readable(icmp, 300));
 }
 
 std::string echo_request(bool six) {

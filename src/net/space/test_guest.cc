@@ -146,7 +146,7 @@ Result<> wait_for_routes() {
 Result<os::Fd> make_guest_side(bool fixed_neighbours) {
     auto node = CAISSON_TRY(open_tun_node(::geteuid()));
     if (::unshare(CLONE_NEWNET) != 0) return failure_errno("cannot make the guest's namespace");
-    os::Fd tap(::open(("/proc/self/fd/" + std::to_string(node.get())).c_str(), O_RDWR | O_CLOEXEC));
+    os::Fd tap(::open(("/proc/self/fd/" + std::to_string(node.get())).c_str(), O_RDWR | O_CLOEXEC | O_NONBLOCK));
     struct ifreq wanted {};
     wanted.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
     std::strcpy(wanted.ifr_name, "eth0");
@@ -197,6 +197,7 @@ void Guest::pump() {
             if (waited[i].revents == 0) continue;
             const ssize_t got = ::read(waited[i].fd, frame.data(), frame.size());
             if (got > 0) static_cast<void>(!::write(waited[1 - i].fd, frame.data(), static_cast<std::size_t>(got)));
+            if (got < 0 && errno != EAGAIN) return;  // its link is gone
         }
     }
 }
