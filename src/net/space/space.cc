@@ -4,6 +4,7 @@
 #include <linux/if_tun.h>
 #include <linux/netlink.h>
 #include <net/if.h>
+#include <netinet/icmp6.h>
 #include <netinet/in.h>
 #include <sched.h>
 #include <sys/ioctl.h>
@@ -16,6 +17,7 @@
 #include "base/text.h"
 #include "net/space/limits.h"
 #include "net/space/link.h"
+#include "net/space/packet.h"
 #include "net/space/protocol.h"
 #include "net/space/rules.h"
 #include "os/file.h"
@@ -177,6 +179,25 @@ Result<os::Fd> make_datagrams() {
     return socket;
 }
 
+Result<os::Fd> raw_socket(int family, int protocol) {
+    os::Fd socket(::socket(family, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, protocol));
+    if (!socket) return failure_errno("cannot make a raw socket of the box's network");
+    CAISSON_TRY(set_option(socket, SOL_SOCKET, SO_RCVBUF, 0));
+    return socket;
+}
+
+Result<Refusals> make_refusals() {
+    Refusals refusals{CAISSON_TRY(raw_socket(AF_INET, IPPROTO_ICMP)), CAISSON_TRY(raw_socket(AF_INET6, IPPROTO_ICMPV6))};
+    constexpr int kIcmpFilter = 1;  // ICMP_FILTER of linux/icmp.h, which cannot be included beside net/if.h
+    constexpr std::uint32_t none4 = ~0u;
+    icmp6_filter none6;
+    ICMP6_FILTER_SETBLOCKALL(&none6);
+    if (::setsockopt(refusals.four.get(), SOL_RAW, kIcmpFilter, &none4, sizeof none4) != 0 ||
+        ::setsockopt(refusals.six.get(), SOL_ICMPV6, ICMP6_FILTER, &none6, sizeof none6) != 0)
+        return failure_errno("cannot set what raw sockets receive");
+    return refusals;
+}
+
 // Whoever asks gets sockets that lead to this box's guest, and nowhere else.
 Result<> check_guest(const Endpoint& guest, const Endpoint* outside) {
     const auto own = Address::parse(guest.address.is_v4() ? kGuestAddress : kGuestAddress6);
@@ -198,6 +219,7 @@ Result<Space> make_space(int tun_node) {
     space.queue = CAISSON_TRY(add_rules_and_queue());
     space.listener = CAISSON_TRY(make_listener());
     space.datagrams = CAISSON_TRY(make_datagrams());
+    space.refusals = CAISSON_TRY(make_refusals());
     return space;
 }
 
@@ -217,6 +239,15 @@ Result<os::Fd> dial_guest(Protocol protocol, const Endpoint& guest, const Endpoi
     if (from_there) CAISSON_TRY(bind_to(socket, outside, false));
     CAISSON_TRY(connect_to(socket, guest));
     return socket;
+}
+
+Result<> refuse_datagrams(const Refusals& refusals, const Endpoint& guest, const Endpoint& outside) {
+    CAISSON_TRY(check_guest(guest, &outside));
+    const auto message = port_unreachable(guest, outside);
+    auto to = to_socket({guest.address, 0});
+    const auto& socket = guest.address.is_v4() ? refusals.four : refusals.six;
+    static_cast<void>(::sendto(socket.get(), message.data(), message.size(), MSG_NOSIGNAL, to.get(), to.length));
+    return {};
 }
 
 }  // namespace caisson::net

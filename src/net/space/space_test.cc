@@ -240,6 +240,24 @@ TEST_P(SpaceUserns, FlowsToOneEndpointAreApart) {
     EXPECT_FALSE(readable(sockets[0], 0));
 }
 
+TEST_P(SpaceUserns, DatagramsThatNobodyTakesAreRefused) {
+    for (const auto& outside : kOutside) {
+        auto client = guest_->socket(outside.address.is_v4() ? AF_INET : AF_INET6, SOCK_DGRAM);
+        auto address = to_socket(outside);
+        ASSERT_EQ(::connect(client.get(), address.get(), address.length), 0);
+        ASSERT_EQ(::send(client.get(), "x", 1, 0), 1);
+        NetnsMessage message;
+        message.kind = Kind::kRefuseUdp;
+        message.guest = receive_datagram(box_.datagrams).guest;
+        message.outside = outside;
+        box_.tell(message);
+        ASSERT_TRUE(readable(client, 2000)) << outside.to_string();
+        char room[1];
+        EXPECT_EQ(::recv(client.get(), room, sizeof room, 0), -1);
+        EXPECT_EQ(errno, ECONNREFUSED);
+    }
+}
+
 os::Fd listen_in(Guest& guest, bool six, std::uint16_t port) {
     auto server = guest.socket(six ? AF_INET6 : AF_INET, SOCK_STREAM);
     auto address = to_socket(guest_endpoint(six, port));
