@@ -58,6 +58,6 @@ int measure(int starts, int connections) {
 }  // namespace
 
 int main(int argc, char** argv) {
-    if (argc != 3) return 2;
+    if (argc != 3 || !become_able()) return 2;
     return measure(std::atoi(argv[1]), std::atoi(argv[2]));
 }

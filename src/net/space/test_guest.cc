@@ -24,6 +24,20 @@ namespace caisson::net::testing_space {
 
 using base::failure_errno;
 
+Result<> become_able() {
+    const auto user = ::geteuid();
+    const auto group = ::getegid();
+    if (user == 0) return {};
+    if (::unshare(CLONE_NEWUSER) != 0) return failure_errno("cannot make a user namespace");
+    const auto write = [](const char* path, const std::string& text) -> Result<> {
+        auto file = CAISSON_TRY(os::open_file(path, O_WRONLY));
+        return os::write_all(file.get(), text);
+    };
+    CAISSON_TRY(write("/proc/self/setgroups", "deny"));
+    CAISSON_TRY(write("/proc/self/uid_map", std::to_string(user) + " " + std::to_string(user) + " 1"));
+    return write("/proc/self/gid_map", std::to_string(group) + " " + std::to_string(group) + " 1");
+}
+
 OtherThread::OtherThread() : thread_([this] { loop(); }) {}
 
 OtherThread::~OtherThread() {
