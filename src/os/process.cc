@@ -120,9 +120,10 @@ struct ChildPlan {
     if (command.user || command.group) {
         uid_t user = command.user.value_or(::getuid());
         gid_t group = command.group.value_or(::getgid());
-        if (::setgroups(0, nullptr) != 0) child_fail(plan, 3);
-        if (::setresgid(group, group, group) != 0) child_fail(plan, 3);
-        if (::setresuid(user, user, user) != 0) child_fail(plan, 3);
+        // Not the C library's calls: they would wait for the caller's other threads to do the same, which are not here.
+        if (::syscall(SYS_setgroups, 0, nullptr) != 0) child_fail(plan, 3);
+        if (::syscall(SYS_setresgid, group, group, group) != 0) child_fail(plan, 3);
+        if (::syscall(SYS_setresuid, user, user, user) != 0) child_fail(plan, 3);
         // A change of credentials clears the parent-death signal.
         if (command.die_with_parent) {
             if (::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) child_fail(plan, 2);

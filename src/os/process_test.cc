@@ -5,6 +5,8 @@
 #include <poll.h>
 #include <signal.h>
 
+#include <thread>
+
 #include "os/file.h"
 
 namespace caisson::os {
@@ -34,6 +36,18 @@ TEST(Process, ReportsExitCodeAndSignal) {
     output_of({.arguments = {"/bin/sh", "-c", "kill -9 $$"}}, &status);
     EXPECT_TRUE(status.signalled);
     EXPECT_EQ(status.code, 9);
+}
+
+TEST(Process, AnotherUserFromAProcessWithThreads) {
+    if (::geteuid() != 0) GTEST_SKIP() << "only root can start a process as another user";
+    auto wait = make_pipe().value();
+    std::thread other([&] {
+        char byte;
+        static_cast<void>(!::read(wait.first.get(), &byte, 1));
+    });
+    EXPECT_EQ(output_of({.arguments = {"/usr/bin/id", "-u"}, .user = 65534, .group = 65534}), "65534\n");
+    wait.second.reset();
+    other.join();
 }
 
 TEST(Process, MissingProgramIsAnErrorOfSpawn) {

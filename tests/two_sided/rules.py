@@ -6,7 +6,7 @@ must fail with MESSAGE (a regular expression) in its output. Words of TEST: a te
 """
 
 RULES = []
-PROGRAM = ["caisson", "caisson-shim", "caisson-agent", "caisson-unpack", "caisson-fetch", "caisson-copy", "caisson-enter", "caisson-share"]
+PROGRAM = ["caisson", "caisson-shim", "caisson-agent", "caisson-unpack", "caisson-fetch", "caisson-copy", "caisson-enter", "caisson-share", "caisson-netns"]
 
 
 def rule(name, what, targets, test, message, root=False):
@@ -383,3 +383,26 @@ rule("http_one_host", "a request has one Host header", ["net_peek_test"],
      "tests/net_peek_test --gtest_filter=PeekHttp.*", r"FAILED.*TwoHostHeadersAreRefused")
 rule("http_target_agrees", "a request's target and its Host header name the same host", ["net_peek_test"],
      "tests/net_peek_test --gtest_filter=PeekHttp.*", r"FAILED.*ATargetThatDisagreesWithHostIsRefused")
+# The namespace of a box's network, and the program in it.
+SPACE = ["net_space_test", "caisson-netns"]
+
+
+def space_rule(name, what, test, message, root=False):
+    rule(name, what, SPACE, f"tests/net_space_test --gtest_filter=*SpaceUserns.{test}/*", message, root)
+
+
+space_rule("net_held", "a connection of the guest's begins with a verdict, and not before", "WithoutAVerdictNothingArrives",
+           r"FAILED.*WithoutAVerdictNothingArrives")
+space_rule("net_policy_drop", "of the guest's packets nothing passes but TCP, UDP and questions to the gateway", "OnlyTheGatewayAnswersAnEcho",
+           r"FAILED.*OnlyTheGatewayAnswersAnEcho", root=True)
+space_rule("net_source", "packets from other addresses than the guest's own are dropped", "AnotherSourceThanTheGuestsIsNotHeard",
+           r"FAILED.*AnotherSourceThanTheGuestsIsNotHeard")
+space_rule("net_neighbours", "the host's table of neighbours cannot be filled by a guest", "ItsNeighbourIsTheGuestWhateverThatSays",
+           r"FAILED.*ItsNeighbourIsTheGuestWhateverThatSays", root=True)
+space_rule("net_dials_guest", "sockets made in the namespace lead to the guest", "NothingButTheGuestIsDialled",
+           r"FAILED.*NothingButTheGuestIsDialled")
+space_rule("net_locked", "the namespace's program locks itself", "IsLocked", r"FAILED.*IsLocked", root=True)
+rule("net_filter", "the namespace's program makes no netlink sockets", ["net_space_lock_test"],
+     "tests/net_space_lock_test --gtest_filter=NetnsLockDeathTest.*", r"FAILED.*NoOtherSocketIs")
+rule("net_held_bounded", "connections that wait for a verdict are counted", ["net_space_parts_test"],
+     "tests/net_space_parts_test --gtest_filter=Gate.*", r"FAILED.*SoManyWaitAndNoMore")

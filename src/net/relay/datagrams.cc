@@ -91,9 +91,9 @@ Datagrams::~Datagrams() {
 Result<> Datagrams::start() {
     CAISSON_TRY(os::set_nonblocking(options_.socket.get(), true));
     // Of the name server's own answers there are many, to many ports of the guest's.
-    for (const char* address : {kGatewayAddress, kGatewayAddress6}) {
-        const Endpoint server{*Address::parse(address), kNameServerPort};
-        context_.space->make_udp(server, {}, [this, server](os::Fd socket, int) {
+    for (const auto& [gateway, guest] : {std::pair(kGatewayAddress, kGuestAddress), std::pair(kGatewayAddress6, kGuestAddress6)}) {
+        const Endpoint server{*Address::parse(gateway), kNameServerPort};
+        context_.space->make_udp(server, {*Address::parse(guest), 0}, [this, server](os::Fd socket, int) {
             if (socket) name_sockets_[server] = std::move(socket);
         });
     }

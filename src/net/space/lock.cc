@@ -107,7 +107,7 @@ jail::Filter netns_calls() {
 }
 
 Result<> lock_netns() {
-    if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || ::prctl(PR_SET_DUMPABLE, 0) != 0)
+    if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || ::prctl(PR_SET_DUMPABLE, 0) != 0 || ::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0)
         return failure_errno("cannot give up privileges");
     CAISSON_TRY(limit(RLIMIT_CORE, 0));
     // What it says may go to a file. A larger write fails instead of ending the process.

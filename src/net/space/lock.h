@@ -16,7 +16,7 @@ os::Landlock netns_files();
 jail::Filter netns_calls();
 
 // Applies them to this process, with no capability but CAP_NET_ADMIN over its own namespace (verdicts on packets, and
-// transparent sockets), no core files, and limits of memory and descriptors. On a kernel without Landlock the rest has to
+// transparent sockets), no core files, limits of memory and descriptors, and an end with its parent. On a kernel without Landlock the rest has to
 // do. Errors: kHostMissing, a kernel that refuses.
 Result<> lock_netns();
 

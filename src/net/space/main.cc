@@ -49,7 +49,7 @@ Result<> serve() {
     descriptors.push_back(std::move(space->datagrams));
     CAISSON_TRY(say(launcher, NetnsSaid{}, descriptors));
     descriptors.clear();
-    SpaceServer server(loop, std::move(launcher), std::move(ask), std::move(space->queue));
+    SpaceServer server(loop, std::move(launcher), std::move(ask), std::move(space->queue), std::move(space->refusals));
     CAISSON_TRY(server.start());
     CAISSON_TRY(loop.run());
     return server.ended();

@@ -1,6 +1,8 @@
 #include "net/space/packet.h"
 
+#include <netinet/icmp6.h>
 #include <netinet/in.h>
+#include <netinet/ip_icmp.h>
 
 #include <algorithm>
 
@@ -40,7 +42,50 @@ std::size_t parse_v6(base::ByteView packet, Beginning& beginning) {
     return beginning.guest.address.is_v4() || beginning.outside.address.is_v4() ? 0 : kHeader6;
 }
 
+void store_be16(std::uint8_t* at, std::size_t value) {
+    at[0] = static_cast<std::uint8_t>(value >> 8);
+    at[1] = static_cast<std::uint8_t>(value);
+}
+
+// RFC 1071, of an even number of bytes.
+std::uint16_t checksum(base::ByteView bytes) {
+    std::uint32_t sum = 0;
+    for (std::size_t i = 0; i < bytes.size(); i += 2) sum += load_be16(bytes, i);
+    while (sum >> 16 != 0) sum = (sum & 0xffff) + (sum >> 16);
+    return static_cast<std::uint16_t>(~sum);
+}
+
+constexpr std::size_t kUdpHeader = 8, kIcmpHeader = 8;
+
+base::Bytes header4(const Endpoint& guest, const Endpoint& outside) {
+    base::Bytes header{0x45, 0, 0, kHeader4 + kUdpHeader, 0, 0, 0, 0, 64, IPPROTO_UDP, 0, 0};
+    for (const auto* end : {&guest, &outside}) base::append(header, base::ByteView(end->address.bytes()).subspan(12));
+    store_be16(&header[10], checksum(header));
+    return header;
+}
+
+base::Bytes header6(const Endpoint& guest, const Endpoint& outside) {
+    base::Bytes header{0x60, 0, 0, 0, 0, kUdpHeader, IPPROTO_UDP, 64};
+    for (const auto* end : {&guest, &outside}) base::append(header, end->address.bytes());
+    return header;
+}
+
 }  // namespace
+
+base::Bytes port_unreachable(const Endpoint& guest, const Endpoint& outside) {
+    const bool four = guest.address.is_v4();
+    base::Bytes message(kIcmpHeader);
+    message[0] = four ? ICMP_DEST_UNREACH : ICMP6_DST_UNREACH;
+    message[1] = four ? ICMP_PORT_UNREACH : ICMP6_DST_UNREACH_NOPORT;
+    base::append(message, four ? header4(guest, outside) : header6(guest, outside));
+    std::uint8_t udp[kUdpHeader]{};
+    store_be16(udp, guest.port);
+    store_be16(udp + 2, outside.port);
+    store_be16(udp + 4, kUdpHeader);
+    base::append(message, udp);
+    if (four) store_be16(&message[2], checksum(message));
+    return message;
+}
 
 std::optional<Beginning> parse_beginning(base::ByteView packet) {
     if (packet.empty()) return std::nullopt;

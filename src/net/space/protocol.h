@@ -13,7 +13,9 @@
 namespace caisson::net {
 
 // Descriptor numbers of caisson-netns. It ends when its launcher does.
-inline constexpr int kNetnsLauncherFd = 0;  // says kReady, or kFailed
+// says kReady, or kFailed. Any packet with one descriptor that comes here gives it another kNetnsAskFd: caisson-netd was
+// started anew. Until then, while there is none, what the guest begins is answered with kNetUnreachable.
+inline constexpr int kNetnsLauncherFd = 0;
 inline constexpr int kNetnsTunFd = 3;       // the tun device, open with O_PATH
 inline constexpr int kNetnsAskFd = 4;       // its end of the socket whose other end caisson-netd gets
 
@@ -45,7 +47,8 @@ struct NetnsMessage {
         kVerdict,     // to netns: `verdict` of the connection `number`
         kMakeUdp,     // to netns: a transparent UDP socket bound to `outside` and connected to `guest`, for answers of any size
         kDial,        // to netns: a connection to the guest's `guest` of `protocol`, from `outside` if its port is not 0
-        kMade,        // from netns: answer to the last two, with `number`; `error` 0 and one descriptor (of TCP: still connecting), or an errno
+        kRefuseUdp,   // to netns: of datagrams `guest` -> `outside` the guest hears that nobody takes them; no answer
+        kMade,        // from netns: answer to kMakeUdp and kDial, with `number`; `error` 0 and one descriptor (of TCP: still connecting), or an errno
     };
     // What the guest gets to know.
     enum class Verdict : std::uint8_t {

@@ -15,7 +15,6 @@
 #include "net/space/limits.h"
 #include "net/space/queue.h"
 #include "net/space/rules.h"
-#include "net/space/space.h"
 
 namespace caisson::net {
 
@@ -48,8 +47,8 @@ bool send_message(const os::Fd& to, const NetnsMessage& message, std::vector<os:
 
 }  // namespace
 
-SpaceServer::SpaceServer(os::Loop& loop, os::Fd launcher, os::Fd ask, os::Fd queue)
-    : loop_(loop), launcher_(std::move(launcher)), ask_(std::move(ask)), queue_(std::move(queue)) {}
+SpaceServer::SpaceServer(os::Loop& loop, os::Fd launcher, os::Fd ask, os::Fd queue, Refusals refusals)
+    : loop_(loop), launcher_(std::move(launcher)), ask_(std::move(ask)), queue_(std::move(queue)), refusals_(std::move(refusals)) {}
 
 Result<> SpaceServer::start() {
     CAISSON_TRY(loop_.watch(launcher_.get(), EPOLLIN, [this](std::uint32_t) { on_launcher(); }));
@@ -161,6 +160,9 @@ void SpaceServer::answer(const NetnsMessage& message) {
         case NetnsMessage::Kind::kDial:
             if (message.protocol != Protocol::kTcp && message.protocol != Protocol::kUdp) return drop_ask();
             return made(message, dial_guest(message.protocol, message.guest, message.outside));
+        case NetnsMessage::Kind::kRefuseUdp:
+            if (!refuse_datagrams(refusals_, message.guest, message.outside)) drop_ask();
+            return;
         case NetnsMessage::Kind::kBegins:
         case NetnsMessage::Kind::kMade: break;
     }

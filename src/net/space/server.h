@@ -6,6 +6,7 @@
 
 #include "net/space/gate.h"
 #include "net/space/protocol.h"
+#include "net/space/space.h"
 #include "os/fd.h"
 #include "os/loop.h"
 
@@ -15,7 +16,7 @@ namespace caisson::net {
 class SpaceServer {
   public:
     // `launcher`: ends it by hanging up, and may send another `ask`. `ask`: caisson-netd's; may be none.
-    SpaceServer(os::Loop& loop, os::Fd launcher, os::Fd ask, os::Fd queue);
+    SpaceServer(os::Loop& loop, os::Fd launcher, os::Fd ask, os::Fd queue, Refusals refusals);
     Result<> start();
     // Why it ended, once the loop has: nothing is wrong if the launcher hung up.
     Result<> ended() const { return ended_; }
@@ -38,6 +39,7 @@ class SpaceServer {
 
     os::Loop& loop_;
     os::Fd launcher_, ask_, queue_;
+    Refusals refusals_;
     Gate gate_;
     std::optional<NetnsMessage> unsent_;  // a question that there was no room for; no packet is read until there is
     Result<> ended_;

@@ -4,18 +4,21 @@
 #include <linux/if_tun.h>
 #include <linux/netlink.h>
 #include <net/if.h>
+#include <netinet/icmp6.h>
 #include <netinet/in.h>
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
 #include "base/text.h"
 #include "net/space/limits.h"
 #include "net/space/link.h"
+#include "net/space/packet.h"
 #include "net/space/protocol.h"
 #include "net/space/rules.h"
 #include "os/file.h"
@@ -122,6 +125,10 @@ Result<os::Fd> add_rules_and_queue() {
     const int on = 1;
     if (::setsockopt(netfilter.fd().get(), SOL_NETLINK, NETLINK_NO_ENOBUFS, &on, sizeof on) != 0)
         return failure_errno("cannot set how the queue of packets tells that it is full");
+    // As far as the host allows: what has no room here is lost as well.
+    constexpr int kRoom = 1 << 20;
+    if (::setsockopt(netfilter.fd().get(), SOL_SOCKET, SO_RCVBUF, &kRoom, sizeof kRoom) != 0)
+        return failure_errno("cannot set the room of the queue of packets");
     CAISSON_TRY(os::set_nonblocking(netfilter.fd().get(), true));
     return netfilter.take();
 }
@@ -173,6 +180,25 @@ Result<os::Fd> make_datagrams() {
     return socket;
 }
 
+Result<os::Fd> raw_socket(int family, int protocol) {
+    os::Fd socket(::socket(family, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, protocol));
+    if (!socket) return failure_errno("cannot make a raw socket of the box's network");
+    CAISSON_TRY(set_option(socket, SOL_SOCKET, SO_RCVBUF, 0));
+    return socket;
+}
+
+Result<Refusals> make_refusals() {
+    Refusals refusals{CAISSON_TRY(raw_socket(AF_INET, IPPROTO_ICMP)), CAISSON_TRY(raw_socket(AF_INET6, IPPROTO_ICMPV6))};
+    constexpr int kIcmpFilter = 1;  // ICMP_FILTER of linux/icmp.h, which cannot be included beside net/if.h
+    constexpr std::uint32_t none4 = ~0u;
+    icmp6_filter none6;
+    ICMP6_FILTER_SETBLOCKALL(&none6);
+    if (::setsockopt(refusals.four.get(), SOL_RAW, kIcmpFilter, &none4, sizeof none4) != 0 ||
+        ::setsockopt(refusals.six.get(), SOL_ICMPV6, ICMP6_FILTER, &none6, sizeof none6) != 0)
+        return failure_errno("cannot set what raw sockets receive");
+    return refusals;
+}
+
 // Whoever asks gets sockets that lead to this box's guest, and nowhere else.
 Result<> check_guest(const Endpoint& guest, const Endpoint* outside) {
     const auto own = Address::parse(guest.address.is_v4() ? kGuestAddress : kGuestAddress6);
@@ -194,15 +220,16 @@ Result<Space> make_space(int tun_node) {
     space.queue = CAISSON_TRY(add_rules_and_queue());
     space.listener = CAISSON_TRY(make_listener());
     space.datagrams = CAISSON_TRY(make_datagrams());
+    space.refusals = CAISSON_TRY(make_refusals());
     return space;
 }
 
 Result<os::Fd> make_datagram_socket(const Endpoint& guest, const Endpoint& outside) {
-    CAISSON_TRY(check_guest(guest, &outside));
+    CAISSON_TRY(check_guest({guest.address, std::max<std::uint16_t>(guest.port, 1)}, &outside));
     auto socket = CAISSON_TRY(transparent_socket(family_of(guest), SOCK_DGRAM));
     CAISSON_TRY(set_option(socket, SOL_SOCKET, SO_RCVBUF, kReceiveBytes));
     CAISSON_TRY(bind_to(socket, outside, false));
-    CAISSON_TRY(connect_to(socket, guest));
+    if (guest.port != 0) CAISSON_TRY(connect_to(socket, guest));
     return socket;
 }
 
@@ -213,6 +240,15 @@ Result<os::Fd> dial_guest(Protocol protocol, const Endpoint& guest, const Endpoi
     if (from_there) CAISSON_TRY(bind_to(socket, outside, false));
     CAISSON_TRY(connect_to(socket, guest));
     return socket;
+}
+
+Result<> refuse_datagrams(const Refusals& refusals, const Endpoint& guest, const Endpoint& outside) {
+    CAISSON_TRY(check_guest(guest, &outside));
+    const auto message = port_unreachable(guest, outside);
+    auto to = to_socket({guest.address, 0});
+    const auto& socket = guest.address.is_v4() ? refusals.four : refusals.six;
+    static_cast<void>(::sendto(socket.get(), message.data(), message.size(), MSG_NOSIGNAL, to.get(), to.length));
+    return {};
 }
 
 }  // namespace caisson::net

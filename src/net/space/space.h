@@ -7,10 +7,16 @@
 
 namespace caisson::net {
 
+// Raw sockets that ICMP messages are sent through; they receive nothing.
+struct Refusals {
+    os::Fd four, six;
+};
+
 // What the namespace begins with; see NetnsSaid for tap, listener and datagrams.
 struct Space {
     os::Fd tap, listener, datagrams;
     os::Fd queue;  // netlink: beginnings of connections arrive here; non-blocking
+    Refusals refusals;
 };
 
 // Moves the calling process into new user and network namespaces and sets the latter up. `tun_node` is the tun device,
@@ -23,5 +29,8 @@ Result<Space> make_space(int tun_node);
 Result<os::Fd> make_datagram_socket(const Endpoint& guest, const Endpoint& outside);
 // A connection to the guest's `guest`, from `outside` unless its port is 0. Of TCP it is still being made.
 Result<os::Fd> dial_guest(Protocol protocol, const Endpoint& guest, const Endpoint& outside);
+// Tells the guest that nobody takes its datagrams from `guest` to `outside`. Best effort, as all that is told this way; errors
+// are those of the caller: ends that are not the guest's, or of two families.
+Result<> refuse_datagrams(const Refusals& refusals, const Endpoint& guest, const Endpoint& outside);
 
 }  // namespace caisson::net

@@ -1,5 +1,10 @@
 // The real program, with a guest at its tap. Each test runs as the caller and, if that is root, as an ordinary user.
+#include <arpa/inet.h>
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <linux/neighbour.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
 #include <netinet/in.h>
 #include <netinet/ip_icmp.h>
 #include <signal.h>
@@ -13,6 +18,7 @@
 #include <set>
 
 #include "net/space/limits.h"
+#include "net/space/netlink.h"
 #include "net/space/test_guest.h"
 #include "os/file.h"
 
@@ -29,11 +35,19 @@ const Endpoint kOutside[] = {endpoint("192.0.2.7", 443), endpoint("2001:db8::7",
 
 constexpr uid_t kOrdinary = 65534;
 
-class SpaceUserns : public testing::TestWithParam<uid_t> {
+class Able : public testing::Environment {
+    void SetUp() override {
+        if (auto able = become_able(); !able) GTEST_SKIP() << able.error().to_string();
+    }
+};
+const auto* const able = testing::AddGlobalTestEnvironment(new Able);
+
+// The parameter: as an ordinary user, and not as the caller.
+class SpaceUserns : public testing::TestWithParam<bool> {
   protected:
     void SetUp() override {
-        if (GetParam() != ::geteuid() && ::geteuid() != 0) GTEST_SKIP() << "only root can start it as another user";
-        auto box = Box::start(GetParam());
+        if (GetParam() && ::geteuid() != 0) GTEST_SKIP() << "only root can start it as another user";
+        auto box = Box::start(user());
         if (!box && box.error().code == Errc::kPermission) GTEST_SKIP() << box.error().to_string() << "; " << box.error().hint;
         ASSERT_TRUE(box) << box.error().to_string();
         box_ = std::move(*box);
@@ -41,6 +55,8 @@ class SpaceUserns : public testing::TestWithParam<uid_t> {
         ASSERT_TRUE(guest) << guest.error().to_string();
         guest_ = std::move(*guest);
     }
+
+    static uid_t user() { return GetParam() ? kOrdinary : ::geteuid(); }
 
     // The question about a connection to `outside`, with a verdict.
     NetnsMessage answer(const Endpoint& outside, Verdict verdict) {
@@ -58,9 +74,7 @@ class SpaceUserns : public testing::TestWithParam<uid_t> {
     std::unique_ptr<Guest> guest_;
 };
 
-std::string name_of(const testing::TestParamInfo<uid_t>& info) { return info.param == kOrdinary ? "Ordinary" : "Caller"; }
-// In builds for users the second is skipped, and counted.
-INSTANTIATE_TEST_SUITE_P(As, SpaceUserns, testing::Values(::geteuid(), kOrdinary), name_of);
+INSTANTIATE_TEST_SUITE_P(As, SpaceUserns, testing::Bool(), [](const auto& each) { return each.param ? "Ordinary" : "Caller"; });
 
 TEST_P(SpaceUserns, AnAcceptedConnectionArrivesWithItsTrueDestination) {
     for (const auto& outside : kOutside) {
@@ -234,6 +248,24 @@ TEST_P(SpaceUserns, FlowsToOneEndpointAreApart) {
     EXPECT_FALSE(readable(sockets[0], 0));
 }
 
+TEST_P(SpaceUserns, DatagramsThatNobodyTakesAreRefused) {
+    for (const auto& outside : kOutside) {
+        auto client = guest_->socket(outside.address.is_v4() ? AF_INET : AF_INET6, SOCK_DGRAM);
+        auto address = to_socket(outside);
+        ASSERT_EQ(::connect(client.get(), address.get(), address.length), 0);
+        ASSERT_EQ(::send(client.get(), "x", 1, 0), 1);
+        NetnsMessage message;
+        message.kind = Kind::kRefuseUdp;
+        message.guest = receive_datagram(box_.datagrams).guest;
+        message.outside = outside;
+        box_.tell(message);
+        ASSERT_TRUE(readable(client, 2000)) << outside.to_string();
+        char room[1];
+        EXPECT_EQ(::recv(client.get(), room, sizeof room, 0), -1);
+        EXPECT_EQ(errno, ECONNREFUSED);
+    }
+}
+
 os::Fd listen_in(Guest& guest, bool six, std::uint16_t port) {
     auto server = guest.socket(six ? AF_INET6 : AF_INET, SOCK_STREAM);
     auto address = to_socket(guest_endpoint(six, port));
@@ -243,10 +275,11 @@ os::Fd listen_in(Guest& guest, bool six, std::uint16_t port) {
 }
 
 TEST_P(SpaceUserns, AServerInTheGuestIsDialled) {
+    std::uint16_t port = 8080;
     for (bool six : {false, true})
         for (const auto& from : {Endpoint{}, six ? endpoint("2001:db8::99", 40000) : endpoint("198.51.100.9", 40000)}) {
-            auto server = listen_in(*guest_, six, 8080);
-            auto dialled = box_.make(Kind::kDial, Protocol::kTcp, guest_endpoint(six, 8080), from);
+            auto server = listen_in(*guest_, six, ++port);
+            auto dialled = box_.make(Kind::kDial, Protocol::kTcp, guest_endpoint(six, port), from);
             ASSERT_TRUE(dialled) << dialled.error().to_string();
             EXPECT_EQ(outcome(*dialled, 2000), 0);
             ASSERT_TRUE(readable(server, 2000));
@@ -256,7 +289,7 @@ TEST_P(SpaceUserns, AServerInTheGuestIsDialled) {
             ASSERT_EQ(::send(accepted.get(), "hello", 5, 0), 5);
             ASSERT_TRUE(readable(*dialled, 2000));
         }
-    auto closed = box_.make(Kind::kDial, Protocol::kTcp, guest_endpoint(false, 8081), {});
+    auto closed = box_.make(Kind::kDial, Protocol::kTcp, guest_endpoint(false, 9), {});
     ASSERT_TRUE(closed);
     EXPECT_EQ(outcome(*closed, 2000), ECONNREFUSED);
     EXPECT_FALSE(box_.hear(0)) << "the guest's answer was taken for a connection of its own";
@@ -399,11 +432,92 @@ TEST_P(SpaceUserns, AnotherSourceThanTheGuestsIsNotHeard) {
     EXPECT_TRUE(box_.hear(2000));
 }
 
-// An answer of any kind would be seen here.
-bool any_icmp(const os::Fd& raw, int milliseconds) { return readable(raw, milliseconds); }
+// "Who has 10.0.2.2? Tell `source`".
+base::Bytes neighbour_question4(const std::string& source) {
+    base::Bytes frame = ethernet(false);
+    frame[13] = 0x06;
+    base::append(frame, base::Bytes{0, 1, 8, 0, 6, 4, 0, 1});
+    base::append(frame, kGuestHardware);
+    base::append(frame, base::ByteView(Address::parse(source)->bytes()).subspan(12));
+    base::append(frame, base::Bytes(6));
+    base::append(frame, base::ByteView(Address::parse(kGatewayAddress)->bytes()).subspan(12));
+    return frame;
+}
+
+// The same of IPv6 (RFC 4861, 4.3), with the guest's hardware address.
+base::Bytes neighbour_question6(const std::string& source) {
+    base::Bytes body{135, 0, 0, 0, 0, 0, 0, 0};
+    base::append(body, Address::parse(kGatewayAddress6)->bytes());
+    base::append(body, base::Bytes{1, 1});
+    base::append(body, kGuestHardware);
+    base::Bytes packet{0x60, 0, 0, 0, 0, static_cast<std::uint8_t>(body.size()), IPPROTO_ICMPV6, 255};
+    base::append(packet, Address::parse(source)->bytes());
+    base::append(packet, Address::parse(kGatewayAddress6)->bytes());
+    const std::uint32_t pseudo = sum(base::ByteView(packet).subspan(8)) + std::uint32_t{IPPROTO_ICMPV6} + static_cast<std::uint32_t>(body.size());
+    store_be16(&body[2], static_cast<std::uint16_t>(~sum(body, pseudo)));
+    base::append(packet, body);
+    auto frame = ethernet(true);
+    base::append(frame, packet);
+    return frame;
+}
+
+// The addresses that the box's namespace knows of its neighbours.
+std::set<std::string> neighbours_of(pid_t pid) {
+    std::set<std::string> found;
+    OtherThread there;
+    there.run([&] {
+        auto space = os::open_file("/proc/" + std::to_string(pid) + "/ns/net", O_RDONLY);
+        if (!space || ::setns(space->get(), CLONE_NEWNET) != 0) return;
+        auto routing = NetlinkSocket::open(NETLINK_ROUTE);
+        struct {
+            nlmsghdr header;
+            ndmsg fixed;
+        } request{};
+        request.header = {sizeof request, RTM_GETNEIGH, NLM_F_REQUEST | NLM_F_DUMP, 1, 0};
+        static_cast<void>(!::send(routing->fd().get(), &request, sizeof request, 0));
+        alignas(nlmsghdr) char room[1 << 16];
+        for (bool more = true; more;) {
+            auto left = static_cast<unsigned>(std::max<ssize_t>(0, ::recv(routing->fd().get(), room, sizeof room, 0)));
+            more = left > 0;
+            for (auto* header = reinterpret_cast<nlmsghdr*>(room); NLMSG_OK(header, left); header = NLMSG_NEXT(header, left)) {
+                if (header->nlmsg_type == NLMSG_DONE) more = false;
+                if (header->nlmsg_type != RTM_NEWNEIGH) continue;
+                const auto* neighbour = static_cast<const ndmsg*>(NLMSG_DATA(header));
+                const auto* first = reinterpret_cast<const rtattr*>(neighbour + 1);
+                if (neighbour->ndm_state == NUD_NOARP || first->rta_type != NDA_DST) continue;
+                char text[INET6_ADDRSTRLEN];
+                found.insert(::inet_ntop(neighbour->ndm_family, RTA_DATA(first), text, sizeof text));
+            }
+        }
+    });
+    return found;
+}
+
+// The host has one table of neighbours for all its namespaces, which a guest must not fill.
+TEST_P(SpaceUserns, ItsNeighbourIsTheGuestWhateverThatSays) {
+    for (int i = 3; i < 100; ++i) {
+        guest_->inject(neighbour_question4("10.0.2." + std::to_string(i)));
+        guest_->inject(neighbour_question4("192.0.2." + std::to_string(i)));
+        guest_->inject(neighbour_question6("fd00:ca15::" + std::to_string(i)));
+        guest_->inject(neighbour_question6("fe80::" + std::to_string(i)));
+    }
+    EXPECT_EQ(neighbours_of(box_.netns.pid()), (std::set<std::string>{kGuestAddress, kGuestAddress6}));
+}
+
+TEST_P(SpaceUserns, TheGatewayIsFoundByWhoeverAsks) {
+    auto fresh = Box::start(user());
+    ASSERT_TRUE(fresh);
+    box_ = std::move(*fresh);
+    auto guest = Guest::create(box_.tap, false);
+    ASSERT_TRUE(guest);
+    for (const auto& outside : kOutside) {
+        auto client = (*guest)->connect(outside);
+        answer(outside, Verdict::kRefuse);
+        EXPECT_EQ(outcome(client, 2000), ECONNREFUSED);
+    }
+}
 
 TEST_P(SpaceUserns, NoOtherProtocolPasses) {
-    if (::geteuid() != 0) GTEST_SKIP() << "needs a raw socket in the guest";
     auto icmp = guest_->socket(AF_INET, SOCK_RAW, IPPROTO_ICMP);
     // The kernel would answer for each of them that there is no such protocol.
     for (int protocol : {4, 41, 47, 50, 132, 136, 253}) {
@@ -411,7 +525,7 @@ TEST_P(SpaceUserns, NoOtherProtocolPasses) {
         EXPECT_EQ(send_to(raw, "12345678", endpoint(kGatewayAddress, 0)), 8);
         EXPECT_EQ(send_to(raw, "12345678", endpoint("192.0.2.7", 0)), 8);
     }
-    EXPECT_FALSE(any_icmp(icmp, 300));
+    EXPECT_FALSE(readable(icmp, 300));
 }
 
 std::string echo_request(bool six) {
@@ -424,7 +538,6 @@ std::string echo_request(bool six) {
 }
 
 TEST_P(SpaceUserns, OnlyTheGatewayAnswersAnEcho) {
-    if (::geteuid() != 0) GTEST_SKIP() << "needs a raw socket in the guest";
     for (bool six : {false, true}) {
         auto raw = guest_->socket(six ? AF_INET6 : AF_INET, SOCK_RAW, six ? static_cast<int>(IPPROTO_ICMPV6) : static_cast<int>(IPPROTO_ICMP));
         EXPECT_EQ(send_to(raw, echo_request(six), {kOutside[six].address, 0}), 8);
@@ -480,7 +593,6 @@ bool somebody_is_in(const std::string& space) {
 }
 
 TEST_P(SpaceUserns, EndsWithItsLauncherAndLeavesNothing) {
-    if (::geteuid() != 0) GTEST_SKIP() << "only root sees the namespaces of a process that cannot be traced";
     const auto space = namespace_of(box_.netns.pid(), "net");
     ASSERT_FALSE(space.empty());
     ASSERT_TRUE(somebody_is_in(space));
@@ -496,7 +608,6 @@ TEST_P(SpaceUserns, EndsWithItsLauncherAndLeavesNothing) {
 }
 
 TEST_P(SpaceUserns, IsLocked) {
-    if (::geteuid() != 0) GTEST_SKIP() << "only root may look at it";
     const auto status = os::read_file("/proc/" + std::to_string(box_.netns.pid()) + "/status").value();
     for (const char* line : {"CapEff:\t0000000000001000", "CapPrm:\t0000000000001000", "CapBnd:\t0000000000000000", "CapAmb:\t0000000000000000",
                              "NoNewPrivs:\t1", "Seccomp:\t2"})

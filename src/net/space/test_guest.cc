@@ -24,6 +24,20 @@ namespace caisson::net::testing_space {
 
 using base::failure_errno;
 
+Result<> become_able() {
+    const auto user = ::geteuid();
+    const auto group = ::getegid();
+    if (user == 0) return {};
+    if (::unshare(CLONE_NEWUSER) != 0) return failure_errno("cannot make a user namespace");
+    const auto write = [](const char* path, const std::string& text) -> Result<> {
+        auto file = CAISSON_TRY(os::open_file(path, O_WRONLY));
+        return os::write_all(file.get(), text);
+    };
+    CAISSON_TRY(write("/proc/self/setgroups", "deny"));
+    CAISSON_TRY(write("/proc/self/uid_map", std::to_string(user) + " " + std::to_string(user) + " 1"));
+    return write("/proc/self/gid_map", std::to_string(group) + " " + std::to_string(group) + " 1");
+}
+
 OtherThread::OtherThread() : thread_([this] { loop(); }) {}
 
 OtherThread::~OtherThread() {
@@ -146,7 +160,7 @@ Result<> wait_for_routes() {
 Result<os::Fd> make_guest_side(bool fixed_neighbours) {
     auto node = CAISSON_TRY(open_tun_node(::geteuid()));
     if (::unshare(CLONE_NEWNET) != 0) return failure_errno("cannot make the guest's namespace");
-    os::Fd tap(::open(("/proc/self/fd/" + std::to_string(node.get())).c_str(), O_RDWR | O_CLOEXEC));
+    os::Fd tap(::open(("/proc/self/fd/" + std::to_string(node.get())).c_str(), O_RDWR | O_CLOEXEC | O_NONBLOCK));
     struct ifreq wanted {};
     wanted.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
     std::strcpy(wanted.ifr_name, "eth0");
@@ -197,6 +211,7 @@ void Guest::pump() {
             if (waited[i].revents == 0) continue;
             const ssize_t got = ::read(waited[i].fd, frame.data(), frame.size());
             if (got > 0) static_cast<void>(!::write(waited[1 - i].fd, frame.data(), static_cast<std::size_t>(got)));
+            if (got < 0 && errno != EAGAIN) return;  // its link is gone
         }
     }
 }

@@ -22,6 +22,9 @@
 
 namespace caisson::net::testing_space {
 
+// Whoever is not root can make network namespaces in a user namespace of its own. Before there are threads.
+Result<> become_able();
+
 // Runs what it is given on a thread of its own, one after the other.
 class OtherThread {
   public:

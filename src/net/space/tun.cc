@@ -21,17 +21,11 @@ constexpr const char* kNode = "/dev/net/tun";
 // Documentation/admin-guide/devices.txt of the kernel
 constexpr unsigned kMajor = 10, kMinor = 200;
 
-bool anyone_may_use(const struct stat& node) {
-    constexpr mode_t kOthers = S_IROTH | S_IWOTH;
-    return (node.st_mode & kOthers) == kOthers;
-}
-
 bool may_use(const struct stat& node, uid_t user) {
-    constexpr mode_t kOwner = S_IRUSR | S_IWUSR;
-    if (node.st_uid == user) return (node.st_mode & kOwner) == kOwner;
-    if (anyone_may_use(node)) return true;
-    // By group or list: only the user itself can tell.
-    return user == ::geteuid() && ::access(kNode, R_OK | W_OK) == 0;
+    // By owner, group or list: only the user itself can tell.
+    if (user == ::geteuid()) return ::access(kNode, R_OK | W_OK) == 0;
+    constexpr mode_t kOwner = S_IRUSR | S_IWUSR, kOthers = S_IROTH | S_IWOTH;
+    return node.st_uid == user ? (node.st_mode & kOwner) == kOwner : (node.st_mode & kOthers) == kOthers;
 }
 
 base::Failure refusal(Errc code, const std::string& why) {
