@@ -129,6 +129,7 @@ void Datagrams::took(const Endpoint& guest, const Endpoint& outside, base::ByteV
 }
 
 void Datagrams::deny(const Endpoint& guest, const Subject& subject, const Verdict& verdict) {
+    context_.space->refuse_udp(guest, subject.outside);
     const auto now = Clock::now();
     auto& told = denied_[{guest, subject.outside}];
     if (told != Clock::time_point() && now - told < kDeniedAgain) return;
@@ -231,6 +232,7 @@ void Datagrams::to_guest(const Key& key) {
         auto got = receive(found->second->outside.get(), room_);
         if (got.length < 0 && (errno == EAGAIN || errno == EINTR)) return;
         // Nobody is at the other end, or there is no way to it: datagrams do not come back.
+        if (got.length < 0 && !found->second->subject.published) context_.space->refuse_udp(key.first, key.second);
         if (got.length < 0) return end(key, std::strerror(errno));
         send(*found->second, true, {room_.data(), static_cast<std::size_t>(got.length)});
     }

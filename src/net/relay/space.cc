@@ -45,6 +45,10 @@ void Space::make_udp(const Endpoint& outside, const Endpoint& guest, Made made) 
     ask({.kind = NetnsMessage::Kind::kMakeUdp, .protocol = Protocol::kUdp, .guest = guest, .outside = outside}, std::move(made));
 }
 
+void Space::refuse_udp(const Endpoint& guest, const Endpoint& outside) {
+    static_cast<void>(send({.kind = NetnsMessage::Kind::kRefuseUdp, .protocol = Protocol::kUdp, .guest = guest, .outside = outside}));
+}
+
 void Space::dial(const Endpoint& guest, Protocol protocol, Made made) {
     ask({.kind = NetnsMessage::Kind::kDial, .protocol = protocol, .guest = guest}, std::move(made));
 }

@@ -31,6 +31,8 @@ class Space {
     using Made = std::function<void(os::Fd socket, int error)>;
     // For datagrams from `outside` to `guest`, and only between those two unless the guest's port is 0.
     void make_udp(const Endpoint& outside, const Endpoint& guest, Made made);
+    // The guest hears that nobody takes its datagrams from `guest` to `outside`.
+    void refuse_udp(const Endpoint& guest, const Endpoint& outside);
     // To a port of the guest's; of TCP it is still connecting.
     void dial(const Endpoint& guest, Protocol protocol, Made made);
 

@@ -1,0 +1,101 @@
+"""A private internet: two network namespaces, a host's and that of everything else, with servers at public-looking
+addresses. What runs in the host's namespace reaches those servers and nothing of the real world."""
+import json
+import os
+import pathlib
+import signal
+import ssl
+import subprocess
+import sys
+import time
+
+HERE = pathlib.Path(__file__).parent
+HOST, ROUTER = "198.18.0.2", "198.18.0.1"  # the link between the two
+HOST6, ROUTER6 = "2001:200:0:1::2", "2001:200:0:1::1"
+WEB, OTHER, DNS, SILENT = "93.184.216.34", "93.184.216.35", "9.9.9.9", "93.184.216.99"
+WEB6 = "2606:2800:21f::1"
+METADATA, PRIVATE, CGNAT = "169.254.169.254", "10.20.30.40", "100.64.1.1"
+ADDRESSES = (WEB, OTHER, DNS, METADATA, PRIVATE, CGNAT)
+ZONE = {
+    "example.test": [WEB, WEB6], "www.example.test": [WEB, WEB6], "deep.www.example.test": [WEB], "badexample.test": [WEB],
+    "other.test": [OTHER], "inside.test": [PRIVATE], "metadata.test": [METADATA], "mixed.test": [PRIVATE, WEB],
+    "closed.test": [OTHER], "loopback.test": ["127.0.0.1"], "rebind.test": [WEB],
+}
+
+
+def unavailable():
+    """Why there can be none; empty: there can."""
+    return "" if os.geteuid() == 0 else "network namespaces with a link between them need root"
+
+
+def run(*words, namespace=None):
+    words = ["nsenter", f"--net=/proc/{namespace}/ns/net", *words] if namespace else words
+    subprocess.run([str(word) for word in words], check=True, stdout=subprocess.DEVNULL)
+
+
+class Internet:
+    def __init__(self, place):
+        self.place, self.processes = pathlib.Path(place), []
+        self.host, self.world = self.namespace(), self.namespace()
+        self.wire()
+        certificate(self.place)
+        self.log = self.place / "requests"
+        self.log.write_text("")
+        self.serve("all")
+
+    def namespace(self):
+        """A process that does nothing but hold one."""
+        process = subprocess.Popen(["unshare", "--net", "sleep", "1000000"], stdin=subprocess.DEVNULL)
+        self.processes.append(process)
+        own = os.readlink("/proc/self/ns/net")
+        deadline = time.monotonic() + 5
+        while os.readlink(f"/proc/{process.pid}/ns/net") == own:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        return process.pid
+
+    def wire(self):
+        run("ip", "link", "add", "out", "netns", self.host, "type", "veth", "peer", "name", "in", "netns", self.world)
+        for namespace, link, own, own6 in ((self.host, "out", HOST, HOST6), (self.world, "in", ROUTER, ROUTER6)):
+            for words in (("link", "set", "lo", "up"), ("addr", "add", f"{own}/30", "dev", link), ("addr", "add", f"{own6}/64", "dev", link, "nodad"),
+                          ("link", "set", link, "up")):
+                run("ip", *words, namespace=namespace)
+        run("ip", "route", "add", "default", "via", ROUTER, namespace=self.host)
+        run("ip", "-6", "route", "add", "default", "via", ROUTER6, namespace=self.host)
+        for address in ADDRESSES:
+            run("ip", "addr", "add", f"{address}/32", "dev", "lo", namespace=self.world)
+        run("ip", "addr", "add", f"{WEB6}/128", "dev", "lo", namespace=self.world)
+        # What is not there is unreachable, and one address says nothing at all.
+        run("ip", "route", "add", "unreachable", "default", "metric", "4000", namespace=self.world)
+        run("sysctl", "-qw", "net.ipv4.ip_forward=1", namespace=self.world)
+        run("ip", "route", "add", "blackhole", SILENT, namespace=self.world)
+
+    def serve(self, what):
+        words = ["nsenter", f"--net=/proc/{self.world}/ns/net", sys.executable, "-B", str(HERE / "servers.py"), str(self.place), json.dumps(ZONE)]
+        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        self.processes.append(process)
+        assert process.stdout.readline() == b"ready\n", what
+
+    def requests(self):
+        """What the servers were asked, a line each: what, server's address, peer, more."""
+        return [line.split(" ") for line in self.log.read_text().splitlines()]
+
+    def forget(self):
+        self.log.write_text("")
+
+    def close(self):
+        for process in reversed(self.processes):
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+
+
+def certificate(place):
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=test",
+                    "-addext", "subjectAltName=DNS:example.test,DNS:*.example.test,DNS:other.test,DNS:badexample.test", "-keyout", place / "key.pem",
+                    "-out", place / "cert.pem"], check=True, stderr=subprocess.DEVNULL)
+
+
+def server_context(place):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(place / "cert.pem", place / "key.pem")
+    return context

@@ -1,0 +1,223 @@
+"""A box's network, asked from inside: what it reaches, how it is refused, and what is recorded of it."""
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+
+import boxes
+import internet
+import pytest
+from boxes import BASE
+from internet import CGNAT, DNS, METADATA, OTHER, PRIVATE, SILENT, WEB, WEB6
+
+pytestmark = pytest.mark.skipif(bool(internet.unavailable()), reason=internet.unavailable())
+HERE = pathlib.Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def world():
+    place = pathlib.Path(tempfile.mkdtemp(prefix="internet-", dir=boxes.WORK))
+    made = internet.Internet(place)
+    yield made
+    made.close()
+    shutil.rmtree(place, ignore_errors=True)
+
+
+class Inside:
+    """Runs caisson on the private internet's host."""
+
+    def __init__(self, world):
+        self.namespace = world.host
+
+    def caisson(self, *words, timeout=120):
+        done = subprocess.run(["nsenter", f"--net=/proc/{self.namespace}/ns/net", boxes.BIN, *map(str, words)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, env=boxes.environment(), cwd="/", timeout=timeout)
+        return boxes.Ended(words, done.returncode, done.stdout, done.stderr, 0)
+
+
+@contextlib.contextmanager
+def box(world, *options):
+    """A box that stays for a while: what it is asked to do is answered by one result for each line."""
+    inside = Inside(world)
+    name = f"net-{os.getpid()}"
+    inside.caisson("run", "-d", "--pull", "never", "--name", name, "--dns", DNS, "--copy", f"{HERE / 'guest.py'}:/guest.py", *options, BASE, "sleep", "1000").ok()
+
+    def ask(*lines, timeout=120):
+        done = inside.caisson("exec", name, "python3", "/guest.py", *lines, timeout=timeout).ok()
+        results = [json.loads(line) for line in done.lines]
+        return results[0] if len(lines) == 1 else results
+
+    ask.name = name
+    ask.inside = inside
+    try:
+        yield ask
+    finally:
+        inside.caisson("rm", "--force", name)
+
+
+def events(name, kind):
+    """What the journal has of it, once it has been written."""
+    return [event["details"] for event in map(json.loads, boxes.caisson("audit", name, "--kind", kind, "--format", "json").ok().lines)]
+
+
+def denied(box_name, /, **wanted):
+    return boxes.until(lambda: [event for event in events(box_name, "connection_denied") if all(event.get(key) == value for key, value in wanted.items())], 5, wanted)
+
+
+def test_none_has_only_loopback():
+    ended = boxes.run("--net", "none", BASE, "ls", "/sys/class/net").ok()
+    assert ended.lines == ["lo"]
+    ended = boxes.run("--copy", f"{HERE / 'guest.py'}:/guest.py", BASE, "python3", "/guest.py", f"connect {WEB} 80", "resolve example.test", f"udp {WEB} 7 10").ok()
+    for line in ended.lines:
+        result = json.loads(line)
+        assert not result["ok"] and result["seconds"] < 1, result
+
+
+def test_public_reaches_the_internet_and_nothing_else(world):
+    with box(world, "--net", "public") as ask:
+        results = ask(f"http {WEB} 80 x", f"http {WEB6} 80 x", "http example.test 80 example.test", "tls www.example.test 443 www.example.test", f"udp {WEB} 7 100",
+                      f"udp {WEB6} 7 100")
+        assert all(result["ok"] for result in results), results
+        assert results[4]["same"] and results[5]["same"]
+        forbidden = (METADATA, PRIVATE, CGNAT, internet.HOST, "127.0.0.1", "10.0.2.2", "0.0.0.0", "::ffff:10.20.30.40", "64:ff9b::a14:1e28", "2002:a14:1e28::1", "fe80::1", "224.0.0.1", "fd00::1")
+        for result in ask(*(f"connect {address} 80" for address in forbidden)):
+            assert not result["ok"] and result["seconds"] < 2, result
+        world.forget()
+        for result in ask(*(f"udp {address} 7 10" for address in (METADATA, PRIVATE, CGNAT))):
+            assert result["error"] in ("ECONNREFUSED", "TimeoutError"), result
+        # A name of the outside that leads inside.
+        inner = ask("resolve inside.test", "resolve metadata.test", "resolve loopback.test")
+        assert not any(result["ok"] for result in inner), inner
+        assert ask("resolve mixed.test")["addresses"] == [WEB]
+        assert denied(ask.name, address=METADATA, port=80)
+        assert denied(ask.name, address=PRIVATE, port=80)
+    assert not [request for request in world.requests() if request[0] == "http"]
+
+
+def test_open_adds_private_networks(world):
+    with box(world, "--net", "open") as ask:
+        results = ask(f"http {PRIVATE} 80 x", f"http {CGNAT} 80 x", f"http {WEB} 80 x")
+        assert all(result["ok"] for result in results), results
+        assert ask(f"connect {METADATA} 80")["error"] == "ECONNREFUSED"
+        assert ask(f"connect {internet.HOST} 80")["error"] == "ECONNREFUSED"
+
+
+def test_only_allowed_names(world):
+    with box(world, "--allow-net", "*.example.test", "--allow-net", "example.test") as ask:
+        results = ask("http example.test 80 example.test", "tls www.example.test 443 www.example.test", "tls deep.www.example.test 443 deep.www.example.test")
+        assert all(result["ok"] and result["status"] == 200 for result in results), results
+        world.forget()
+        # The same address with another name, without one, and a name that only looks like it.
+        for line in (f"tls {WEB} 443 other.test", f"tls {WEB} 443 badexample.test", f"tls {WEB} 443 ", f"udp {WEB} 443 20", f"connect {WEB} 22"):
+            result = ask(line)
+            assert not result["ok"], result
+        lie = ask(f"http {WEB} 80 other.test", f"http {WEB} 80 badexample.test", f"http {WEB} 80 {WEB}")
+        assert [result["status"] for result in lie] == [403, 403, 403], lie
+        assert "policy" in lie[0]["body"]
+        assert [ask(f"resolve {name}")["ok"] for name in ("other.test", "badexample.test", "test")] == [False] * 3
+        assert denied(ask.name, name="other.test", port=443)
+        assert denied(ask.name, name="badexample.test", port=80)
+        assert denied(ask.name, address=WEB, port=22)
+        assert not [request for request in world.requests() if request[0] == "http"]
+
+
+def test_a_lie_about_an_address_leads_to_the_name(world):
+    """What the guest believes where a name is, is not asked: /etc/hosts, or a connection to another address."""
+    with box(world, "--allow-net", "example.test") as ask:
+        world.forget()
+        assert ask(f"tls {OTHER} 443 example.test")["ok"]
+        assert ask(f"http {OTHER} 80 example.test")["body"] == "reached example.test"
+        reached = {request[1] for request in world.requests() if request[0] == "http"}
+        assert reached <= {WEB, WEB6} and reached, reached
+
+
+def test_what_is_denied_beats_what_is_allowed(world):
+    with box(world, "--net", "public", "--deny-net", "other.test", "--deny-net", f"{WEB}:7") as ask:
+        assert ask("http example.test 80 example.test")["ok"]
+        assert not ask("resolve other.test")["ok"]
+        assert ask(f"connect {WEB} 7")["error"] == "ECONNREFUSED"
+        assert ask(f"http {OTHER} 80 other.test")["status"] == 403
+
+
+def test_a_connection_fails_as_the_real_one(world):
+    with box(world, "--net", "public") as ask:
+        assert ask(f"connect {WEB} 81")["error"] == "ECONNREFUSED"
+        result = ask("connect 93.184.216.77 80")
+        assert result["error"] in ("EHOSTUNREACH", "ENETUNREACH") and result["seconds"] < 5, result
+        boxes.until(lambda: [event for event in events(ask.name, "connection_failed") if event["address"] == "93.184.216.77"], 5)
+
+
+def test_large_datagrams(world):
+    with box(world, "--net", "public") as ask:
+        for size in (1, 1472, 1473, 9000, 60000):
+            assert ask(f"udp {WEB} 7 {size}").get("same"), size
+
+
+def test_many_bytes_arrive_as_they_were(world):
+    with box(world, "--net", "public") as ask:
+        assert ask(f"bulk {WEB} 64", timeout=300)["ok"]
+        assert ask(f"upload {WEB} 64", timeout=300)["same"]
+        ended = boxes.until(lambda: [event for event in events(ask.name, "connection_ended") if event["bytes_in"] > 64 << 20], 5)
+        assert ended[0]["duration_ms"] > 0
+
+
+def test_published_ports(world):
+    with box(world, "--net", "public", "-p", "8081:80", "-p", "8082:7/udp") as ask:
+        server = ("import http.server as h; h.test(h.SimpleHTTPRequestHandler, port=80, bind='0.0.0.0')")
+        ask.inside.caisson("exec", "-d", ask.name, "python3", "-c", server).ok()
+        udp = "import socket; s=socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', 7))\nwhile True:\n d,p=s.recvfrom(65535); s.sendto(d[::-1], p)"
+        ask.inside.caisson("exec", "-d", ask.name, "python3", "-c", udp).ok()
+        fetch = ["nsenter", f"--net=/proc/{world.host}/ns/net", "curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "10"]
+        boxes.until(lambda: subprocess.run([*fetch, "http://127.0.0.1:8081/"], stdout=subprocess.PIPE).stdout == b"200", 20)
+        # Nobody else's address leads there.
+        assert subprocess.run([*fetch, f"http://{internet.HOST}:8081/"], stdout=subprocess.PIPE).returncode != 0
+        client = "import socket; s=socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(5); s.sendto(b'abc', ('127.0.0.1', 8082)); print(s.recv(100))"
+        ended = subprocess.run(["nsenter", f"--net=/proc/{world.host}/ns/net", "python3", "-c", client], stdout=subprocess.PIPE, timeout=20)
+        assert ended.stdout == b"b'cba'\n"
+
+
+def test_a_port_in_use_leaves_nothing(world):
+    taken = subprocess.Popen(["nsenter", f"--net=/proc/{world.host}/ns/net", "python3", "-c",
+                              "import socket; s=socket.create_server(('127.0.0.1', 8090)); print('there', flush=True); input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert taken.stdout.readline() == b"there\n"
+        before = boxes.box_ids()
+        ended = Inside(world).caisson("run", "--rm", "--pull", "never", "--net", "public", "-p", "8090:80", BASE, "true")
+        assert ended.code == 125 and "127.0.0.1:8090" in ended.said and "in use" in ended.said, ended
+        assert boxes.box_ids() == before
+    finally:
+        taken.send_signal(signal.SIGKILL)
+        taken.wait()
+
+
+def test_the_network_dies_and_the_box_runs_on(world):
+    with box(world, "--net", "public") as ask:
+        assert ask(f"connect {WEB} 80")["ok"]
+        pids = [int(entry) for entry in os.listdir("/proc") if entry.isdigit() and comm(entry) == "caisson-netd"]
+        assert pids
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        reasons = boxes.until(lambda: events(ask.name, "network_ended"), 10)
+        assert "network process" in reasons[0]["reason"]
+        assert not ask(f"connect {WEB} 80", timeout=60)["ok"]
+        assert ask.inside.caisson("exec", ask.name, "true").code == 0
+
+
+def comm(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+def test_bad_words(world):
+    for options, words in ((("--net", "nothing"), "nothing"), (("--net", "public", "--allow-net", "a.test"), "allow"), (("--allow-net", "*.com"), "*.com"),
+                           (("-p", "80"), "80"), (("-p", "8080:80"), "network"), (("--net", "public", "-p", "8080-8082:80"), "8080-8082"),
+                           (("--net", "public", "--add-host", "a.test"), "a.test")):
+        ended = boxes.caisson("create", "--pull", "never", *options, BASE, "true")
+        assert ended.code == 2 and words in ended.said, ended
