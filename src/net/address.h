@@ -30,7 +30,7 @@ class Address {
     // The first `bits` of both are the same; `bits` counts from the front of 16 bytes, so 96 + n for the first n of IPv4.
     bool shares_prefix(const Address& other, unsigned bits) const;
 
-    auto operator<=>(const Address&) const = default;
+    auto operator<=>(const Address&) const = default;  // NOLINT(modernize-use-nullptr): clang-tidy 14 takes its 0 for a pointer
 
   private:
     std::array<std::uint8_t, 16> bytes_{};

@@ -100,7 +100,7 @@ std::vector<Target> telling_targets(const std::vector<const Rule*>& rules) {
         targets.emplace_back(static_cast<std::uint16_t>(port), Protocol::kTcp);
         targets.emplace_back(static_cast<std::uint16_t>(port), Protocol::kUdp);
     };
-    for (unsigned port : {1, 80, 81, 443, 444}) add(port);
+    for (unsigned port : {1u, 80u, 81u, 443u, 444u}) add(port);
     for (const auto* rule : rules) {
         add(rule->from());
         add(rule->to() + 1u);
@@ -112,7 +112,7 @@ std::vector<Target> telling_targets(const std::vector<const Rule*>& rules) {
 
 // The first that is allowed, else the verdict about TLS, which is what people mean.
 Verdict at_some_port(const std::vector<Target>& targets, const std::function<Verdict(std::uint16_t, Protocol)>& judge) {
-    const auto first = judge(targets.front().first, targets.front().second);
+    auto first = judge(targets.front().first, targets.front().second);
     if (first.allowed()) return first;
     for (const auto& [port, protocol] : targets)
         if (auto verdict = judge(port, protocol); verdict.allowed()) return verdict;
@@ -270,7 +270,7 @@ Verdict Policy::judge_question(std::string_view text) const {
 }
 
 Verdict Policy::judge_resolved(std::string_view text, const Endpoint& target, Protocol protocol) const {
-    const auto by_name = judge_name(text, target.port, protocol);
+    auto by_name = judge_name(text, target.port, protocol);
     if (!by_name.allowed()) return by_name;
     // Its address is the box's own idea; no server has a say in it.
     if (normal_name(text) == kHostName) return denied_by(mode_rule(mode_), std::string(kHostName) + " is not looked up");

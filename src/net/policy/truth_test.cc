@@ -86,7 +86,7 @@ Verdict connect(const Policy& policy, const std::vector<std::string>& words) {
         if (words[i] == "given") pins.add(words[i + 1], *address, std::chrono::seconds(60), {});
         else shown = words[i + 1];
     }
-    const auto verdict = policy.judge_address({*address, where.port}, where.protocol, pins, {});
+    auto verdict = policy.judge_address({*address, where.port}, where.protocol, pins, {});
     if (shown.empty()) return verdict;
     const bool is_read = verdict.answer == Verdict::Answer::kNeedsName || verdict.looks;
     return is_read ? policy.judge_shown(verdict, shown, where.port, where.protocol) : verdict;
