@@ -54,7 +54,7 @@ class Server {
         std::uint32_t questions_at_once = kMostQuestionsAtOnce;
         std::chrono::milliseconds session_idle = kSessionIdle;
     };
-    // Sends one datagram to whoever asked. May be called long after on_datagram(), at most once, never after the server
+    // Sends one datagram to whoever asked. Called from within on_datagram() or long after it, at most once, never after the server
     // was destroyed.
     using SendReply = std::function<void(base::ByteView)>;
 
