@@ -60,14 +60,12 @@ int measure(int starts, int connections) {
         if (!box) return std::fprintf(stderr, "%s\n", box.error().to_string().c_str()), 1;
         print("start", Clock::now() - begun);
         const auto ending = Clock::now();
-        box->launcher.reset();
-        static_cast<void>(box->netns.wait());
         *box = Box();
         print("end", Clock::now() - ending);
     }
     auto box = Box::start(user);
     if (!box) return 1;
-    auto guest = Guest::create(box->tap);
+    auto guest = Guest::create(box->host.tap);
     if (!guest) return std::fprintf(stderr, "%s\n", guest.error().to_string().c_str()), 1;
     for (int i = 0; i < connections; ++i) {
         const net::Endpoint outside{net::Address::parse(i % 2 == 0 ? "192.0.2.7" : "2001:db8::7").value(), 443};
