@@ -17,8 +17,8 @@ NetnsSaid failed(const base::Error& error) {
     NetnsSaid said;
     said.kind = NetnsSaid::Kind::kFailed;
     said.error = error.sys_errno;
-    const auto text = error.to_string() + (error.hint.empty() ? "" : " (" + error.hint + ")");
-    text.copy(said.text, sizeof said.text - 1);
+    error.to_string().copy(said.text, sizeof said.text - 1);
+    error.hint.copy(said.hint, sizeof said.hint - 1);
     return said;
 }
 

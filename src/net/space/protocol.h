@@ -32,12 +32,14 @@ inline constexpr unsigned kMtu = 1500;
 // To the launcher. kReady carries three descriptors: the tap (with virtio headers and offloads, not bound to any process),
 // the listener of TCP, the socket of UDP; the latter two non-blocking, dual-stack and transparent: what the guest sends to
 // whatever address and port arrives there; its true destination is the accepted socket's own name, or the datagram's
-// IP_RECVORIGDSTADDR or IPV6_RECVORIGDSTADDR. kFailed: `error` is an errno, `text` says of what, for people.
+// IP_RECVORIGDSTADDR or IPV6_RECVORIGDSTADDR. kFailed: `error` is an errno, or 0; `text` says for people what
+// failed and why, `hint` what would help.
 struct NetnsSaid {
     enum class Kind : std::uint8_t { kReady = 1, kFailed };
     Kind kind = Kind::kReady;
     std::int32_t error = 0;
     char text[240] = {};
+    char hint[240] = {};
 };
 
 // Between caisson-netns and caisson-netd.

@@ -41,7 +41,7 @@ Mark mark_of(Verdict verdict) {
 
 bool is_verdict(Verdict verdict) { return verdict >= Verdict::kAccept && verdict <= Verdict::kSilence; }
 
-bool send_message(const os::Fd& to, const NetnsMessage& message, std::vector<os::Fd> descriptors = {}) {
+bool send_message(const os::Fd& to, const NetnsMessage& message, const std::vector<os::Fd>& descriptors = {}) {
     return os::send_packet(to.get(), base::as_text(base::bytes_of(message)), descriptors);
 }
 
@@ -110,33 +110,44 @@ void SpaceServer::arrived(std::uint32_t packet, const Beginning& beginning) {
     if (arrival.replaced) drop(*arrival.replaced);
     using What = Gate::Arrival::What;
     switch (arrival.what) {
-        case What::kAsk: return ask(arrival.number, beginning);
+        case What::kAsk:
+            if (ask(arrival.number, beginning)) return;
+            gate_.forget(arrival.number);
+            return drop(packet);
         case What::kWait: return;
         case What::kDrop: return drop(packet);
         case What::kDecided: return give(packet, arrival.verdict);
     }
 }
 
-void SpaceServer::ask(std::uint64_t number, const Beginning& beginning) {
+bool SpaceServer::ask(std::uint64_t number, const Beginning& beginning) {
+    if (unsent_) return false;
     NetnsMessage question;
     question.kind = NetnsMessage::Kind::kBegins;
     question.number = number;
     question.guest = beginning.guest;
     question.outside = beginning.outside;
-    if (send_message(ask_, question)) return;
-    if (errno != EAGAIN) return drop_ask();
+    if (send_message(ask_, question)) return true;
+    if (errno != EAGAIN) {
+        drop_ask();
+        return true;
+    }
     // The kernel keeps what arrives meanwhile, up to the queue's length.
     unsent_ = question;
     static_cast<void>(loop_.modify(ask_.get(), EPOLLIN | EPOLLOUT));
     static_cast<void>(loop_.modify(queue_.get(), 0));
+    return true;
 }
 
 void SpaceServer::on_ask(std::uint32_t events) {
     if ((events & EPOLLOUT) != 0 && unsent_) {
-        if (!send_message(ask_, *unsent_) && errno != EAGAIN) return drop_ask();
-        unsent_.reset();
-        static_cast<void>(loop_.modify(ask_.get(), EPOLLIN));
-        static_cast<void>(loop_.modify(queue_.get(), EPOLLIN));
+        if (send_message(ask_, *unsent_)) {
+            unsent_.reset();
+            static_cast<void>(loop_.modify(ask_.get(), EPOLLIN));
+            static_cast<void>(loop_.modify(queue_.get(), EPOLLIN));
+        } else if (errno != EAGAIN) {
+            return drop_ask();
+        }
     }
     if ((events & ~static_cast<std::uint32_t>(EPOLLOUT)) == 0) return;
     NetnsMessage message;
@@ -176,7 +187,7 @@ void SpaceServer::made(const NetnsMessage& message, Result<os::Fd> socket) {
     std::vector<os::Fd> descriptors;
     if (socket) descriptors.push_back(std::move(*socket));
     // Whoever asks takes the answers: nothing else is done for it until it has.
-    while (!os::send_packet(ask_.get(), base::as_text(base::bytes_of(reply)), descriptors)) {
+    while (!send_message(ask_, reply, descriptors)) {
         if (errno == ETOOMANYREFS && !descriptors.empty()) {
             reply.error = EMFILE;
             descriptors.clear();

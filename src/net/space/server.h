@@ -28,7 +28,8 @@ class SpaceServer {
     void on_queue();
     void on_ask(std::uint32_t events);
     void arrived(std::uint32_t packet, const Beginning& beginning);
-    void ask(std::uint64_t number, const Beginning& beginning);
+    // false: the last question has not left yet.
+    bool ask(std::uint64_t number, const Beginning& beginning);
     void answer(const NetnsMessage& message);
     void made(const NetnsMessage& message, Result<os::Fd> socket);
     void give(std::uint32_t packet, NetnsMessage::Verdict verdict);

@@ -1,6 +1,7 @@
 // The real program, with a guest at its tap. Each test runs as the caller and, if that is root, as an ordinary user.
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <linux/neighbour.h>
 #include <linux/netlink.h>
@@ -21,6 +22,7 @@
 #include "net/space/netlink.h"
 #include "net/space/test_guest.h"
 #include "os/file.h"
+#include "os/host.h"
 
 namespace caisson::net {
 namespace {
@@ -51,7 +53,7 @@ class SpaceUserns : public testing::TestWithParam<bool> {
         if (!box && box.error().code == Errc::kPermission) GTEST_SKIP() << box.error().to_string() << "; " << box.error().hint;
         ASSERT_TRUE(box) << box.error().to_string();
         box_ = std::move(*box);
-        auto guest = Guest::create(box_.tap);
+        auto guest = Guest::create(box_.host.tap);
         ASSERT_TRUE(guest) << guest.error().to_string();
         guest_ = std::move(*guest);
     }
@@ -206,7 +208,7 @@ TEST_P(SpaceUserns, DatagramsOfAnySizeAndTheirAnswers) {
             auto client = guest_->socket(outside.address.is_v4() ? AF_INET : AF_INET6, SOCK_DGRAM);
             const std::string question(size, 'q'), reply(size, 'r');
             ASSERT_EQ(send_to(client, question, outside), static_cast<ssize_t>(size));
-            const auto arrived = receive_datagram(box_.datagrams);
+            const auto arrived = receive_datagram(box_.host.datagrams);
             EXPECT_EQ(arrived.bytes, question);
             EXPECT_EQ(arrived.outside, outside) << arrived.outside.to_string();
             EXPECT_EQ(arrived.guest.address, guest_endpoint(!outside.address.is_v4(), 1).address);
@@ -225,7 +227,7 @@ TEST_P(SpaceUserns, DatagramsOfAnySizeAndTheirAnswers) {
             ASSERT_EQ(send_to(client, question, outside), static_cast<ssize_t>(size));
             ASSERT_TRUE(readable(*socket, 2000));
             EXPECT_EQ(::recv(socket->get(), room.data(), room.size(), 0), static_cast<ssize_t>(size));
-            EXPECT_FALSE(readable(box_.datagrams, 0));
+            EXPECT_FALSE(readable(box_.host.datagrams, 0));
         }
 }
 
@@ -236,7 +238,7 @@ TEST_P(SpaceUserns, FlowsToOneEndpointAreApart) {
     std::vector<os::Fd> sockets;
     for (const auto* client : {&first, &second}) {
         ASSERT_EQ(send_to(*client, "x", outside), 1);
-        auto made = box_.make(Kind::kMakeUdp, Protocol::kUdp, receive_datagram(box_.datagrams).guest, outside);
+        auto made = box_.make(Kind::kMakeUdp, Protocol::kUdp, receive_datagram(box_.host.datagrams).guest, outside);
         ASSERT_TRUE(made) << made.error().to_string();
         sockets.push_back(std::move(*made));
     }
@@ -256,7 +258,7 @@ TEST_P(SpaceUserns, DatagramsThatNobodyTakesAreRefused) {
         ASSERT_EQ(::send(client.get(), "x", 1, 0), 1);
         NetnsMessage message;
         message.kind = Kind::kRefuseUdp;
-        message.guest = receive_datagram(box_.datagrams).guest;
+        message.guest = receive_datagram(box_.host.datagrams).guest;
         message.outside = outside;
         box_.tell(message);
         ASSERT_TRUE(readable(client, 2000)) << outside.to_string();
@@ -397,7 +399,7 @@ std::size_t resident_pages(pid_t pid) {
 }
 
 TEST_P(SpaceUserns, AFloodOfBeginningsStaysBounded) {
-    const auto before = resident_pages(box_.netns.pid());
+    const auto before = resident_pages(box_.host.process().pid());
     std::size_t asked = 0;
     const auto drain = [&] { while (box_.hear(0)) ++asked; };
     for (std::uint16_t i = 0; i < 20000; ++i) {
@@ -406,7 +408,7 @@ TEST_P(SpaceUserns, AFloodOfBeginningsStaysBounded) {
     }
     while (box_.hear(500)) ++asked;
     EXPECT_EQ(asked, kMostHeldConnections);
-    EXPECT_LT(resident_pages(box_.netns.pid()), before + 1024);
+    EXPECT_LT(resident_pages(box_.host.process().pid()), before + 1024);
     EXPECT_FALSE(box_.accept(0));
     // Once there is room again, whoever is honest gets through.
     for (std::uint64_t number = 1; number <= kMostHeldConnections; ++number) box_.judge(number, Verdict::kRefuse);
@@ -501,14 +503,14 @@ TEST_P(SpaceUserns, ItsNeighbourIsTheGuestWhateverThatSays) {
         guest_->inject(neighbour_question6("fd00:ca15::" + std::to_string(i)));
         guest_->inject(neighbour_question6("fe80::" + std::to_string(i)));
     }
-    EXPECT_EQ(neighbours_of(box_.netns.pid()), (std::set<std::string>{kGuestAddress, kGuestAddress6}));
+    EXPECT_EQ(neighbours_of(box_.host.process().pid()), (std::set<std::string>{kGuestAddress, kGuestAddress6}));
 }
 
 TEST_P(SpaceUserns, TheGatewayIsFoundByWhoeverAsks) {
     auto fresh = Box::start(user());
     ASSERT_TRUE(fresh);
     box_ = std::move(*fresh);
-    auto guest = Guest::create(box_.tap, false);
+    auto guest = Guest::create(box_.host.tap, false);
     ASSERT_TRUE(guest);
     for (const auto& outside : kOutside) {
         auto client = (*guest)->connect(outside);
@@ -551,16 +553,13 @@ TEST_P(SpaceUserns, OnlyTheGatewayAnswersAnEcho) {
 TEST_P(SpaceUserns, WithoutNetdTheNetworkIsUnreachableUntilThereIsAnother) {
     auto waiting = guest_->connect(kOutside[0]);
     ASSERT_TRUE(box_.hear(2000));
-    box_.ask.reset();
+    box_.host.ask.reset();
     EXPECT_EQ(outcome(waiting, 2000), ENETUNREACH);
     EXPECT_EQ(outcome(guest_->connect(kOutside[1]), 2000), ENETUNREACH);
 
-    auto fresh = os::make_socketpair(SOCK_SEQPACKET);
-    ASSERT_TRUE(fresh);
-    std::vector<os::Fd> descriptors;
-    descriptors.push_back(std::move(fresh->second));
-    ASSERT_TRUE(os::send_packet(box_.launcher.get(), "a", descriptors));
-    box_.ask = std::move(fresh->first);
+    auto another = box_.host.another_ask();
+    ASSERT_TRUE(another);
+    box_.host.ask = std::move(*another);
     // It may still be on its way.
     std::optional<int> ended;
     os::Fd client;
@@ -572,11 +571,11 @@ TEST_P(SpaceUserns, WithoutNetdTheNetworkIsUnreachableUntilThereIsAnother) {
 }
 
 TEST_P(SpaceUserns, ANetdThatTalksNonsenseIsNotHeardAnyMore) {
-    ASSERT_TRUE(os::send_packet(box_.ask.get(), "nonsense"));
-    ASSERT_TRUE(readable(box_.ask, 2000));
+    ASSERT_TRUE(os::send_packet(box_.host.ask.get(), "nonsense"));
+    ASSERT_TRUE(readable(box_.host.ask, 2000));
     char room[4];
-    EXPECT_EQ(os::receive_packet(box_.ask.get(), room).length, 0);
-    EXPECT_TRUE(box_.netns.running());
+    EXPECT_EQ(os::receive_packet(box_.host.ask.get(), room).length, 0);
+    EXPECT_TRUE(box_.host.process().running());
 }
 
 std::string namespace_of(pid_t pid, const char* kind) {
@@ -593,13 +592,13 @@ bool somebody_is_in(const std::string& space) {
 }
 
 TEST_P(SpaceUserns, EndsWithItsLauncherAndLeavesNothing) {
-    const auto space = namespace_of(box_.netns.pid(), "net");
+    const auto space = namespace_of(box_.host.process().pid(), "net");
     ASSERT_FALSE(space.empty());
     ASSERT_TRUE(somebody_is_in(space));
     auto client = guest_->connect(kOutside[0]);
     ASSERT_TRUE(box_.hear(2000));
-    box_.launcher.reset();
-    auto ended = box_.netns.wait(std::chrono::seconds(5));
+    ASSERT_EQ(::shutdown(box_.host.socket().get(), SHUT_RDWR), 0);
+    auto ended = box_.host.process().wait(std::chrono::seconds(5));
     ASSERT_TRUE(ended);
     EXPECT_FALSE(ended->signalled);
     EXPECT_EQ(ended->code, 0);
@@ -608,11 +607,47 @@ TEST_P(SpaceUserns, EndsWithItsLauncherAndLeavesNothing) {
 }
 
 TEST_P(SpaceUserns, IsLocked) {
-    const auto status = os::read_file("/proc/" + std::to_string(box_.netns.pid()) + "/status").value();
+    const auto status = os::read_file("/proc/" + std::to_string(box_.host.process().pid()) + "/status").value();
     for (const char* line : {"CapEff:\t0000000000001000", "CapPrm:\t0000000000001000", "CapBnd:\t0000000000000000", "CapAmb:\t0000000000000000",
-                             "NoNewPrivs:\t1", "Seccomp:\t2"})
+                             "NoNewPrivs:\t1",
+#ifndef CAISSON_TEST_SANITIZED
+                             "Seccomp:\t2",
+#endif
+    })
         EXPECT_NE(status.find(line), std::string::npos) << line << "\n" << status;
-    EXPECT_NE(namespace_of(box_.netns.pid(), "user"), namespace_of(::getpid(), "user"));
+    EXPECT_NE(namespace_of(box_.host.process().pid(), "user"), namespace_of(::getpid(), "user"));
+}
+
+// What it says to its launcher where it cannot work. `script` becomes it, as "$0".
+NetnsSaid said_by(const std::string& script, const char* tun) {
+    auto pair = os::make_socketpair(SOCK_SEQPACKET).value();
+    auto node = os::open_file(tun, O_PATH).value();
+    os::Command command;
+    command.arguments = {"/usr/bin/unshare", "--user", "--map-root-user", "/bin/sh", "-c", script, os::program_directory() + "/../libexec/caisson/caisson-netns"};
+    command.descriptors = {{pair.second.get(), kNetnsLauncherFd}, {node.get(), kNetnsTunFd}, {pair.second.get(), kNetnsAskFd}};
+    auto process = os::spawn(command);
+    pair.second.reset();
+    NetnsSaid said;
+    char room[sizeof said];
+    if (process && os::receive_packet(pair.first.get(), room).length == sizeof said) std::memcpy(&said, room, sizeof said);
+    return said;
+}
+
+TEST(SpaceOnALesserHost, SaysWhatIsMissing) {
+    auto said = said_by("echo 0 > /proc/sys/user/max_user_namespaces && exec \"$0\"", "/dev/null");
+    EXPECT_EQ(said.kind, NetnsSaid::Kind::kFailed);
+    EXPECT_EQ(said.error, ENOSPC);
+    EXPECT_THAT(said.text, testing::HasSubstr("user and network namespaces"));
+    EXPECT_THAT(said.hint, testing::HasSubstr("user.max_user_namespaces"));
+
+    said = said_by("exec \"$0\"", "/dev/null");
+    EXPECT_EQ(said.kind, NetnsSaid::Kind::kFailed);
+    EXPECT_THAT(said.text, testing::HasSubstr("tap"));
+    EXPECT_THAT(said.hint, testing::HasSubstr("modprobe tun"));
+
+    said = said_by("exec \"$0\"", "/proc/self/mem");
+    EXPECT_EQ(said.kind, NetnsSaid::Kind::kFailed);
+    EXPECT_THAT(said.text, testing::HasSubstr("tun device"));
 }
 
 }  // namespace

@@ -73,35 +73,14 @@ bool readable(const os::Fd& fd, int milliseconds) {
 }
 
 Result<Box> Box::start(uid_t user) {
-    auto tun = CAISSON_TRY(open_tun_node(user));
-    auto to_launcher = CAISSON_TRY(os::make_socketpair(SOCK_SEQPACKET));
-    auto to_netd = CAISSON_TRY(os::make_socketpair(SOCK_SEQPACKET));
-    os::Command command;
-    command.arguments = {os::program_directory() + "/../libexec/caisson/caisson-netns"};
-    command.descriptors = {{to_launcher.second.get(), kNetnsLauncherFd}, {STDERR_FILENO, STDERR_FILENO}, {tun.get(), kNetnsTunFd}, {to_netd.second.get(), kNetnsAskFd}};
-    if (user != ::geteuid()) command.user = user, command.group = user;
-    Box box;
-    box.netns = CAISSON_TRY(os::spawn(command));
-    box.launcher = std::move(to_launcher.first);
-    box.ask = std::move(to_netd.first);
-    to_launcher.second.reset();
-    to_netd.second.reset();
-    char room[sizeof(NetnsSaid)];
-    auto packet = os::receive_packet(box.launcher.get(), room);
-    if (packet.length != sizeof box.said) return base::failure(Errc::kIo, "caisson-netns said nothing");
-    std::memcpy(&box.said, room, sizeof box.said);
-    if (packet.descriptors.size() != 3) return base::failure(Errc::kIo, box.said.text);
-    box.tap = std::move(packet.descriptors[0]);
-    box.listener = std::move(packet.descriptors[1]);
-    box.datagrams = std::move(packet.descriptors[2]);
-    return box;
+    return Box{CAISSON_TRY(SpaceHost::start({.program = os::program_directory() + "/../libexec/caisson/caisson-netns", .user = user}))};
 }
 
 std::optional<NetnsMessage> Box::hear(int milliseconds, std::vector<os::Fd>* descriptors) const {
-    if (!readable(ask, milliseconds)) return std::nullopt;
+    if (!readable(host.ask, milliseconds)) return std::nullopt;
     NetnsMessage message;
     char room[sizeof message];
-    auto packet = os::receive_packet(ask.get(), room);
+    auto packet = os::receive_packet(host.ask.get(), room);
     if (packet.length != sizeof message) return std::nullopt;
     std::memcpy(&message, room, sizeof message);
     if (descriptors != nullptr) *descriptors = std::move(packet.descriptors);
@@ -109,7 +88,7 @@ std::optional<NetnsMessage> Box::hear(int milliseconds, std::vector<os::Fd>* des
 }
 
 void Box::tell(const NetnsMessage& message) const {
-    static_cast<void>(os::send_packet(ask.get(), base::as_text(base::bytes_of(message))));
+    static_cast<void>(os::send_packet(host.ask.get(), base::as_text(base::bytes_of(message))));
 }
 
 void Box::judge(std::uint64_t number, NetnsMessage::Verdict verdict) const {
@@ -137,8 +116,8 @@ Result<os::Fd> Box::make(NetnsMessage::Kind kind, Protocol protocol, const Endpo
 }
 
 os::Fd Box::accept(int milliseconds) const {
-    if (!readable(listener, milliseconds)) return os::Fd();
-    return os::Fd(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    if (!readable(host.listener, milliseconds)) return os::Fd();
+    return os::Fd(::accept4(host.listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
 }
 
 namespace {

@@ -16,9 +16,9 @@
 #include <vector>
 
 #include "base/bytes.h"
+#include "net/space/host.h"
 #include "net/space/protocol.h"
 #include "os/fd.h"
-#include "os/process.h"
 
 namespace caisson::net::testing_space {
 
@@ -41,12 +41,9 @@ class OtherThread {
     std::thread thread_;
 };
 
-// caisson-netns as a launcher starts it, and the sides of the launcher and of caisson-netd.
+// A box's network, with the side of caisson-netd.
 struct Box {
-    os::Process netns;
-    os::Fd launcher, ask;
-    os::Fd tap, listener, datagrams;
-    NetnsSaid said;
+    SpaceHost host;
 
     static Result<Box> start(uid_t user);
     // What netns says next; nullopt: nothing in that time.

@@ -1,0 +1,43 @@
+// caisson-netns as its launcher has it.
+#pragma once
+
+#include <sys/types.h>
+
+#include <optional>
+#include <string>
+
+#include "base/result.h"
+#include "os/fd.h"
+#include "os/process.h"
+
+namespace caisson::net {
+
+// One box's namespace, from outside. Owner: the launcher; destroying it ends the program, and with it the namespace as soon as
+// nobody holds its tap and sockets any more. Single-threaded callers only: the program dies with the calling thread.
+class SpaceHost {
+  public:
+    struct Options {
+        std::string program;        // caisson-netns
+        os::GroupEntry groups;
+        std::optional<uid_t> user;  // of root: as whom it runs; else the caller
+    };
+    // Starts it and waits, for kPatience at most, until the namespace is there. Errors: kHostMissing and kPermission, with
+    // what the host lacks and a hint; kTimeout.
+    static Result<SpaceHost> start(const Options& options);
+
+    // The first three as NetnsSaid has them; may be given away. `ask` is caisson-netd's end of the socket to caisson-netns.
+    os::Fd tap, listener, datagrams, ask;
+    // The same for a caisson-netd that was started anew: the socket of the old one leads nowhere any more.
+    Result<os::Fd> another_ask();
+
+    os::Process& process() { return process_; }
+    const os::Fd& socket() const { return launcher_; }  // readable, and at its end, once the program is gone
+
+  private:
+    static constexpr int kPatienceMs = 20000;
+    Result<> hear_ready();
+    os::Process process_;
+    os::Fd launcher_;
+};
+
+}  // namespace caisson::net
