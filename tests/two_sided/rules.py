@@ -388,7 +388,7 @@ SPACE = ["net_space_test", "caisson-netns"]
 
 
 def space_rule(name, what, test, message, root=False):
-    rule(name, what, SPACE, f"tests/net_space_test --gtest_filter=*SpaceUserns.{test}/*", message, root)
+    rule(name, what, SPACE, f"tests/net_space_test --gtest_filter=*Userns.{test}/*", message, root)
 
 
 space_rule("net_held", "a connection of the guest's begins with a verdict, and not before", "WithoutAVerdictNothingArrives",

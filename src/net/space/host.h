@@ -20,6 +20,7 @@ class SpaceHost {
         std::string program;        // caisson-netns
         os::GroupEntry groups;
         std::optional<uid_t> user;  // of root: as whom it runs; else the caller
+        int tun = -1;               // open_tun_node()'s, of a time when there was root; stays the caller's. -1: it is opened here
     };
     // Starts it and waits, for kPatience at most, until the namespace is there. Errors: kHostMissing and kPermission, with
     // what the host lacks and a hint; kTimeout.
