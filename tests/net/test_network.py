@@ -166,6 +166,16 @@ def test_many_bytes_arrive_as_they_were(world):
         assert ended[0]["duration_ms"] > 0
 
 
+def test_limits(world):
+    with box(world, "--net", "public", "--net-limit", "connections=256", "--net-limit", "in=1M") as ask:
+        result = ask(f"many {WEB} 7 1000", timeout=300)
+        assert result["open"] == result["works"] == 256, result
+        assert result["errors"] == {"ECONNREFUSED": 744}, result
+        assert denied(ask.name, rule="limit connections")
+        result = ask(f"bulk {WEB} 5", timeout=60)
+        assert result["ok"] and 4 <= result["seconds"] <= 6.5, result
+
+
 def test_published_ports(world):
     with box(world, "--net", "public", "-p", "8081:80", "-p", "8082:7/udp") as ask:
         server = ("import http.server as h; h.test(h.SimpleHTTPRequestHandler, port=80, bind='0.0.0.0')")

@@ -37,6 +37,7 @@ Result<SpaceHost> SpaceHost::start(const Options& options) {
     os::Command command;
     command.arguments = {options.program};
     command.descriptors = {{to_launcher.second.get(), kNetnsLauncherFd}, {tun, kNetnsTunFd}, {to_netd.second.get(), kNetnsAskFd}};
+    if (options.error_fd >= 0) command.descriptors.push_back({options.error_fd, STDERR_FILENO});
     command.new_session = true;
     command.die_with_parent = true;
     command.groups = options.groups;
