@@ -47,7 +47,8 @@ struct NetnsMessage {
     enum class Kind : std::uint8_t {
         kBegins = 1,  // from netns: the guest wants a connection `guest` -> `outside`; it hears nothing until kVerdict
         kVerdict,     // to netns: `verdict` of the connection `number`
-        kMakeUdp,     // to netns: a transparent UDP socket bound to `outside` and connected to `guest`, for answers of any size
+        kMakeUdp,     // to netns: a transparent UDP socket bound to `outside` and connected to `guest`, for answers of any size;
+                      // of the gateway `guest` may have port 0, which is any
         kDial,        // to netns: a connection to the guest's `guest` of `protocol`, from `outside` if its port is not 0
         kRefuseUdp,   // to netns: of datagrams `guest` -> `outside` the guest hears that nobody takes them; no answer
         kMade,        // from netns: answer to kMakeUdp and kDial, with `number`; `error` 0 and one descriptor (of TCP: still connecting), or an errno
