@@ -266,11 +266,12 @@ void Connections::resolve(Connection& connection) {
 }
 
 void Connections::dial_name(Connection& connection, const dns::Resolved& resolved) {
+    // As they are: to the outside, the gateway's address is that of somebody else, and no way to the host's loopback.
     std::vector<Endpoint> places;
     for (const auto& address : resolved.addresses) {
         const Endpoint place{address, connection.subject.outside.port};
         if (places.size() < kMostDialledAddresses && context_.policy.judge_resolved(connection.subject.name, place, Protocol::kTcp).allowed())
-            places.push_back(Context::place_of(place));
+            places.push_back(place);
     }
     if (places.empty())
         return failed(connection, resolved.addresses.empty() ? dns::to_string(resolved.kind) : "none of its addresses may be used");
