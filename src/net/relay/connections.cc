@@ -70,6 +70,8 @@ std::string forbidden_page(const std::string& rule) {
 Connections::Connections(Context& context, Options options) : context_(context), options_(std::move(options)) {}
 
 Connections::~Connections() {
+    if (clearing_ != 0) context_.loop.cancel(clearing_);
+    gone_.clear();
     all_.clear();
     context_.loop.unwatch(options_.listener.get());
     for (auto& port : ports_) context_.loop.unwatch(port.get());
@@ -157,10 +159,17 @@ void Connections::await(Connection& connection) {
 void Connections::on_listener() {
     for (std::size_t i = 0; i < kMostAcceptsAtOnce; ++i) {
         os::Fd socket(::accept4(options_.listener.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-        if (!socket) return;
+        if (!socket) return not_accepted(options_.listener.get(), errno);
         const auto guest = name_of(socket.get(), ::getpeername), outside = name_of(socket.get(), ::getsockname);
         if (guest && outside) arrived(std::move(socket), *guest, *outside);
     }
+}
+
+// With no descriptor or memory left, what waits at the listener goes on waiting, and the loop would hear of nothing else.
+void Connections::not_accepted(int listener, int error) {
+    if (error != EMFILE && error != ENFILE && error != ENOBUFS && error != ENOMEM) return;
+    if (!context_.loop.modify(listener, 0)) return;
+    context_.loop.after(kAcceptPause, [this, listener] { static_cast<void>(context_.loop.modify(listener, EPOLLIN)); });
 }
 
 void Connections::arrived(os::Fd socket, const Endpoint& guest, const Endpoint& outside) {
@@ -324,8 +333,13 @@ void Connections::drop(Id id) {
     if (found == all_.end()) return;
     if (auto awaited = awaited_.find({found->second->guest, found->second->subject.outside}); awaited != awaited_.end() && awaited->second == id)
         awaited_.erase(awaited);
-    context_.loop.after(std::chrono::milliseconds(0), [gone = std::shared_ptr<Connection>(std::move(found->second))]() mutable { gone.reset(); });
+    gone_.push_back(std::move(found->second));
     all_.erase(found);
+    if (clearing_ == 0)
+        clearing_ = context_.loop.after(std::chrono::milliseconds(0), [this] {
+            clearing_ = 0;
+            gone_.clear();
+        });
 }
 
 void Connections::judge_again() {
@@ -359,7 +373,7 @@ Result<> Connections::publish(os::Fd listener, std::uint16_t guest_port) {
 void Connections::on_port(int listener, std::uint16_t guest_port) {
     for (std::size_t i = 0; i < kMostAcceptsAtOnce; ++i) {
         os::Fd socket(::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-        if (!socket) return;
+        if (!socket) return not_accepted(listener, errno);
         const auto from = name_of(socket.get(), ::getpeername);
         if (!from || !has_room()) {
             reset_at_close(socket);
