@@ -289,6 +289,8 @@ void Connections::dial_name(Connection& connection, const dns::Resolved& resolve
         if (one == nullptr) return;
         if (end.error != 0) return failed(*one, std::strerror(end.error));
         one->subject.dialled = end.place;
+        // The policy may have changed meanwhile.
+        if (auto refusal = refusal_of(*one)) return deny(*one, *refusal, false);
         run(*one, std::move(end.socket));
     });
 }
@@ -342,17 +344,32 @@ void Connections::drop(Id id) {
         });
 }
 
+// Why the policy, as it is now, does not let a connection go on that it let begin.
+std::optional<Verdict> Connections::refusal_of(const Connection& connection) const {
+    const auto& subject = connection.subject;
+    Verdict verdict;
+    if (connection.by_name && !subject.name.empty()) {
+        // It goes where its name leads, and not where the guest thought.
+        verdict = subject.dialled.port != 0 ? context_.policy.judge_resolved(subject.name, subject.dialled, Protocol::kTcp)
+                                            : context_.policy.judge_name(subject.name, subject.outside.port, Protocol::kTcp);
+    } else {
+        verdict = context_.judge(subject.outside, Protocol::kTcp);
+        if (verdict.answer == Verdict::Answer::kNeedsName) {
+            if (connection.by_name) return std::nullopt;  // its name will be judged when it shows it
+            return Verdict{.rule = verdict.rule, .reason = "it has shown no name"};
+        }
+        if (!subject.name.empty()) verdict = context_.policy.judge_shown(verdict, subject.name, subject.outside.port, Protocol::kTcp);
+    }
+    return verdict.allowed() ? std::nullopt : std::optional(verdict);
+}
+
 void Connections::judge_again() {
     std::vector<Id> gone;
     for (auto& [id, connection] : all_) {
         if (connection->subject.published) continue;
-        auto verdict = context_.judge(connection->subject.outside, Protocol::kTcp);
-        if (verdict.answer == Verdict::Answer::kNeedsName)
-            verdict = connection->by_name && !connection->subject.name.empty()
-                          ? context_.policy.judge_name(connection->subject.name, connection->subject.outside.port, Protocol::kTcp)
-                          : Verdict{.rule = verdict.rule, .reason = "it has shown no name"};
-        if (verdict.allowed()) continue;
-        context_.records.connection(Event::DENIED, connection->subject, verdict.rule, "the policy was changed: " + verdict.reason);
+        const auto refusal = refusal_of(*connection);
+        if (!refusal) continue;
+        context_.records.connection(Event::DENIED, connection->subject, refusal->rule, "the policy was changed: " + refusal->reason);
         if (connection->pump) connection->pump->cut();
         if (connection->inside) reset_at_close(connection->inside);
         gone.push_back(id);

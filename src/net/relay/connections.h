@@ -57,6 +57,7 @@ class Connections {
     void run(Connection& connection, os::Fd outside);
     void failed(Connection& connection, const std::string& reason);
     void end(Id id, int error);
+    std::optional<Verdict> refusal_of(const Connection& connection) const;
     void drop(Id id);
     Connection& add(const Endpoint& guest, const Endpoint& outside);
     Connection* find(Id id);
