@@ -112,6 +112,7 @@ void Connections::begins(std::uint64_t number, const Endpoint& guest, const Endp
     if (is_gateway(outside.address) && outside.port == kNameServerPort) return context_.space->give_verdict(number, Said::kAccept);
     Subject subject;
     subject.outside = outside;
+    context_.look_at(outside.address);
     auto verdict = context_.judge(outside, Protocol::kTcp);
     subject.name = verdict.pinned;
     if (is_gateway(outside.address)) subject.name = kHostName;
@@ -279,6 +280,7 @@ void Connections::dial_name(Connection& connection, const dns::Resolved& resolve
     std::vector<Endpoint> places;
     for (const auto& address : resolved.addresses) {
         const Endpoint place{address, connection.subject.outside.port};
+        context_.look_at(address);
         if (places.size() < kMostDialledAddresses && context_.policy.judge_resolved(connection.subject.name, place, Protocol::kTcp).allowed())
             places.push_back(place);
     }

@@ -119,6 +119,7 @@ void Datagrams::took(const Endpoint& guest, const Endpoint& outside, base::ByteV
         Subject subject;
         subject.protocol = Protocol::kUdp;
         subject.outside = outside;
+        context_.look_at(outside.address);
         auto verdict = context_.judge(outside, Protocol::kUdp);
         subject.name = is_gateway(outside.address) ? std::string(kHostName) : verdict.pinned;
         // Datagrams show no name.

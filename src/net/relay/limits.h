@@ -31,6 +31,7 @@ inline constexpr std::size_t kMostDatagramsAtOnce = 64;    // before others have
 inline constexpr std::size_t kMostEventBytes = 4096;
 
 // ---- of what it is told ----
+inline constexpr std::size_t kMostHostAddresses = 4096;    // of the host's own that it knows, those found later included
 inline constexpr std::size_t kMostOrderBytes = 262144;
 inline constexpr std::size_t kMostPorts = 64;              // that one box publishes
 
