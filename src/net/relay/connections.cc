@@ -70,6 +70,8 @@ std::string forbidden_page(const std::string& rule) {
 Connections::Connections(Context& context, Options options) : context_(context), options_(std::move(options)) {}
 
 Connections::~Connections() {
+    if (clearing_ != 0) context_.loop.cancel(clearing_);
+    gone_.clear();
     all_.clear();
     context_.loop.unwatch(options_.listener.get());
     for (auto& port : ports_) context_.loop.unwatch(port.get());
@@ -110,6 +112,7 @@ void Connections::begins(std::uint64_t number, const Endpoint& guest, const Endp
     if (is_gateway(outside.address) && outside.port == kNameServerPort) return context_.space->give_verdict(number, Said::kAccept);
     Subject subject;
     subject.outside = outside;
+    context_.look_at(outside.address);
     auto verdict = context_.judge(outside, Protocol::kTcp);
     subject.name = verdict.pinned;
     if (is_gateway(outside.address)) subject.name = kHostName;
@@ -157,10 +160,17 @@ void Connections::await(Connection& connection) {
 void Connections::on_listener() {
     for (std::size_t i = 0; i < kMostAcceptsAtOnce; ++i) {
         os::Fd socket(::accept4(options_.listener.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-        if (!socket) return;
+        if (!socket) return not_accepted(options_.listener.get(), errno);
         const auto guest = name_of(socket.get(), ::getpeername), outside = name_of(socket.get(), ::getsockname);
         if (guest && outside) arrived(std::move(socket), *guest, *outside);
     }
+}
+
+// With no descriptor or memory left, what waits at the listener goes on waiting, and the loop would hear of nothing else.
+void Connections::not_accepted(int listener, int error) {
+    if (error != EMFILE && error != ENFILE && error != ENOBUFS && error != ENOMEM) return;
+    if (!context_.loop.modify(listener, 0)) return;
+    context_.loop.after(kAcceptPause, [this, listener] { static_cast<void>(context_.loop.modify(listener, EPOLLIN)); });
 }
 
 void Connections::arrived(os::Fd socket, const Endpoint& guest, const Endpoint& outside) {
@@ -266,11 +276,13 @@ void Connections::resolve(Connection& connection) {
 }
 
 void Connections::dial_name(Connection& connection, const dns::Resolved& resolved) {
+    // As they are: to the outside, the gateway's address is that of somebody else, and no way to the host's loopback.
     std::vector<Endpoint> places;
     for (const auto& address : resolved.addresses) {
         const Endpoint place{address, connection.subject.outside.port};
+        context_.look_at(address);
         if (places.size() < kMostDialledAddresses && context_.policy.judge_resolved(connection.subject.name, place, Protocol::kTcp).allowed())
-            places.push_back(Context::place_of(place));
+            places.push_back(place);
     }
     if (places.empty())
         return failed(connection, resolved.addresses.empty() ? dns::to_string(resolved.kind) : "none of its addresses may be used");
@@ -279,6 +291,8 @@ void Connections::dial_name(Connection& connection, const dns::Resolved& resolve
         if (one == nullptr) return;
         if (end.error != 0) return failed(*one, std::strerror(end.error));
         one->subject.dialled = end.place;
+        // The policy may have changed meanwhile.
+        if (auto refusal = refusal_of(*one)) return deny(*one, *refusal, false);
         run(*one, std::move(end.socket));
     });
 }
@@ -323,21 +337,41 @@ void Connections::drop(Id id) {
     if (found == all_.end()) return;
     if (auto awaited = awaited_.find({found->second->guest, found->second->subject.outside}); awaited != awaited_.end() && awaited->second == id)
         awaited_.erase(awaited);
-    context_.loop.after(std::chrono::milliseconds(0), [gone = std::shared_ptr<Connection>(std::move(found->second))]() mutable { gone.reset(); });
+    gone_.push_back(std::move(found->second));
     all_.erase(found);
+    if (clearing_ == 0)
+        clearing_ = context_.loop.after(std::chrono::milliseconds(0), [this] {
+            clearing_ = 0;
+            gone_.clear();
+        });
+}
+
+// Why the policy, as it is now, does not let a connection go on that it let begin.
+std::optional<Verdict> Connections::refusal_of(const Connection& connection) const {
+    const auto& subject = connection.subject;
+    Verdict verdict;
+    if (connection.by_name && !subject.name.empty()) {
+        // It goes where its name leads, and not where the guest thought.
+        verdict = subject.dialled.port != 0 ? context_.policy.judge_resolved(subject.name, subject.dialled, Protocol::kTcp)
+                                            : context_.policy.judge_name(subject.name, subject.outside.port, Protocol::kTcp);
+    } else {
+        verdict = context_.judge(subject.outside, Protocol::kTcp);
+        if (verdict.answer == Verdict::Answer::kNeedsName) {
+            if (connection.by_name) return std::nullopt;  // its name will be judged when it shows it
+            return Verdict{.rule = verdict.rule, .reason = "it has shown no name"};
+        }
+        if (!subject.name.empty()) verdict = context_.policy.judge_shown(verdict, subject.name, subject.outside.port, Protocol::kTcp);
+    }
+    return verdict.allowed() ? std::nullopt : std::optional(verdict);
 }
 
 void Connections::judge_again() {
     std::vector<Id> gone;
     for (auto& [id, connection] : all_) {
         if (connection->subject.published) continue;
-        auto verdict = context_.judge(connection->subject.outside, Protocol::kTcp);
-        if (verdict.answer == Verdict::Answer::kNeedsName)
-            verdict = connection->by_name && !connection->subject.name.empty()
-                          ? context_.policy.judge_name(connection->subject.name, connection->subject.outside.port, Protocol::kTcp)
-                          : Verdict{.rule = verdict.rule, .reason = "it has shown no name"};
-        if (verdict.allowed()) continue;
-        context_.records.connection(Event::DENIED, connection->subject, verdict.rule, "the policy was changed: " + verdict.reason);
+        const auto refusal = refusal_of(*connection);
+        if (!refusal) continue;
+        context_.records.connection(Event::DENIED, connection->subject, refusal->rule, "the policy was changed: " + refusal->reason);
         if (connection->pump) connection->pump->cut();
         if (connection->inside) reset_at_close(connection->inside);
         gone.push_back(id);
@@ -358,7 +392,7 @@ Result<> Connections::publish(os::Fd listener, std::uint16_t guest_port) {
 void Connections::on_port(int listener, std::uint16_t guest_port) {
     for (std::size_t i = 0; i < kMostAcceptsAtOnce; ++i) {
         os::Fd socket(::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-        if (!socket) return;
+        if (!socket) return not_accepted(listener, errno);
         const auto from = name_of(socket.get(), ::getpeername);
         if (!from || !has_room()) {
             reset_at_close(socket);

@@ -46,6 +46,7 @@ class Connections {
     void await(Connection& connection);
     void on_listener();
     void on_port(int listener, std::uint16_t guest_port);
+    void not_accepted(int listener, int error);
     void arrived(os::Fd socket, const Endpoint& guest, const Endpoint& outside);
     void peek(Connection& connection);
     void on_first_bytes(Id id);
@@ -56,6 +57,7 @@ class Connections {
     void run(Connection& connection, os::Fd outside);
     void failed(Connection& connection, const std::string& reason);
     void end(Id id, int error);
+    std::optional<Verdict> refusal_of(const Connection& connection) const;
     void drop(Id id);
     Connection& add(const Endpoint& guest, const Endpoint& outside);
     Connection* find(Id id);
@@ -66,6 +68,8 @@ class Connections {
     Id next_ = 1;
     std::unordered_map<Id, std::unique_ptr<Connection>> all_;
     std::map<Pair, Id> awaited_;  // a verdict was given, and the connection has not arrived yet
+    std::vector<std::unique_ptr<Connection>> gone_;  // until nothing of theirs runs any more
+    os::Loop::TimerId clearing_ = 0;
 };
 
 }  // namespace caisson::net::relay

@@ -1,6 +1,11 @@
 #include "net/relay/context.h"
 
+#include <sys/socket.h>
+
+#include <algorithm>
 #include <cerrno>
+
+#include "net/relay/dial.h"
 
 namespace caisson::net::relay {
 
@@ -18,6 +23,28 @@ const Address& gateway6() {
 bool is_gateway(const Address& address) { return address == gateway4() || address == gateway6(); }
 
 Address host_loopback() { return Address::v4(0x7f000001); }
+
+void Context::use(Policy changed) {
+    policy = std::move(changed);
+    policy.set_host_addresses(host_addresses);
+}
+
+// What is sent to an address of one's own comes from that address (ip-route(8), type local). Nothing is sent.
+void Context::look_at(const Address& address) {
+    if (is_gateway(address) || std::find(host_addresses.begin(), host_addresses.end(), address) != host_addresses.end()) return;
+    int error = 0;
+    const auto socket = connect_udp({address, kNameServerPort}, error);
+    if (!socket) return;
+    SocketAddress own;
+    own.length = sizeof own.storage;
+    if (::getsockname(socket.get(), own.get(), &own.length) != 0) return;
+    const auto from = from_socket(own.get(), own.length);
+    if (!from || from->address != address) return;
+    // A host may have whole ranges of them.
+    if (host_addresses.size() >= kMostHostAddresses) host_addresses.erase(host_addresses.begin());
+    host_addresses.push_back(address);
+    policy.set_host_addresses(host_addresses);
+}
 
 Verdict Context::judge(const Endpoint& outside, Protocol protocol) const {
     if (is_gateway(outside.address)) return policy.judge_name(kHostName, outside.port, protocol);

@@ -24,7 +24,8 @@ struct Context {
     Records& records;
     Space* space = nullptr;
     dns::Resolver* resolver = nullptr;
-    Policy policy;
+    Policy policy;                        // to be set with use()
+    std::vector<Address> host_addresses;  // the host's own, as far as they are known
     Pins pins;
     bool ipv6 = false;  // the host has a way to IPv6 addresses
     std::uint32_t most_connections = kConnections;
@@ -33,6 +34,10 @@ struct Context {
     Rate rates[2] = {Rate(), Rate()};  // bytes, by Way
     base::Bytes scratch;
 
+    void use(Policy changed);
+    // To be called before `address` is judged. The host gets new addresses while a box runs (leases, temporary ones of
+    // IPv6, tunnels): the kernel is asked whether this is one by now.
+    void look_at(const Address& address);
     // May the guest's connection or datagram go there. A place on the gateway stands for the host itself.
     Verdict judge(const Endpoint& outside, Protocol protocol) const;
     // Where it is dialled.

@@ -105,7 +105,8 @@ void Datagrams::on_socket() {
     for (std::size_t i = 0; i < kMostDatagramsAtOnce; ++i) {
         auto got = receive(options_.socket.get(), room_);
         if (got.length < 0) return;
-        if (got.from && got.destination) took(*got.from, *got.destination, {room_.data(), static_cast<std::size_t>(got.length)});
+        // Nothing can be answered to port 0 of the guest's, not even that nobody takes its datagrams.
+        if (got.from && got.from->port != 0 && got.destination) took(*got.from, *got.destination, {room_.data(), static_cast<std::size_t>(got.length)});
     }
 }
 
@@ -118,6 +119,7 @@ void Datagrams::took(const Endpoint& guest, const Endpoint& outside, base::ByteV
         Subject subject;
         subject.protocol = Protocol::kUdp;
         subject.outside = outside;
+        context_.look_at(outside.address);
         auto verdict = context_.judge(outside, Protocol::kUdp);
         subject.name = is_gateway(outside.address) ? std::string(kHostName) : verdict.pinned;
         // Datagrams show no name.
@@ -197,18 +199,18 @@ void Datagrams::touch(Flow& flow) {
 
 void Datagrams::send(Flow& flow, bool to_guest, base::ByteView data) {
     touch(flow);
+    // Counted once it goes.
+    if (to_guest && !flow.inside) {
+        if (flow.waiting.size() < kMostWaitingDatagrams) flow.waiting.emplace_back(data.begin(), data.end());
+        return;
+    }
     auto& rate = context_.rates[to_guest ? 1 : 0];
     // What is too much is lost, as datagrams are.
     if (rate.limits() && rate.may(data.size(), Clock::now()) < data.size()) return;
     rate.took(data.size());
     (to_guest ? flow.subject.bytes_in : flow.subject.bytes_out) += data.size();
-    if (to_guest) {
-        if (flow.inside) static_cast<void>(::send(flow.inside.get(), data.data(), data.size(), MSG_DONTWAIT | MSG_NOSIGNAL));
-        else if (flow.waiting.size() < kMostWaitingDatagrams) flow.waiting.emplace_back(data.begin(), data.end());
-        return;
-    }
-    if (flow.outside) {
-        static_cast<void>(::send(flow.outside.get(), data.data(), data.size(), MSG_DONTWAIT | MSG_NOSIGNAL));
+    if (const auto& through = to_guest ? flow.inside : flow.outside; through) {
+        static_cast<void>(::send(through.get(), data.data(), data.size(), MSG_DONTWAIT | MSG_NOSIGNAL));
         return;
     }
     const auto to = to_socket(flow.subject.outside);
@@ -230,10 +232,11 @@ void Datagrams::to_guest(const Key& key) {
         auto found = flows_.find(key);
         if (found == flows_.end()) return;
         auto got = receive(found->second->outside.get(), room_);
-        if (got.length < 0 && (errno == EAGAIN || errno == EINTR)) return;
+        const int error = errno;
+        if (got.length < 0 && (error == EAGAIN || error == EINTR)) return;
         // Nobody is at the other end, or there is no way to it: datagrams do not come back.
         if (got.length < 0 && !found->second->subject.published) context_.space->refuse_udp(key.first, key.second);
-        if (got.length < 0) return end(key, std::strerror(errno));
+        if (got.length < 0) return end(key, std::strerror(error));
         send(*found->second, true, {room_.data(), static_cast<std::size_t>(got.length)});
     }
 }

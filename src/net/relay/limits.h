@@ -19,6 +19,7 @@ inline constexpr std::chrono::seconds kNameTimeout{15};    // until its name has
 inline constexpr std::chrono::seconds kClaimTimeout{30};   // until a connection that was dialled for it arrives
 inline constexpr std::size_t kMostDialledAddresses = 8;    // of one name, one after the other
 inline constexpr std::size_t kMostAcceptsAtOnce = 64;      // before others have their turn
+inline constexpr std::chrono::milliseconds kAcceptPause{100};  // once there is no descriptor left for a connection
 
 // ---- of each flow of UDP ----
 inline constexpr std::chrono::seconds kFlowIdle{90};
@@ -30,6 +31,7 @@ inline constexpr std::size_t kMostDatagramsAtOnce = 64;    // before others have
 inline constexpr std::size_t kMostEventBytes = 4096;
 
 // ---- of what it is told ----
+inline constexpr std::size_t kMostHostAddresses = 4096;    // of the host's own that it knows, those found later included
 inline constexpr std::size_t kMostOrderBytes = 262144;
 inline constexpr std::size_t kMostPorts = 64;              // that one box publishes
 

@@ -79,8 +79,7 @@ class Netd {
     }
     Result<> set_policy(const std::string& text) {
         auto policy = CAISSON_TRY(Policy::parse(text));
-        policy.set_host_addresses(host_addresses_);
-        context_.policy = std::move(policy);
+        context_.use(std::move(policy));
         if (connections_) connections_->judge_again();
         if (datagrams_) datagrams_->judge_again();
         return {};
@@ -103,7 +102,6 @@ class Netd {
     os::Fd orders_;
     Records records_;
     Context context_;
-    std::vector<Address> host_addresses_;
     std::map<std::string, std::vector<Address>> hosts_;
     std::unique_ptr<dns::Resolver> resolver_;
     std::unique_ptr<dns::Server> names_;
@@ -155,7 +153,7 @@ Result<> Netd::begin(const wire::NetworkOrder::Begin& begin, std::vector<os::Fd>
     if (connections_ || descriptors.size() != 3) return failure(Errc::kProtocol, "an order comes with other descriptors than it should");
     context_.ipv6 = has_ipv6();
     for (const auto& text : begin.host_addresses())
-        if (auto address = Address::parse(text)) host_addresses_.push_back(*address);
+        if (auto address = Address::parse(text)) context_.host_addresses.push_back(*address);
     CAISSON_TRY(set_limits(spec.limits()));
     CAISSON_TRY(set_policy(spec.policy()));
     CAISSON_TRY(begin_names(begin));

@@ -57,10 +57,10 @@ void Space::on_readable() {
     for (int i = 0; i < kMessagesAtOnce; ++i) {
         NetnsMessage message;
         static_assert(std::is_trivially_copyable_v<NetnsMessage>);
-        char bytes[sizeof message];
+        char bytes[sizeof message + 1];
         auto packet = os::receive_packet(socket_.get(), bytes);
         if (packet.length < 0 && (errno == EAGAIN || errno == EINTR)) return;
-        if (packet.length != sizeof message || packet.cut) {
+        if (packet.length != sizeof message) {
             loop_.unwatch(socket_.get());
             return told_.gone();
         }
@@ -71,7 +71,9 @@ void Space::on_readable() {
             auto made = std::move(asked->second);
             asked_.erase(asked);
             const bool there = message.error == 0 && packet.descriptors.size() == 1;
-            made(there ? std::move(packet.descriptors[0]) : os::Fd(), there ? 0 : message.error != 0 ? message.error : EPROTO);
+            // Cut: there was no room for another descriptor here.
+            const int error = message.error != 0 ? message.error : packet.cut ? EMFILE : EPROTO;
+            made(there ? std::move(packet.descriptors[0]) : os::Fd(), there ? 0 : error);
         }
     }
 }
