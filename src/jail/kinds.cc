@@ -3,6 +3,8 @@
 #include <asm/termbits.h>
 #include <linux/if_tun.h>
 #include <linux/prctl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
@@ -147,14 +149,21 @@ std::optional<Filter> share_filter() {
 // kind of socket: a local one would reach the host's abstract ones, for it has the host's network namespace.
 std::optional<Filter> netd_filter() {
     Rules allowed = running() + files() + harmless_ioctls() + open_sockets();
-    std::erase_if(allowed, [](const CallRule& rule) { return rule.call == "clone" || rule.call == "open" || rule.call.starts_with("openat"); });
+    std::erase_if(allowed, [](const CallRule& rule) {
+        return rule.call == "clone" || rule.call == "open" || rule.call.starts_with("openat") || rule.call == "setsockopt";
+    });
+    // TCP and UDP as the family's own; another protocol would load modules of the host's kernel.
     for (std::uint64_t family : {AF_INET, AF_INET6})
         for (std::uint64_t type : {SOCK_STREAM, SOCK_DGRAM}) {
             constexpr std::uint64_t kTypeWithoutFlags = 0xf;
-            allowed.push_back({"socket", {{0, kInt, family}, {1, kTypeWithoutFlags, type}}});
+            allowed.push_back({"socket", {{0, kInt, family}, {1, kTypeWithoutFlags, type}, {2, kInt, 0}}});
         }
+    const auto option = [&](std::uint64_t level, std::uint64_t name) { allowed.push_back({"setsockopt", {{1, kInt, level}, {2, kInt, name}}}); };
+    option(SOL_SOCKET, SO_LINGER);
+    option(SOL_SOCKET, SO_KEEPALIVE);
+    option(IPPROTO_TCP, TCP_NODELAY);
     allowed.push_back(argument_is("prctl", 0, PR_SET_DUMPABLE));
-    return allow_list("netd", allowed + calls({"connect", "bind", "accept4", "recvmmsg", "sendmmsg"}));
+    return allow_list("netd", allowed + calls({"connect", "accept4"}));
 }
 
 #endif
