@@ -11,7 +11,8 @@ namespace caisson::cli {
 using base::failure;
 
 void add_net_options(CLI::App& command, const std::shared_ptr<NetArguments>& arguments) {
-    command.add_option("--net", arguments->net, "none, public (the internet) or open (and private networks)")->type_name("MODE");
+    command.add_option("--net", arguments->net, "none, public (the internet) or open (and private networks)")->type_name("MODE")
+        ->check([](const std::string& mode) { return mode.empty() ? std::string("write none, public or open") : std::string(); });
     command
         .add_option("--allow-net", arguments->allow,
                     "Reach this and nothing else; may be repeated: NAME, *.SUFFIX, IP or CIDR, with :PORT, :FROM-TO or :*, /tcp or /udp")
