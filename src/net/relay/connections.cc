@@ -198,14 +198,16 @@ void Connections::peek(Connection& connection) {
     const auto id = connection.id;
     if (!context_.loop.watch(connection.inside.get(), EPOLLIN, [this, id](std::uint32_t) { on_first_bytes(id); })) return drop(id);
     connection.peeking = true;
-    if (connection.outside_socket && context_.loop.watch(connection.outside_socket.get(), EPOLLIN, [this, id](std::uint32_t) { on_server_first(id); }))
+    // Where connections show names, clients speak first: whoever waits there may want to be taken for one that shows none.
+    const bool shows_name = Policy::shows_name(connection.subject.outside.port, Protocol::kTcp);
+    if (connection.outside_socket && !shows_name && context_.loop.watch(connection.outside_socket.get(), EPOLLIN, [this, id](std::uint32_t) { on_server_first(id); }))
         connection.listening = true;
-    connection.timer = context_.loop.after(kNameTimeout, [this, id] {
+    connection.timer = context_.loop.after(kNameTimeout, [this, id, shows_name] {
         auto* one = find(id);
         if (one == nullptr) return;
         one->timer = 0;
-        // Where a name only would be judged as well, it need not show one.
-        if (!one->by_name) return judge_hello(*one, std::nullopt, false);
+        // Elsewhere a name only would be judged as well, and it need not show one; nor may it show half of one.
+        if (!shows_name && one->first.empty()) return judge_hello(*one, std::nullopt, false);
         deny(*one, {.rule = one->verdict.rule, .reason = "it showed no name in time"}, false);
     });
 }

@@ -168,6 +168,21 @@ TEST_F(Relay, ANameThatIsShownAndDeniedIsAnswered) {
     EXPECT_EQ(heard->substr(0, 12), "HTTP/1.1 403");
 }
 
+TEST_F(Relay, WhoeverWaitsWhereNamesAreShownIsNotTakenForNameless) {
+    const auto server = listen_at(kServer, 80);
+    start(R"({"version": 1, "mode": "public", "allow": ["93.184.216.34"], "deny": ["inside.example.com"]})");
+    auto client = guest_->connect(kWeb);
+    ASSERT_EQ(connected(client), 0);
+    os::Fd served(::accept(server.get(), nullptr, nullptr));
+    ASSERT_TRUE(served);
+    ASSERT_EQ(::send(served.get(), "hello", 5, 0), 5);
+    EXPECT_FALSE(run_until([&] { return testing_space::readable(client, 0); }, std::chrono::milliseconds(500)));
+    ask(client);
+    const auto heard = hear(client);
+    ASSERT_TRUE(heard);
+    EXPECT_EQ(heard->substr(0, 12), "HTTP/1.1 403");
+}
+
 TEST_F(Relay, AnAddressOfTheHostsOwnNeedsItsOwnRule) {
     const auto server = listen_at(kServer, 80);
     start(R"({"version": 1, "mode": "open"})");
