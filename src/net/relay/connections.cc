@@ -19,6 +19,7 @@ using Said = NetnsMessage::Verdict;
 struct Connections::Connection {
     ~Connection() {
         if (peeking && inside) loop.unwatch(inside.get());
+        if (listening && outside_socket) loop.unwatch(outside_socket.get());
         if (timer != 0) loop.cancel(timer);
         if (ticket != 0) resolver.cancel(ticket);
     }
@@ -30,6 +31,7 @@ struct Connections::Connection {
     Verdict verdict;
     bool by_name = false;       // its name has to be shown first
     bool peeking = false;       // `inside` is watched, for its first bytes or until the guest's port answers
+    bool listening = false;     // `outside_socket` is watched: its server may speak first
     os::Fd inside, outside_socket;
     base::Bytes first;
     os::Loop::TimerId timer = 0;
@@ -196,12 +198,16 @@ void Connections::peek(Connection& connection) {
     const auto id = connection.id;
     if (!context_.loop.watch(connection.inside.get(), EPOLLIN, [this, id](std::uint32_t) { on_first_bytes(id); })) return drop(id);
     connection.peeking = true;
-    connection.timer = context_.loop.after(kNameTimeout, [this, id] {
+    // Where connections show names, clients speak first: whoever waits there may want to be taken for one that shows none.
+    const bool shows_name = Policy::shows_name(connection.subject.outside.port, Protocol::kTcp);
+    if (connection.outside_socket && !shows_name && context_.loop.watch(connection.outside_socket.get(), EPOLLIN, [this, id](std::uint32_t) { on_server_first(id); }))
+        connection.listening = true;
+    connection.timer = context_.loop.after(kNameTimeout, [this, id, shows_name] {
         auto* one = find(id);
         if (one == nullptr) return;
         one->timer = 0;
-        // Where a name only would be judged as well, a client that waits for the server to speak first shows none.
-        if (!one->by_name) return judge_hello(*one, std::nullopt, false);
+        // Elsewhere a name only would be judged as well, and it need not show one; nor may it show half of one.
+        if (!shows_name && one->first.empty()) return judge_hello(*one, std::nullopt, false);
         deny(*one, {.rule = one->verdict.rule, .reason = "it showed no name in time"}, false);
     });
 }
@@ -230,9 +236,22 @@ void Connections::on_first_bytes(Id id) {
     judge_hello(*connection, std::nullopt, false);
 }
 
+// A client that waits for its server to speak first shows no name.
+void Connections::on_server_first(Id id) {
+    on_first_bytes(id);
+    auto* connection = find(id);
+    if (connection == nullptr || !connection->peeking) return;
+    if (connection->first.empty()) return judge_hello(*connection, std::nullopt, false);
+    // It has begun to say something, and goes on to.
+    context_.loop.unwatch(connection->outside_socket.get());
+    connection->listening = false;
+}
+
 void Connections::judge_hello(Connection& connection, const std::optional<std::string>& name, bool is_http) {
     context_.loop.unwatch(connection.inside.get());
     connection.peeking = false;
+    if (connection.listening) context_.loop.unwatch(connection.outside_socket.get());
+    connection.listening = false;
     if (connection.timer != 0) context_.loop.cancel(connection.timer);
     connection.timer = 0;
     const auto port = connection.subject.outside.port;

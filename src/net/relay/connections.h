@@ -50,6 +50,7 @@ class Connections {
     void arrived(os::Fd socket, const Endpoint& guest, const Endpoint& outside);
     void peek(Connection& connection);
     void on_first_bytes(Id id);
+    void on_server_first(Id id);
     void judge_hello(Connection& connection, const std::optional<std::string>& name, bool is_http);
     void deny(Connection& connection, const Verdict& verdict, bool is_http);
     void resolve(Connection& connection);

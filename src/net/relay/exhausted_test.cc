@@ -81,5 +81,32 @@ TEST(Exhausted, ASocketThatFindsNoRoomIsAnErrorAndNotTheEnd) {
     EXPECT_FALSE(is_gone);
 }
 
+TEST(Exhausted, NoVerdictIsLostWhileTheOtherSideIsSlow) {
+    auto loop = std::move(*os::Loop::create());
+    auto sockets = os::make_socketpair(SOCK_SEQPACKET);
+    ASSERT_TRUE(sockets);
+    const auto netns = std::move(sockets->second);
+    Space space(loop, std::move(sockets->first), {.begins = {}, .gone = {}});
+    ASSERT_TRUE(space.start());
+    const Endpoint guest{*Address::parse(kGuestAddress), 1000}, outside{Address::v4(0x09090909), 53};
+    for (int i = 0; i < 2000; ++i) space.refuse_udp(guest, outside);
+    constexpr std::uint64_t kVerdicts = 1000;
+    for (std::uint64_t number = 1; number <= kVerdicts; ++number) space.give_verdict(number, NetnsMessage::Verdict::kAccept);
+    ASSERT_TRUE(os::set_nonblocking(netns.get(), true));
+    std::uint64_t heard = 0;
+    for (int i = 0; i < 4000 && heard < kVerdicts; ++i) {
+        NetnsMessage message;
+        if (::recv(netns.get(), &message, sizeof message, 0) < 0) {
+            ASSERT_TRUE(loop.step(std::chrono::milliseconds(100)));
+        } else if (message.kind == NetnsMessage::Kind::kVerdict) {
+            EXPECT_EQ(message.number, ++heard);
+        }
+    }
+    EXPECT_EQ(heard, kVerdicts);
+    int steps = 0;
+    for (const auto end = Clock::now() + std::chrono::milliseconds(100); Clock::now() < end; ++steps) ASSERT_TRUE(loop.step(std::chrono::milliseconds(50)));
+    EXPECT_LE(steps, 4);
+}
+
 }  // namespace
 }  // namespace caisson::net::relay

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "base/bytes.h"
+#include "net/space/limits.h"
 
 namespace caisson::net::relay {
 
@@ -18,7 +19,10 @@ Space::~Space() { loop_.unwatch(socket_.get()); }
 
 Result<> Space::start() {
     CAISSON_TRY(os::set_nonblocking(socket_.get(), true));
-    return loop_.watch(socket_.get(), EPOLLIN, [this](std::uint32_t) { on_readable(); });
+    return loop_.watch(socket_.get(), EPOLLIN, [this](std::uint32_t events) {
+        if ((events & EPOLLOUT) != 0) send_verdicts();
+        if ((events & ~static_cast<std::uint32_t>(EPOLLOUT)) != 0) on_readable();
+    });
 }
 
 Result<> Space::send(const NetnsMessage& message) {
@@ -28,8 +32,17 @@ Result<> Space::send(const NetnsMessage& message) {
 }
 
 void Space::give_verdict(std::uint64_t number, NetnsMessage::Verdict verdict) {
-    // One that cannot be told is one whose connect the guest repeats.
-    static_cast<void>(send({.kind = NetnsMessage::Kind::kVerdict, .verdict = verdict, .number = number}));
+    // None may be lost: its connection would wait for it until caisson-netns gives up, which holds no more than these.
+    if (verdicts_.size() >= kMostHeldConnections) return;
+    verdicts_.push_back({.kind = NetnsMessage::Kind::kVerdict, .verdict = verdict, .number = number});
+    if (verdicts_.size() == 1) send_verdicts();
+}
+
+void Space::send_verdicts() {
+    while (!verdicts_.empty() && send(verdicts_.front())) verdicts_.pop_front();
+    // An end of the other side is heard of by reading.
+    if (!verdicts_.empty() && errno != EAGAIN) verdicts_.clear();
+    static_cast<void>(loop_.modify(socket_.get(), verdicts_.empty() ? EPOLLIN : EPOLLIN | EPOLLOUT));
 }
 
 void Space::ask(NetnsMessage message, Made made) {
@@ -46,6 +59,7 @@ void Space::make_udp(const Endpoint& outside, const Endpoint& guest, Made made) 
 }
 
 void Space::refuse_udp(const Endpoint& guest, const Endpoint& outside) {
+    if (!verdicts_.empty()) return;  // those have precedence; the guest's next datagram is refused
     static_cast<void>(send({.kind = NetnsMessage::Kind::kRefuseUdp, .protocol = Protocol::kUdp, .guest = guest, .outside = outside}));
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <unordered_map>
 
@@ -40,12 +41,14 @@ class Space {
     void on_readable();
     void ask(NetnsMessage message, Made made);
     Result<> send(const NetnsMessage& message);
+    void send_verdicts();
 
     os::Loop& loop_;
     os::Fd socket_;
     Told told_;
     std::uint64_t next_ = 1;
     std::unordered_map<std::uint64_t, Made> asked_;
+    std::deque<NetnsMessage> verdicts_;  // for which there was no room
 };
 
 }  // namespace caisson::net::relay

@@ -1,0 +1,194 @@
+// Connections and datagrams of a guest at a real namespace of a box, in a network namespace of the test's own.
+#include <arpa/inet.h>
+#include <gtest/gtest.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <sched.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "net/relay/connections.h"
+#include "net/relay/datagrams.h"
+#include "net/space/test_guest.h"
+
+namespace caisson::net::relay {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// An address of the host that the guest takes for one of the internet.
+constexpr const char* kServer = "93.184.216.34";
+
+Result<> set_up_loopback() {
+    if (::unshare(CLONE_NEWNET) != 0) return base::failure_errno("cannot make a network namespace");
+    os::Fd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    ifreq request{};
+    std::strcpy(request.ifr_name, "lo");
+    request.ifr_flags = IFF_UP;
+    if (::ioctl(socket.get(), SIOCSIFFLAGS, &request) != 0) return base::failure_errno("cannot switch on the loopback");
+    std::strcpy(request.ifr_name, "lo:1");
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    ::inet_pton(AF_INET, kServer, &address.sin_addr);
+    std::memcpy(&request.ifr_addr, &address, sizeof address);
+    if (::ioctl(socket.get(), SIOCSIFADDR, &request) != 0) return base::failure_errno("cannot give the loopback an address");
+    return {};
+}
+
+class Able : public testing::Environment {
+    void SetUp() override {
+        auto able = testing_space::become_able();
+        if (able) able = set_up_loopback();
+        if (!able) GTEST_SKIP() << able.error().to_string();
+    }
+};
+const auto* const able = testing::AddGlobalTestEnvironment(new Able);
+
+class Relay : public testing::Test {
+  protected:
+    void start(const std::string& policy, std::map<std::string, std::vector<Address>> hosts = {}) {
+        auto box = testing_space::Box::start(::geteuid());
+        if (!box && box.error().code == Errc::kPermission) GTEST_SKIP() << box.error().to_string();
+        ASSERT_TRUE(box) << box.error().to_string();
+        box_ = std::move(*box);
+        auto guest = testing_space::Guest::create(box_.host.tap);
+        ASSERT_TRUE(guest) << guest.error().to_string();
+        guest_ = std::move(*guest);
+        context_.use(*Policy::parse(policy));
+        dns::Resolver::Options names;
+        names.loop = &loop_;
+        names.hosts = std::move(hosts);
+        resolver_ = std::make_unique<dns::Resolver>(std::move(names));
+        context_.resolver = resolver_.get();
+        space_ = std::make_unique<Space>(loop_, std::move(box_.host.ask), Space::Told{
+            .begins = [this](std::uint64_t number, const Endpoint& from, const Endpoint& to) { connections_->begins(number, from, to); },
+            .gone = [this] { is_gone_ = true; }});
+        context_.space = space_.get();
+        connections_ = std::make_unique<Connections>(context_, Connections::Options{.listener = std::move(box_.host.listener), .name_server = {}});
+        datagrams_ = std::make_unique<Datagrams>(context_, Datagrams::Options{.socket = std::move(box_.host.datagrams), .name_server = {}});
+        ASSERT_TRUE(space_->start());
+        ASSERT_TRUE(connections_->start());
+        ASSERT_TRUE(datagrams_->start());
+    }
+    static os::Fd listen_at(const char* address, std::uint16_t port) {
+        os::Fd socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+        const int on = 1;
+        ::setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+        const auto place = to_socket({*Address::parse(address), port});
+        EXPECT_EQ(::bind(socket.get(), place.get(), place.length), 0) << std::strerror(errno);
+        EXPECT_EQ(::listen(socket.get(), 8), 0);
+        return socket;
+    }
+    bool run_until(const std::function<bool()>& is_so, std::chrono::milliseconds patience = std::chrono::milliseconds(3000)) {
+        for (const auto end = Clock::now() + patience; Clock::now() < end;) {
+            if (is_so()) return true;
+            if (!loop_.step(std::chrono::milliseconds(20))) return false;
+        }
+        return is_so();
+    }
+    // 0 or an errno.
+    int connected(const os::Fd& client) {
+        std::optional<int> outcome;
+        run_until([&] { return (outcome = testing_space::outcome(client, 0)).has_value(); });
+        return outcome.value_or(ETIMEDOUT);
+    }
+    void ask(const os::Fd& client) {
+        constexpr std::string_view request = "GET / HTTP/1.1\r\nHost: inside.example.com\r\n\r\n";
+        ASSERT_EQ(::send(client.get(), request.data(), request.size(), MSG_NOSIGNAL), static_cast<ssize_t>(request.size()));
+    }
+    // What the client receives next; empty: the end; nullopt: it was reset.
+    std::optional<std::string> hear(const os::Fd& client) {
+        char text[256];
+        ssize_t got = -1;
+        int error = 0;
+        EXPECT_TRUE(run_until([&] {
+            got = ::recv(client.get(), text, sizeof text, MSG_DONTWAIT);
+            error = errno;
+            return got >= 0 || error != EAGAIN;
+        }));
+        if (got < 0) return std::nullopt;
+        return std::string(text, static_cast<std::size_t>(got));
+    }
+
+    os::Loop loop_ = std::move(*os::Loop::create());
+    Records records_{os::Fd()};
+    Context context_{.loop = loop_, .records = records_};
+    testing_space::Box box_;
+    std::unique_ptr<testing_space::Guest> guest_;
+    std::unique_ptr<dns::Resolver> resolver_;
+    std::unique_ptr<Space> space_;
+    std::unique_ptr<Connections> connections_;
+    std::unique_ptr<Datagrams> datagrams_;
+    bool is_gone_ = false;
+};
+
+const Endpoint kWeb{*Address::parse(kServer), 80};
+
+TEST_F(Relay, ANameAtTheGatewaysAddressDoesNotLeadToTheHostsLoopback) {
+    const auto loopback = listen_at("127.0.0.1", 80);
+    start(R"({"version": 1, "mode": "rules", "allow": ["inside.example.com", "10.0.0.0/8"]})", {{"inside.example.com", {*Address::parse(kGatewayAddress)}}});
+    auto client = guest_->connect({*Address::parse("93.184.216.99"), 80});
+    ASSERT_EQ(connected(client), 0);
+    ask(client);
+    EXPECT_EQ(hear(client), std::nullopt);
+    EXPECT_LT(::accept(loopback.get(), nullptr, nullptr), 0);
+}
+
+TEST_F(Relay, ADatagramFromPortZeroIsNotTheEnd) {
+    start(R"({"version": 1, "mode": "rules"})");
+    auto raw = guest_->socket(AF_INET, SOCK_RAW, IPPROTO_UDP);
+    const std::uint8_t datagram[] = {0, 0, 0, 99, 0, 9, 0, 0, 'x'};
+    const auto to = to_socket({kWeb.address, 0});
+    ASSERT_EQ(::sendto(raw.get(), datagram, sizeof datagram, 0, to.get(), to.length), static_cast<ssize_t>(sizeof datagram)) << std::strerror(errno);
+    EXPECT_FALSE(run_until([&] { return is_gone_; }, std::chrono::milliseconds(500)));
+}
+
+TEST_F(Relay, AServerThatSpeaksFirstIsHeardAtOnceBesideRulesAboutNames) {
+    const auto server = listen_at(kServer, 25);
+    start(R"({"version": 1, "mode": "public", "allow": ["93.184.216.34"], "deny": ["inside.example.com"]})");
+    auto client = guest_->connect({kWeb.address, 25});
+    ASSERT_EQ(connected(client), 0);
+    os::Fd served(::accept(server.get(), nullptr, nullptr));
+    ASSERT_TRUE(served);
+    ASSERT_EQ(::send(served.get(), "220 hello", 9, 0), 9);
+    EXPECT_EQ(hear(client), "220 hello");
+}
+
+TEST_F(Relay, ANameThatIsShownAndDeniedIsAnswered) {
+    const auto server = listen_at(kServer, 80);
+    start(R"({"version": 1, "mode": "public", "allow": ["93.184.216.34"], "deny": ["inside.example.com"]})");
+    auto client = guest_->connect(kWeb);
+    ASSERT_EQ(connected(client), 0);
+    ask(client);
+    const auto heard = hear(client);
+    ASSERT_TRUE(heard);
+    EXPECT_EQ(heard->substr(0, 12), "HTTP/1.1 403");
+}
+
+TEST_F(Relay, WhoeverWaitsWhereNamesAreShownIsNotTakenForNameless) {
+    const auto server = listen_at(kServer, 80);
+    start(R"({"version": 1, "mode": "public", "allow": ["93.184.216.34"], "deny": ["inside.example.com"]})");
+    auto client = guest_->connect(kWeb);
+    ASSERT_EQ(connected(client), 0);
+    os::Fd served(::accept(server.get(), nullptr, nullptr));
+    ASSERT_TRUE(served);
+    ASSERT_EQ(::send(served.get(), "hello", 5, 0), 5);
+    EXPECT_FALSE(run_until([&] { return testing_space::readable(client, 0); }, std::chrono::milliseconds(500)));
+    ask(client);
+    const auto heard = hear(client);
+    ASSERT_TRUE(heard);
+    EXPECT_EQ(heard->substr(0, 12), "HTTP/1.1 403");
+}
+
+TEST_F(Relay, AnAddressOfTheHostsOwnNeedsItsOwnRule) {
+    const auto server = listen_at(kServer, 80);
+    start(R"({"version": 1, "mode": "open"})");
+    auto client = guest_->connect(kWeb);
+    EXPECT_EQ(connected(client), ECONNREFUSED);
+}
+
+}  // namespace
+}  // namespace caisson::net::relay
