@@ -266,7 +266,8 @@ class Process:
         self.closed = links is None
         program = os.path.basename(self.arguments[0])
         self.role = {b"qemu-system-x86_64": "vmm", b"bwrap": "bwrap", b"caisson-shim": "shim", b"caisson-launcher": "launcher", b"caisson-listener": "listener", b"caisson": "cli",
-                     b"caisson-unpack": "unpack", b"caisson-fetch": "fetch", b"caisson-enter": "enter", b"caisson-share": "share"}.get(program, program.decode(errors="replace"))
+                     b"caisson-unpack": "unpack", b"caisson-fetch": "fetch", b"caisson-enter": "enter", b"caisson-share": "share",
+                     b"caisson-netns": "netns", b"caisson-netd": "netd"}.get(program, program.decode(errors="replace"))
         # Without a jail the VMM is started by its own dynamic loader.
         if self.role.startswith("ld-linux") and any(word.endswith(b"/qemu-system-x86_64") for word in self.arguments):
             self.role = "vmm"
@@ -279,8 +280,8 @@ class Process:
             words = [_read(f"/proc/{int(child)}/cmdline") for child in children]
             launchers = [line for line in words if line.startswith(b"caisson-launcher\0")]
             return not launchers or any(marker in line for line in launchers)
-        # The server of volumes has nothing on it of the home that it works for.
-        if self.role == "share" and marker == os.fsencode(WORK.name) and self.is_program("caisson-share"):
+        # The server of volumes has nothing on it of the home that it works for, nor has a box's network.
+        if self.role in ("share", "netns", "netd") and marker == os.fsencode(WORK.name) and self.is_program(f"caisson-{self.role}"):
             return True
         return (any(marker in word for word in self.arguments) or marker in self.mounts
                 or any(marker in os.fsencode(link) for link in self.links))
@@ -318,7 +319,7 @@ def processes(marker=None):
         if not name.isdigit() or int(name) in own:
             continue
         process = Process(int(name))
-        if process.role in ("vmm", "bwrap", "shim", "share", "launcher", "listener", "cli", "unpack", "fetch", "enter", "") and process.mentions(marker):
+        if process.role in ("vmm", "bwrap", "shim", "share", "launcher", "listener", "cli", "unpack", "fetch", "enter", "netns", "netd", "") and process.mentions(marker):
             found.append(process)
     return found
 

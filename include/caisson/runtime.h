@@ -310,7 +310,9 @@ struct BoxDetails {
     std::vector<TmpfsOption> tmpfs;
     std::vector<MountInfo> mounts;  // volumes and tmpfs, by target
     HostLimits host_limits;
-    std::string network, restart;  // "no", "on-failure", "on-failure:3", "always"
+    std::string network_policy;         // text of a policy file; empty: no network
+    std::vector<PublishedPort> ports;
+    std::string network, restart;  // "none", "public", "open" or "rules"; "no", "on-failure", "on-failure:3", "always"
     std::int64_t timeout_ms = 0, max_duration_ms = 0, idle_timeout_ms = 0, stop_timeout_ms = 0;  // 0: none
     int stop_signal = 0;
     std::optional<HealthCheck> health_check;

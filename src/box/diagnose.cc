@@ -12,6 +12,7 @@
 #include "box/layers.h"
 #include "box/state.h"
 #include "jail/jail.h"
+#include "net/host.h"
 #include "os/file.h"
 
 namespace caisson {
@@ -27,6 +28,17 @@ std::string refused_attributes(const std::string& directory) {
     os::Fd file(::open(directory.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
     if (!file || ::fsetxattr(file.get(), "user.caisson", "x", 1, 0) == 0) return "";
     return std::strerror(errno);
+}
+
+// Makes one, and lets it go.
+Check check_network(const internal::RuntimeState& state) {
+    const auto tried = [&]() -> Result<> {
+        const auto tun = CAISSON_TRY(box::open_tun(state, {.network = true}));
+        CAISSON_TRY(net::NetworkHost::open({.netns_program = state.libexec + "/caisson-netns", .tun_fd = tun.get()}));
+        return {};
+    }();
+    if (tried) return {Level::kGood, "network", "a box's network can be made", ""};
+    return {Level::kInfo, "network", "boxes can have no network but none: " + tried.error().to_string(), tried.error().hint};
 }
 
 }  // namespace
@@ -80,8 +92,7 @@ std::vector<Check> Runtime::diagnose(const RuntimeOptions& options) {
     auto images = runtime->images();
     if (images) checks.push_back({Level::kGood, "images", std::to_string(images->size()) + " in the store", ""});
     else checks.push_back(failed("images", images.error()));
-    if (!os::exists("/dev/net/tun"))
-        checks.push_back({Level::kInfo, "tun", "there is no /dev/net/tun; boxes have no network yet, so nothing misses it", "sudo modprobe tun"});
+    checks.push_back(check_network(state));
     if (auto refused = refused_attributes(state.home.root); !refused.empty())
         checks.push_back({Level::kInfo, "user_attributes", "the home's file system has no extended attributes of users (" + refused + "); nothing needs them yet",
                           "set CAISSON_HOME to a directory on ext4, xfs or btrfs"});

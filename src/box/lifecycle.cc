@@ -633,7 +633,7 @@ Result<BoxDetails> Runtime::inspect(const std::string& reference) const {
     }
     if (auto spec = internal::spec_of(record)) {
         const auto& configure = spec->configure();
-        if (spec->has_network()) details.network = box::network_mode(spec->network());
+        if (spec->has_network()) box::describe_network(spec->network(), details);
         details.hostname = configure.hostname();
         details.working_directory = spec->exec().working_directory();
         details.user = spec->exec().user();

@@ -85,9 +85,11 @@ wire::NetworkLink network_link() {
     return link;
 }
 
-std::string network_mode(const wire::NetworkSpec& spec) {
-    auto policy = net::Policy::parse(spec.policy());
-    return policy ? net::to_string(policy->mode()) : "none";
+void describe_network(const wire::NetworkSpec& spec, BoxDetails& details) {
+    if (auto policy = net::Policy::parse(spec.policy())) details.network = net::to_string(policy->mode());
+    details.network_policy = spec.policy();
+    for (const auto& port : spec.ports())
+        details.ports.push_back({port.address(), static_cast<std::uint16_t>(port.host_port()), static_cast<std::uint16_t>(port.guest_port()), port.udp()});
 }
 
 }  // namespace caisson::box

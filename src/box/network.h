@@ -14,7 +14,6 @@ namespace caisson::box {
 Result<std::optional<wire::NetworkSpec>> network_of(const BoxOptions& options);
 // The card's addresses, the same for every box.
 wire::NetworkLink network_link();
-// "none", "public", "open", "rules".
-std::string network_mode(const wire::NetworkSpec& spec);
+void describe_network(const wire::NetworkSpec& spec, BoxDetails& details);
 
 }  // namespace caisson::box

@@ -123,6 +123,18 @@ void add_head(CLI::App& group, Action& action) {
 
 }  // namespace
 
+void add_network_log(CLI::App& group, Action& action) {
+    auto arguments = std::make_shared<ShowArguments>();
+    arguments->kinds = {"connection_allowed", "connection_denied", "connection_failed", "connection_ended", "name_asked", "network_ended", "network_events_left_out"};
+    auto* command = group.add_subcommand("log", "Show what a box reached, asked for and was refused");
+    command->footer(std::string("Examples:\n  caisson net log web\n  caisson net log -f --format json web\n\n") + kTimeForms + "\nThe same, with everything else of the box: caisson audit BOX\n");
+    command->add_option("BOX", arguments->box, "Name, id or beginning of an id")->required();
+    command->add_flag("-f,--follow", arguments->follow, "Go on with what comes");
+    command->add_option("--since", arguments->since, "Only what happened at or after this time")->type_name("TIME");
+    command->add_option("--format", arguments->format, "text or json (a line for each entry)")->type_name("FORMAT");
+    command->callback([arguments, &action] { action = [arguments](Context& context) { return show(context, *arguments); }; });
+}
+
 void add_audit_commands(CLI::App& app, Action& action) {
     auto audited = std::make_shared<ShowArguments>();
     audited->full = true;

@@ -242,6 +242,7 @@ Result<> add_network(BoxOptions& options, const BoxArguments& arguments) {
     for (const auto& text : arguments.ports)
         for (auto& port : CAISSON_TRY(parse_ports(text))) options.ports.push_back(std::move(port));
     options.name_servers = arguments.servers;
+    for (const auto& text : arguments.net_limits) CAISSON_TRY(parse_net_limit(text, options.network_limits));
     for (const auto& text : arguments.hosts) {
         const auto colon = text.find(':');
         if (colon == std::string::npos) return failure(Errc::kUsage, "--add-host '" + base::printable(text, 100) + "' names no address", "write NAME:IP");
@@ -339,6 +340,8 @@ void add_box_options(CLI::App& command, const std::shared_ptr<BoxArguments>& arg
     add_net_options(command, arguments->net);
     command.add_option("-p,--publish", arguments->ports, "Lead a port of this host (of 127.0.0.1, if no address is given) to one of the box")
         ->type_name("[IP:]HOST:BOX[/udp]")->allow_extra_args(false)->take_all();
+    command.add_option("--net-limit", arguments->net_limits, "Limit the network: connections=N, flows=N, connects=N a second, in=SIZE or out=SIZE a second")
+        ->type_name("WHAT=N")->allow_extra_args(false)->take_all();
     command.add_option("--dns", arguments->servers, "Ask this name server instead of the host's")->type_name("IP[:PORT]")->allow_extra_args(false)->take_all();
     command.add_option("--add-host", arguments->hosts, "Let a name stand for an address")->type_name("NAME:IP")->allow_extra_args(false)->take_all();
     command.add_option("--pull", arguments->pull, "Ask a registry for the image: always, missing or never")->type_name("WHEN")->capture_default_str();

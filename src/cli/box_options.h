@@ -21,7 +21,7 @@ struct BoxArguments {
     std::vector<std::string> environment, environment_files, tmpfs, labels, volumes, mounts, copies;
     std::string name, hostname, working_directory, user, cpus = "1", memory = "512M", disk_size = "10G", pids_limit = "0", timeout;
     std::shared_ptr<NetArguments> net = std::make_shared<NetArguments>();
-    std::vector<std::string> ports, servers, hosts;
+    std::vector<std::string> ports, servers, hosts, net_limits;
     std::string entrypoint, pull = "missing", authorities_file;
     std::string restart = "no", max_duration, idle_timeout, stop_timeout = "10s", stop_signal;
     std::string health_command, health_interval, health_timeout, health_start_period;

@@ -74,6 +74,9 @@ json to_json(const BoxDetails& box) {
         mounts.push_back({{"type", mount.type}, {"volume", optional_text(mount.volume)}, {"anonymous", mount.anonymous},
                           {"subpath", optional_text(mount.subpath)}, {"target", mount.target}, {"read_only", mount.read_only},
                           {"no_exec", mount.no_exec}, {"no_suid", mount.no_suid}, {"attached", mount.attached}});
+    json ports = json::array();
+    for (const auto& port : box.ports)
+        ports.push_back({{"address", port.address}, {"host_port", port.host_port}, {"guest_port", port.guest_port}, {"protocol", port.udp ? "udp" : "tcp"}});
     json executions = json::array();
     for (const auto& execution : box.executions) executions.push_back(to_json(execution));
     object.update({{"image_digest", box.image_digest}, {"engine", optional_text(box.engine)}, {"hostname", box.hostname},
@@ -83,7 +86,8 @@ json to_json(const BoxDetails& box) {
                    {"cap_drop", box.cap_drop}, {"terminal", box.terminal},
                    {"open_stdin", box.open_stdin}, {"cpu_millis", box.cpu_millis}, {"memory_bytes", box.memory_bytes},
                    {"disk_bytes", box.disk_bytes}, {"disk_used_bytes", box.disk_used_bytes}, {"pids_limit", box.pids_limit},
-                   {"limits", to_json(box.host_limits)}, {"tmpfs", tmpfs}, {"mounts", mounts}, {"network", box.network}, {"restart", box.restart}, {"timeout_ms", box.timeout_ms},
+                   {"limits", to_json(box.host_limits)}, {"tmpfs", tmpfs}, {"mounts", mounts}, {"network", box.network},
+                   {"network_policy", box.network_policy.empty() ? json(nullptr) : json::parse(box.network_policy, nullptr, false)}, {"ports", ports}, {"restart", box.restart}, {"timeout_ms", box.timeout_ms},
                    {"max_duration_ms", box.max_duration_ms}, {"idle_timeout_ms", box.idle_timeout_ms},
                    {"stop_timeout_ms", box.stop_timeout_ms}, {"stop_signal", box.stop_signal},
                    {"supervisor_pid", optional_number(box.supervisor_pid)}, {"vmm_pid", optional_number(box.vmm_pid)},
@@ -96,6 +100,11 @@ json to_json(const BoxDetails& box) {
                                   {"timeout_ms", box.health_check->timeout.count()}, {"retries", box.health_check->retries},
                                   {"start_period_ms", box.health_check->start_period.count()}};
     return object;
+}
+
+std::string port_text(const PublishedPort& port) {
+    const auto host = port.address.find(':') == std::string::npos ? port.address : "[" + port.address + "]";
+    return host + ":" + std::to_string(port.host_port) + " -> " + std::to_string(port.guest_port) + (port.udp ? "/udp" : "/tcp");
 }
 
 std::string shown_command(const std::string& command) {
@@ -201,6 +210,7 @@ void print_text(const BoxDetails& box) {
     line("disk", base::format_size(box.disk_bytes) + ", " + base::format_size(box.disk_used_bytes) + " used");
     for (const auto& mount : box.mounts) line("mount", shown_mount(mount));
     line("network", box.network);
+    for (const auto& port : box.ports) line("port", port_text(port));
     line("restart", box.restart + (info.restarts > 0 ? ", " + std::to_string(info.restarts) + " times so far" : ""));
     for (const auto& [key, value] : info.labels) line("label", key + (value.empty() ? "" : "=" + value));
     if (box.supervisor_pid > 0) line("processes", "supervisor " + std::to_string(box.supervisor_pid) + ", VMM " + std::to_string(box.vmm_pid));

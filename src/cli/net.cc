@@ -18,7 +18,8 @@ using nlohmann::ordered_json;
 namespace {
 
 struct ExplainArguments {
-    std::string target, resolved, format;
+    std::vector<std::string> words;  // [BOX] TARGET
+    std::string resolved, format;
 };
 
 // HOST:PORT[/tcp|/udp]
@@ -128,10 +129,19 @@ std::string text_of(const Target& target, const Explained& told) {
     return text;
 }
 
-Result<int> explain(const NetArguments& options, const ExplainArguments& arguments) {
+// As it was recorded when the box was made.
+Result<net::Policy> policy_of_box(Context& context, const std::string& box) {
+    auto runtime = CAISSON_TRY(open_runtime(context));
+    const auto details = CAISSON_TRY(runtime.inspect(box));
+    return details.network_policy.empty() ? net::Policy::from_words({.net = "none"}) : net::Policy::parse(details.network_policy);
+}
+
+Result<int> explain(Context& context, const NetArguments& options, const ExplainArguments& arguments) {
     const bool as_json = CAISSON_TRY(wants_json(arguments.format));
-    const auto policy = CAISSON_TRY(net_policy(options));
-    const auto target = CAISSON_TRY(parse_target(arguments.target));
+    const bool of_box = arguments.words.size() > 1;
+    if (of_box && options.given()) return failure(Errc::kUsage, "a box has a policy of its own", "leave out either the box or --net, --allow-net, --deny-net and --net-policy");
+    const auto target = CAISSON_TRY(parse_target(arguments.words.back()));
+    const auto policy = of_box ? CAISSON_TRY(policy_of_box(context, arguments.words[0])) : CAISSON_TRY(net_policy(options));
     const auto told = CAISSON_TRY(explain_target(policy, target, arguments.resolved));
     const auto text = as_json ? json_of(policy, target, told) : text_of(target, told);
     std::fwrite(text.data(), 1, text.size(), stdout);
@@ -143,14 +153,14 @@ void add_explain(CLI::App& group, Action& action) {
     auto arguments = std::make_shared<ExplainArguments>();
     auto* command = group.add_subcommand("explain", "Tell whether a policy allows a target, and which rule decides");
     command->footer("Examples:\n  caisson net explain 10.0.0.7:5432\n  caisson net explain --allow-net '*.example.com' api.example.com:443\n"
-                    "  caisson net explain --net-policy policy.json --format json '[2001:db8::1]:53/udp'\n\n"
+                    "  caisson net explain web 10.0.0.7:5432\n  caisson net explain --net-policy policy.json --format json '[2001:db8::1]:53/udp'\n\n"
                     "Nothing is looked up or connected to.");
-    command->add_option("TARGET", arguments->target, "NAME:PORT, IP:PORT or [IPV6]:PORT, with /udp if it is not TCP")->required();
+    command->add_option("TARGET", arguments->words, "[BOX] and NAME:PORT, IP:PORT or [IPV6]:PORT, with /udp if it is not TCP")->required()->expected(1, 2);
     add_net_options(*command, options);
     command->add_option("--resolved", arguments->resolved, "Of a name: tell about this address of it")->type_name("ADDRESS");
     command->add_option("--format", arguments->format, "text or json")->type_name("FORMAT");
     command->callback([options, arguments, &action] {
-        action = [options, arguments](Context&) { return explain(*options, *arguments); };
+        action = [options, arguments](Context& context) { return explain(context, *options, *arguments); };
     });
 }
 
@@ -160,6 +170,7 @@ void add_net_commands(CLI::App& app, Action& action) {
     auto* net = app.add_subcommand("net", "Show what boxes may reach");
     net->require_subcommand(1);
     add_explain(*net, action);
+    add_network_log(*net, action);
 }
 
 }  // namespace caisson::cli

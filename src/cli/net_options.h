@@ -25,6 +25,8 @@ void add_net_options(CLI::App& command, const std::shared_ptr<NetArguments>& arg
 // Reads the file as the calling user: before open_runtime(). Nothing given: mode public without rules.
 Result<net::Policy> net_policy(const NetArguments& arguments);
 
+// "connections=256", "flows=…", "connects=…" (a second), "in=1M", "out=1M" (bytes a second). kUsage.
+Result<> parse_net_limit(const std::string& text, NetworkLimits& limits);
 // "[IP:]HOST:BOX[/udp]", each of them a port or FROM-TO; an IPv6 address in brackets. kUsage.
 Result<std::vector<PublishedPort>> parse_ports(const std::string& text);
 

@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <ifaddrs.h>
 #include <netinet/in.h>
-#include <poll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -17,7 +16,6 @@
 #include "net/dns/message.h"
 #include "net/relay/limits.h"
 #include "net/relay/netd.h"
-#include "net/space/protocol.h"
 #include "os/file.h"
 
 namespace caisson::net {
@@ -27,7 +25,6 @@ using base::failure_errno;
 
 namespace {
 
-constexpr std::chrono::milliseconds kReadyPatience{10000};
 constexpr const char* kNetdInJail = "/caisson-netd";
 constexpr std::uint64_t kNetdMemoryBytes = 1ull << 30;
 constexpr std::uint64_t kNetdDescriptors = 16384;
@@ -80,49 +77,24 @@ Result<os::Fd> listen_at(const wire::NetworkSpec::Port& port) {
 
 Result<NetworkHost> NetworkHost::open(Options options) {
     NetworkHost host;
-    auto launcher = CAISSON_TRY(os::make_socketpair(SOCK_SEQPACKET));
-    auto ask = CAISSON_TRY(os::make_socketpair(SOCK_SEQPACKET));
     auto words = CAISSON_TRY(os::make_pipe());
-    os::Command command;
-    command.arguments = {options.netns_program};
-    command.descriptors = {{launcher.second.get(), kNetnsLauncherFd}, {words.second.get(), STDERR_FILENO}, {options.tun_fd, kNetnsTunFd}, {ask.second.get(), kNetnsAskFd}};
-    command.die_with_parent = true;
-    command.groups = options.groups;
-    host.netns_ = CAISSON_TRY_CTX(os::spawn(command), "starting the box's network");
-    launcher.second.reset();
-    CAISSON_TRY(host.wait_until_ready(launcher.first));
+    SpaceHost::Options space;
+    space.program = options.netns_program;
+    space.groups = options.groups;
+    space.tun = options.tun_fd;
+    space.error_fd = words.second.get();
+    host.space_ = CAISSON_TRY(SpaceHost::start(space));
     host.options_ = std::move(options);
-    host.ask_ = std::move(ask.first);
-    host.launcher_ = std::move(launcher.first);
     host.words_ = std::move(words.first);
     host.words_in_ = std::move(words.second);
     return host;
 }
 
-Result<> NetworkHost::wait_until_ready(const os::Fd& launcher) {
-    struct pollfd readable {launcher.get(), POLLIN, 0};
-    if (::poll(&readable, 1, static_cast<int>(kReadyPatience.count())) <= 0) return failure(Errc::kTimeout, "the box's network namespace was not made in time");
-    NetnsSaid said;
-    char bytes[sizeof said];
-    auto packet = os::receive_packet(launcher.get(), bytes);
-    if (packet.length != sizeof said) return failure(Errc::kInternal, "caisson-netns ended before it was ready");
-    std::memcpy(static_cast<void*>(&said), bytes, sizeof said);
-    if (said.kind != NetnsSaid::Kind::kReady) {
-        said.text[sizeof said.text - 1] = '\0';
-        return failure(Errc::kHostMissing, "the box's network cannot be made: " + base::printable(said.text, sizeof said.text), "see what this host lacks: caisson doctor; or go without: --net none");
-    }
-    if (packet.descriptors.size() != 3) return failure(Errc::kProtocol, "caisson-netns said something else");
-    tap_ = std::move(packet.descriptors[0]);
-    listener_ = std::move(packet.descriptors[1]);
-    datagrams_ = std::move(packet.descriptors[2]);
-    return {};
-}
-
 Result<os::Fd> NetworkHost::begin(wire::NetworkOrder::Begin begin) {
     std::vector<os::Fd> descriptors;
-    descriptors.push_back(std::move(listener_));
-    descriptors.push_back(std::move(datagrams_));
-    descriptors.push_back(std::move(ask_));
+    descriptors.push_back(std::move(space_.listener));
+    descriptors.push_back(std::move(space_.datagrams));
+    descriptors.push_back(std::move(space_.ask));
     std::vector<os::Fd> ports;
     for (const auto& port : begin.spec().ports()) ports.push_back(CAISSON_TRY(listen_at(port)));
     auto orders = CAISSON_TRY(os::make_socketpair(SOCK_SEQPACKET));

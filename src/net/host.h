@@ -6,6 +6,7 @@
 
 #include "base/result.h"
 #include "jail/sandbox.h"
+#include "net/space/host.h"
 #include "os/process.h"
 #include "wire/net.pb.h"
 
@@ -23,24 +24,23 @@ class NetworkHost {
     // Makes the namespace. Errors: kHostMissing, naming what the kernel lacks or refuses, and what would help.
     static Result<NetworkHost> open(Options options);
     // Of a machine's card.
-    const os::Fd& tap() const { return tap_; }
+    const os::Fd& tap() const { return space_.tap; }
     // Listens at the ports that `begin.spec` publishes, and starts caisson-netd. The socket from which its events are read
     // (wire::NetworkEvent). Errors: kInUse, naming the port.
     Result<os::Fd> begin(wire::NetworkOrder::Begin begin);
 
     os::Process& netd() { return netd_; }
-    os::Process& netns() { return netns_; }
+    os::Process& netns() { return space_.process(); }
     // After the end of either: what it said of why, printable; often nothing.
     std::string last_words();
 
   private:
-    Result<> wait_until_ready(const os::Fd& launcher);
     Result<> tell(const wire::NetworkOrder& order, const std::vector<os::Fd>& descriptors);
 
     Options options_;
-    os::Fd tap_, listener_, datagrams_, ask_, orders_, words_, words_in_;
-    os::Fd launcher_;
-    os::Process netns_, netd_;
+    SpaceHost space_;
+    os::Fd orders_, words_, words_in_;
+    os::Process netd_;
     jail::Init init_;
 };
 

@@ -1,9 +1,11 @@
-// Processes of caisson that lock themselves instead of being started in a jail: the copier, and the supervisor of a box.
+// Processes of caisson that lock themselves instead of being started in a jail: the copier, the supervisor of a box, and
+// the program in its network's namespace.
 // Each attempt of attempts.cc is made in a process of its own that has put on exactly that lock, as an ordinary user (also
 // if this runs as root: what root's capabilities would refuse is to be refused by the lock).
 // `attack_locked --print` prints the table as it stands in docs/security.md.
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -16,13 +18,14 @@
 #include "box/copy_jail.h"
 #include "box/shim_lock.h"
 #include "host_things.h"
+#include "net/space/lock.h"
 #include "os/landlock.h"
 
 namespace caisson::attack {
 namespace {
 
-enum Locked { kPacker, kExtractor, kSupervisor, kLocked };
-constexpr const char* kLockedNames[kLocked] = {"copier, packing", "copier, extracting", "supervisor"};
+enum Locked { kPacker, kExtractor, kSupervisor, kNetns, kLocked };
+constexpr const char* kLockedNames[kLocked] = {"copier, packing", "copier, extracting", "supervisor", "namespace of the network"};
 
 // What comes of an attempt of attempt_table.h; see Expected there. Empty: not tried, for it is not the lock that decides.
 struct LockedRow {
@@ -31,50 +34,52 @@ struct LockedRow {
     const char* expected[kLocked];
 };
 
+// The namespace's program opens no file at all, so there the filter comes first; connections it makes, and they stay in its
+// namespace.
 constexpr const char* kFiles = "Landlock";
 constexpr const char* kCalls = "system call filter";
 
 const LockedRow kRows[] = {
-    {"host_file", kFiles, {"EACCES", "EACCES", "EACCES"}},
-    {"host_write", kFiles, {"EACCES", "EACCES", "EACCES"}},
-    {"host_remove", kFiles, {"EACCES", "EACCES", "EACCES"}},
-    {"passwd", kFiles, {"EACCES", "EACCES", "EACCES"}},
-    {"home", kFiles, {"EACCES", "EACCES", "EACCES"}},
-    {"database", kFiles, {"EACCES", "EACCES", "EACCES"}},
-    {"other_box", kFiles, {"EACCES", "EACCES", "EACCES"}},
-    {"secret", kFiles, {"EACCES", "EACCES", "EACCES"}},
-    {"sys", kFiles, {"EACCES", "EACCES", "EACCES"}},
-    {"leave_root_directory", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS"}},
-    {"by_handle", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS"}},
-    {"loopback", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS"}},
-    {"outside", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS"}},
-    {"abstract_socket", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS"}},
-    {"path_socket", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS"}},
-    {"vsock", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS"}},
-    {"kill_other", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS"}},
-    {"pidfd_other", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS"}},
-    {"ptrace_other", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS"}},
-    {"read_other", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS"}},
-    {"slow_other", kCalls, {"SIGSYS", "SIGSYS", "ENOSYS"}},
-    {"shared_memory", kCalls, {"SIGSYS", "SIGSYS", "ENOSYS"}},
-    {"message_queue", kCalls, {"SIGSYS", "SIGSYS", "ENOSYS"}},
-    {"push_input", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS"}},
-    {"unshare_user", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS"}},
-    {"clone_user", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS"}},
-    {"clone3_user", kCalls, {"SIGSYS", "SIGSYS", "ENOSYS"}},
-    {"mount_tmpfs", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS"}},
-    {"new_mount_calls", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS"}},
-    {"bpf", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS"}},
-    {"perf", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS"}},
-    {"userfaultfd", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS"}},
-    {"io_uring", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS"}},
-    {"keyring", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS"}},
-    {"session_keys", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS"}},
-    {"take_capability", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS"}},
-    {"more_files", kCalls, {"SIGSYS", "SIGSYS", "ENOSYS"}},
-    {"core_dumps", kCalls, {"SIGSYS", "SIGSYS", "ENOSYS"}},
-    {"many_descriptors", kCalls, {"", "", "ENOSYS"}},  // copiers are started with a limit
-    {"many_processes", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS"}},
+    {"host_file", kFiles, {"EACCES", "EACCES", "EACCES", "ENOSYS"}},
+    {"host_write", kFiles, {"EACCES", "EACCES", "EACCES", "ENOSYS"}},
+    {"host_remove", kFiles, {"EACCES", "EACCES", "EACCES", "ENOSYS"}},
+    {"passwd", kFiles, {"EACCES", "EACCES", "EACCES", "ENOSYS"}},
+    {"home", kFiles, {"EACCES", "EACCES", "EACCES", "ENOSYS"}},
+    {"database", kFiles, {"EACCES", "EACCES", "EACCES", "ENOSYS"}},
+    {"other_box", kFiles, {"EACCES", "EACCES", "EACCES", "ENOSYS"}},
+    {"secret", kFiles, {"EACCES", "EACCES", "EACCES", "ENOSYS"}},
+    {"sys", kFiles, {"EACCES", "EACCES", "EACCES", "ENOSYS"}},
+    {"leave_root_directory", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS", "SIGSYS"}},
+    {"by_handle", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS", "SIGSYS"}},
+    {"loopback", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS", "ENETUNREACH"}},
+    {"outside", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS", "ENETUNREACH"}},
+    {"abstract_socket", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS", "ENOSYS"}},
+    {"path_socket", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS", "ENOSYS"}},
+    {"vsock", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS", "ENOSYS"}},
+    {"kill_other", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS", "SIGSYS"}},
+    {"pidfd_other", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS", "SIGSYS"}},
+    {"ptrace_other", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS", "SIGSYS"}},
+    {"read_other", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS", "SIGSYS"}},
+    {"slow_other", kCalls, {"SIGSYS", "SIGSYS", "ENOSYS", "ENOSYS"}},
+    {"shared_memory", kCalls, {"SIGSYS", "SIGSYS", "ENOSYS", "ENOSYS"}},
+    {"message_queue", kCalls, {"SIGSYS", "SIGSYS", "ENOSYS", "ENOSYS"}},
+    {"push_input", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS", "SIGSYS"}},
+    {"unshare_user", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS", "SIGSYS"}},
+    {"clone_user", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS", "SIGSYS"}},
+    {"clone3_user", kCalls, {"SIGSYS", "SIGSYS", "ENOSYS", "ENOSYS"}},
+    {"mount_tmpfs", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS", "SIGSYS"}},
+    {"new_mount_calls", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS", "SIGSYS"}},
+    {"bpf", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS", "SIGSYS"}},
+    {"perf", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS", "SIGSYS"}},
+    {"userfaultfd", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS", "SIGSYS"}},
+    {"io_uring", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS", "SIGSYS"}},
+    {"keyring", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS", "SIGSYS"}},
+    {"session_keys", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS", "SIGSYS"}},
+    {"take_capability", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS", "SIGSYS"}},
+    {"more_files", kCalls, {"SIGSYS", "SIGSYS", "ENOSYS", "ENOSYS"}},
+    {"core_dumps", kCalls, {"SIGSYS", "SIGSYS", "ENOSYS", "ENOSYS"}},
+    {"many_descriptors", kCalls, {"", "", "ENOSYS", "ENOSYS"}},  // copiers are started with a limit
+    {"many_processes", kCalls, {"SIGSYS", "SIGSYS", "SIGSYS", "SIGSYS"}},
 };
 
 std::string what_is(const std::string& id) {
@@ -86,7 +91,7 @@ std::string what_is(const std::string& id) {
 std::string in_markdown() {
     std::string text = "| attempt | layer that denies |";
     for (const char* name : kLockedNames) text += " " + std::string(name) + " |";
-    text += "\n|---|---|---|---|---|\n";
+    text += "\n|---|---|---|---|---|---|\n";
     for (const auto& row : kRows) {
         text += "| " + what_is(row.id) + " | " + row.layer + " |";
         for (std::string expected : row.expected) text += " " + (expected.empty() ? "–" : expected) + " |";
@@ -114,6 +119,10 @@ class LockedTable : public testing::Test {
         if (::geteuid() == 0) CAISSON_TRY(os::drop_to(os::service_identity()));
         const auto own = place_.path() + "/home/boxes/own";
         if (kind == kSupervisor) return box::lock_shim(own);
+        if (kind == kNetns) {
+            if (::unshare(CLONE_NEWUSER | CLONE_NEWNET) != 0) return base::failure_errno("cannot make namespaces");
+            return net::lock_netns();
+        }
         auto directory = CAISSON_TRY(os::open_file(own, O_PATH | O_DIRECTORY));
         return box::enter_copy_jail(kind == kPacker ? box::CopyKind::kPack : box::CopyKind::kExtract, directory.get());
     }
@@ -152,6 +161,7 @@ class LockedTable : public testing::Test {
 TEST_F(LockedTable, InPlaceOfACopierThatPacks) { compare(kPacker); }
 TEST_F(LockedTable, InPlaceOfACopierThatExtracts) { compare(kExtractor); }
 TEST_F(LockedTable, InPlaceOfTheSupervisor) { compare(kSupervisor); }
+TEST_F(LockedTable, InPlaceOfTheNamespaceOfTheNetwork) { compare(kNetns); }
 
 TEST(LockedTableText, IsInTheDocs) {
     auto page = os::read_file(CAISSON_SOURCE "/docs/security.md").value();

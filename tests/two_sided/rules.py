@@ -6,7 +6,7 @@ must fail with MESSAGE (a regular expression) in its output. Words of TEST: a te
 """
 
 RULES = []
-PROGRAM = ["caisson", "caisson-shim", "caisson-agent", "caisson-unpack", "caisson-fetch", "caisson-copy", "caisson-enter", "caisson-share", "caisson-netns"]
+PROGRAM = ["caisson", "caisson-shim", "caisson-agent", "caisson-unpack", "caisson-fetch", "caisson-copy", "caisson-enter", "caisson-share", "caisson-netns", "caisson-netd"]
 
 
 def rule(name, what, targets, test, message, root=False):
@@ -337,6 +337,11 @@ rule("journal_lowering", "security is not lowered without a record of it", PROGR
      "vm cli/test_audit.py -k without_a_record", r"_+ test_without_a_record\w* _+")
 
 
+# A box's connections.
+rule("net_shown_name", "a connection shows a name that a rule allows", PROGRAM, "vm net/test_network.py -k only_allowed_names", r"_+ test_only_allowed_names _+", root=True)
+rule("net_dials_name", "a connection that a name decides goes to where that name is, not to where the guest went", PROGRAM,
+     "vm net/test_network.py -k lie_about", r"_+ test_a_lie_about\w* _+", root=True)
+
 # What a box may reach.
 def policy_rule(name, what, test, message):
     rule(name, what, ["net_policy_test"], f"tests/net_policy_test --gtest_filter={test}", message)
@@ -388,7 +393,7 @@ SPACE = ["net_space_test", "caisson-netns"]
 
 
 def space_rule(name, what, test, message, root=False):
-    rule(name, what, SPACE, f"tests/net_space_test --gtest_filter=*SpaceUserns.{test}/*", message, root)
+    rule(name, what, SPACE, f"tests/net_space_test --gtest_filter=*Userns.{test}/*", message, root)
 
 
 space_rule("net_held", "a connection of the guest's begins with a verdict, and not before", "WithoutAVerdictNothingArrives",

@@ -8,6 +8,8 @@
 //     kNeedsName  the first bytes must show a name; judge_name() of it; resolve it outside; dial only addresses that
 //                 judge_resolved(name, endpoint, protocol) allows. The address that the guest chose is worth nothing
 //     kDeny       refuse at once, record `rule` and `reason`
+//   A connection that is there when the policy changes: by name or through a pin, judge_resolved(name, endpoint, protocol);
+//     else judge_address(), and judge_shown() if it showed a name
 //   To the host's loopback (the address that stands for host.caisson.internal) -> judge_name(kHostName, port, protocol)
 #pragma once
 

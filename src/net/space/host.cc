@@ -29,12 +29,15 @@ base::Failure failed(const NetnsSaid& said) {
 
 Result<SpaceHost> SpaceHost::start(const Options& options) {
     const uid_t user = options.user.value_or(::geteuid());
-    auto tun = CAISSON_TRY(open_tun_node(user));
+    os::Fd opened;
+    if (options.tun < 0) opened = CAISSON_TRY(open_tun_node(user));
+    const int tun = options.tun < 0 ? opened.get() : options.tun;
     auto to_launcher = CAISSON_TRY(os::make_socketpair(SOCK_SEQPACKET));
     auto to_netd = CAISSON_TRY(os::make_socketpair(SOCK_SEQPACKET));
     os::Command command;
     command.arguments = {options.program};
-    command.descriptors = {{to_launcher.second.get(), kNetnsLauncherFd}, {tun.get(), kNetnsTunFd}, {to_netd.second.get(), kNetnsAskFd}};
+    command.descriptors = {{to_launcher.second.get(), kNetnsLauncherFd}, {tun, kNetnsTunFd}, {to_netd.second.get(), kNetnsAskFd}};
+    if (options.error_fd >= 0) command.descriptors.push_back({options.error_fd, STDERR_FILENO});
     command.new_session = true;
     command.die_with_parent = true;
     command.groups = options.groups;

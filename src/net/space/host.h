@@ -19,7 +19,9 @@ class SpaceHost {
     struct Options {
         std::string program;        // caisson-netns
         os::GroupEntry groups;
+        int error_fd = -1;          // for its last words; stays the caller's. -1: they are lost
         std::optional<uid_t> user;  // of root: as whom it runs; else the caller
+        int tun = -1;               // open_tun_node()'s, of a time when there was root; stays the caller's. -1: it is opened here
     };
     // Starts it and waits, for kPatience at most, until the namespace is there. Errors: kHostMissing and kPermission, with
     // what the host lacks and a hint; kTimeout.

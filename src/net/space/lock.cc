@@ -61,7 +61,7 @@ std::vector<CallRule> memory_and_time_calls() {
 // What it has no honest use for, beside what nobody has.
 std::vector<CallRule> deadly_calls() {
     return calls({"execve", "execveat", "fork", "vfork", "clone", "kill", "tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "socketpair",
-                  "listen", "accept", "accept4", "symlink", "symlinkat", "link", "linkat", "memfd_create", "prctl"}) +
+                  "listen", "accept", "accept4", "symlink", "symlinkat", "link", "linkat", "memfd_create"}) +
            std::vector<CallRule>{when("mmap", 2, PROT_EXEC, PROT_EXEC), when("mprotect", 2, PROT_EXEC, PROT_EXEC)};
 }
 

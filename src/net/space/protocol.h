@@ -13,11 +13,11 @@
 namespace caisson::net {
 
 // Descriptor numbers of caisson-netns. It ends when its launcher does.
-// says kReady, or kFailed. Any packet with one descriptor that comes here gives it another kNetnsAskFd: caisson-netd was
-// started anew. Until then, while there is none, what the guest begins is answered with kNetUnreachable.
-inline constexpr int kNetnsLauncherFd = 0;
+inline constexpr int kNetnsLauncherFd = 0;  // says kReady, or kFailed
 inline constexpr int kNetnsTunFd = 3;       // the tun device, open with O_PATH
 inline constexpr int kNetnsAskFd = 4;       // its end of the socket whose other end caisson-netd gets
+// Any packet with one descriptor from the launcher gives it another kNetnsAskFd, for a caisson-netd that was started anew.
+// While there is none, what the guest begins is answered with kNetUnreachable.
 
 // The guest's side of the link, the same for every box: nothing outside sees it.
 inline constexpr const char* kGuestAddress = "10.0.2.15";    // /24
@@ -47,14 +47,17 @@ struct NetnsMessage {
     enum class Kind : std::uint8_t {
         kBegins = 1,  // from netns: the guest wants a connection `guest` -> `outside`; it hears nothing until kVerdict
         kVerdict,     // to netns: `verdict` of the connection `number`
-        kMakeUdp,     // to netns: a transparent UDP socket bound to `outside` and connected to `guest`, for answers of any size
+        kMakeUdp,     // to netns: a transparent UDP socket bound to `outside` and connected to `guest`, for answers of any size;
+                      // of the gateway `guest` may have port 0, which is any
         kDial,        // to netns: a connection to the guest's `guest` of `protocol`, from `outside` if its port is not 0
         kRefuseUdp,   // to netns: of datagrams `guest` -> `outside` the guest hears that nobody takes them; no answer
         kMade,        // from netns: answer to kMakeUdp and kDial, with `number`; `error` 0 and one descriptor (of TCP: still connecting), or an errno
     };
     // What the guest gets to know.
     enum class Verdict : std::uint8_t {
-        kAccept = 1,        // its connection arrives at the listener
+        // Its connection arrives at the listener, with `guest` as its peer and `outside` as its own name, unless the guest
+        // has given up.
+        kAccept = 1,
         kRefuse,            // ECONNREFUSED
         kHostUnreachable,   // EHOSTUNREACH
         kNetUnreachable,    // ENETUNREACH

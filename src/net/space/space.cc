@@ -207,6 +207,10 @@ Result<> check_guest(const Endpoint& guest, const Endpoint* outside) {
     return {};
 }
 
+bool is_gateway(const Address& address) {
+    return address == Address::parse(address.is_v4() ? kGatewayAddress : kGatewayAddress6);
+}
+
 int family_of(const Endpoint& endpoint) { return endpoint.address.is_v4() ? AF_INET : AF_INET6; }
 
 }  // namespace
@@ -225,11 +229,13 @@ Result<Space> make_space(int tun_node) {
 }
 
 Result<os::Fd> make_datagram_socket(const Endpoint& guest, const Endpoint& outside) {
-    CAISSON_TRY(check_guest({guest.address, std::max<std::uint16_t>(guest.port, 1)}, &outside));
+    // The name server answers from one socket, to whichever port of the guest's asked it.
+    const bool to_any_port = guest.port == 0 && is_gateway(outside.address);
+    CAISSON_TRY(check_guest(to_any_port ? Endpoint{guest.address, 1} : guest, &outside));
     auto socket = CAISSON_TRY(transparent_socket(family_of(guest), SOCK_DGRAM));
     CAISSON_TRY(set_option(socket, SOL_SOCKET, SO_RCVBUF, kReceiveBytes));
     CAISSON_TRY(bind_to(socket, outside, false));
-    if (guest.port != 0) CAISSON_TRY(connect_to(socket, guest));
+    if (!to_any_port) CAISSON_TRY(connect_to(socket, guest));
     return socket;
 }
 

@@ -240,4 +240,9 @@ Endpoint peer_name(const os::Fd& socket) {
     return from_socket(name.get(), name.length).value_or(Endpoint{});
 }
 
+ssize_t send_to(const os::Fd& socket, const std::string& bytes, const Endpoint& to) {
+    auto address = to_socket(to);
+    return ::sendto(socket.get(), bytes.data(), bytes.size(), 0, address.get(), address.length);
+}
+
 }  // namespace caisson::net::testing_space

@@ -80,6 +80,7 @@ class Guest {
 // How a connection that is being made turned out: 0 or an errno; nullopt: not yet, after that time.
 std::optional<int> outcome(const os::Fd& socket, int milliseconds);
 bool readable(const os::Fd& fd, int milliseconds);
+ssize_t send_to(const os::Fd& socket, const std::string& bytes, const Endpoint& to);
 Endpoint guest_endpoint(bool six, std::uint16_t port);
 Endpoint own_name(const os::Fd& socket);
 Endpoint peer_name(const os::Fd& socket);
