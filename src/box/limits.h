@@ -31,7 +31,8 @@ inline constexpr std::size_t kMostTmpfs = 60;                          // the ag
 inline constexpr std::size_t kMostCopies = 64;                         // --copy of one box
 
 // ---- the network's records ----
-inline constexpr std::uint32_t kMostNetworkRecordsPerSecond = 200;     // in the box's journal; how many more there were is recorded
+inline constexpr std::uint32_t kMostNetworkRecordsAtOnce = 500;        // in the box's journal; how many more there were is recorded
+inline constexpr std::uint32_t kNetworkRecordsPerSecond = 5;           // of which this many come back: what else is in there must not be pushed out
 
 // ---- what QEMU may take on the host beside the machine that it runs; see docs/limits.md ----
 inline constexpr std::uint64_t kVmmMib = 128;                          // its own memory, and bubblewrap's

@@ -63,6 +63,9 @@ Result<std::optional<wire::NetworkSpec>> network_of(const BoxOptions& options) {
     spec.set_policy(policy.to_json());
     for (const auto& port : options.ports) CAISSON_TRY(add_port(spec, port));
     CAISSON_TRY(add_names(spec, options));
+    for (const auto asked : {options.network_limits.connections, options.network_limits.flows})
+        if (asked > net::relay::kMostConnections)
+            return failure(Errc::kUsage, "a box may have at most " + std::to_string(net::relay::kMostConnections) + " connections and as many flows, not " + std::to_string(asked));
     auto& limits = *spec.mutable_limits();
     limits.set_connections(options.network_limits.connections);
     limits.set_flows(options.network_limits.flows);

@@ -2,7 +2,9 @@
 // process is asked nothing, and told nothing.
 #include <sys/epoll.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <utility>
 
 #include "base/text.h"
 #include "box/limits.h"
@@ -17,6 +19,8 @@ namespace {
 // Before other things of the loop have their turn.
 constexpr int kEventsAtOnce = 32;
 constexpr std::size_t kShown = 256;
+// Whatever the process claims to have lost.
+constexpr std::uint64_t kMostCounted = 1'000'000'000;
 
 std::string shown(const std::string& text) { return base::printable(text, kShown); }
 
@@ -76,21 +80,27 @@ void Supervisor::on_network_events() {
 // A guest can make as many of these as it likes; the journal takes some, and how many it did not.
 bool Supervisor::network_record_is_due() {
     const auto now = std::chrono::steady_clock::now();
-    if (now - vm_.network_second >= std::chrono::seconds(1)) {
-        if (vm_.network_left_out > 0)
-            record(audit::this_actor(), "network_events_left_out", {{"count", static_cast<std::int64_t>(vm_.network_left_out)}});
+    const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(now - vm_.network_second).count();
+    if (seconds > 0) {
+        const auto back = static_cast<std::uint64_t>(seconds) * limits::kNetworkRecordsPerSecond;
+        vm_.network_records = static_cast<std::uint32_t>(std::min<std::uint64_t>(limits::kMostNetworkRecordsAtOnce, vm_.network_records + back));
         vm_.network_second = now;
-        vm_.network_records = 0;
-        vm_.network_left_out = 0;
     }
-    if (vm_.network_records++ < limits::kMostNetworkRecordsPerSecond) return true;
-    ++vm_.network_left_out;
-    return false;
+    if (vm_.network_records == 0) {
+        vm_.network_left_out = std::min(vm_.network_left_out + 1, kMostCounted);
+        return false;
+    }
+    --vm_.network_records;
+    if (vm_.network_left_out > 0 && vm_.network_records > 0) {
+        --vm_.network_records;
+        record(audit::this_actor(), "network_events_left_out", {{"count", static_cast<std::int64_t>(std::exchange(vm_.network_left_out, 0))}});
+    }
+    return true;
 }
 
 void Supervisor::record_network(const wire::NetworkEvent& event) {
     if (event.event_case() == wire::NetworkEvent::kLost) {
-        vm_.network_left_out += event.lost();
+        vm_.network_left_out = std::min(vm_.network_left_out + std::min(event.lost(), kMostCounted), kMostCounted);
         return;
     }
     if (!network_record_is_due()) return;

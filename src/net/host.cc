@@ -27,7 +27,8 @@ namespace {
 
 constexpr const char* kNetdInJail = "/caisson-netd";
 constexpr std::uint64_t kNetdMemoryBytes = 1ull << 30;
-constexpr std::uint64_t kNetdDescriptors = 16384;
+// Two for each connection and flow, and some for names.
+constexpr std::uint64_t kNetdDescriptors = 4 * relay::kMostConnections + 1024;
 constexpr std::size_t kMostLastWords = 400;
 
 std::uint64_t most_descriptors() {

@@ -12,8 +12,10 @@ inline constexpr std::uint32_t kConnections = 1024;        // of TCP at once, bo
 inline constexpr std::uint32_t kFlows = 1024;              // of UDP at once; the idlest gives way
 inline constexpr std::uint32_t kConnectsPerSecond = 500;   // and as many at once
 
+inline constexpr std::uint32_t kMostConnections = 4096;    // that may be asked for, and as many flows: netd's memory and descriptors hold so many
+
 // ---- of each connection ----
-inline constexpr std::size_t kBufferBytes = 262144;        // that are read at once, and that wait for the other side, each way
+inline constexpr std::size_t kBufferBytes = 65536;         // that are read at once, and that wait for the other side, each way
 inline constexpr std::chrono::seconds kDialTimeout{130};   // a little more than the kernel tries
 inline constexpr std::chrono::seconds kNameTimeout{15};    // until its name has been shown
 inline constexpr std::chrono::seconds kClaimTimeout{30};   // until a connection that was dialled for it arrives
