@@ -3,6 +3,7 @@ addresses. What runs in the host's namespace reaches those servers and nothing o
 import json
 import os
 import pathlib
+import shutil
 import signal
 import ssl
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import time
 
 HERE = pathlib.Path(__file__).parent
+IP = shutil.which("ip", path="/usr/sbin:/usr/bin:/sbin:/bin") or "ip"
 HOST, ROUTER = "198.18.0.2", "198.18.0.1"  # the link between the two
 HOST6, ROUTER6 = "2001:200:0:1::2", "2001:200:0:1::1"
 WEB, OTHER, DNS, SILENT = "93.184.216.34", "93.184.216.35", "9.9.9.9", "93.184.216.99"
@@ -25,10 +27,15 @@ ZONE = {
 
 def unavailable():
     """Why there can be none; empty: there can."""
-    return "" if os.geteuid() == 0 else "network namespaces with a link between them need root"
+    if os.geteuid() != 0:
+        return "network namespaces with a link between them need root"
+    if subprocess.run(["unshare", "--net", "true"], stderr=subprocess.DEVNULL).returncode != 0:
+        return "this root may make no network namespace"
+    return ""
 
 
 def run(*words, namespace=None):
+    words = [IP if word == "ip" else word for word in words]
     words = ["nsenter", f"--net=/proc/{namespace}/ns/net", *words] if namespace else words
     subprocess.run([str(word) for word in words], check=True, stdout=subprocess.DEVNULL)
 
@@ -67,7 +74,7 @@ class Internet:
         run("ip", "addr", "add", f"{WEB6}/128", "dev", "lo", namespace=self.world)
         # What is not there is unreachable, and one address says nothing at all.
         run("ip", "route", "add", "unreachable", "default", "metric", "4000", namespace=self.world)
-        run("sysctl", "-qw", "net.ipv4.ip_forward=1", namespace=self.world)
+        run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward", namespace=self.world)
         run("ip", "route", "add", "blackhole", SILENT, namespace=self.world)
 
     def serve(self, what):
