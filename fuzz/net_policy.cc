@@ -48,7 +48,7 @@ void check_verdicts(const Policy& policy, const Target& target) {
     check(!answer.allowed() || question.allowed());
     Pins pins;
     const auto unpinned = policy.judge_address(endpoint, protocol, pins, {});
-    if (const auto normal = normal_name(name)) pins.add(*normal, endpoint.address, std::chrono::seconds(60), {});
+    if (const auto normal = canonical_name(name)) pins.add(*normal, endpoint.address, std::chrono::seconds(60), {});
     const auto verdict = policy.judge_address(endpoint, protocol, pins, {});
     check(verdict.pinned.empty() || (dialled.allowed() && !unpinned.allowed()));
     const auto shown = policy.judge_shown(verdict, name, endpoint.port, protocol);

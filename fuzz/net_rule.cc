@@ -5,7 +5,7 @@
 #include <string_view>
 
 #include "net/policy/limits.h"
-#include "net/policy/name.h"
+#include "net/name.h"
 #include "net/policy/rule.h"
 
 using namespace caisson::net;
@@ -17,9 +17,9 @@ void check(bool fine) {
 }
 
 void check_name(std::string_view text) {
-    const auto name = normal_name(text);
+    const auto name = canonical_name(text);
     if (!name) return;
-    check(!name->empty() && name->size() <= limits::kLongestName && normal_name(*name) == name);
+    check(!name->empty() && name->size() <= kLongestName && canonical_name(*name) == name);
     check(!Address::parse(*name) && name->find_first_of("/:@[]* ") == std::string::npos);
     check(!is_below(*name, *name) && is_below("a." + *name, *name) && !is_below("a" + *name, *name));
 }

@@ -35,7 +35,7 @@ Result<> add_port(wire::NetworkSpec& spec, const PublishedPort& port) {
 Result<> add_names(wire::NetworkSpec& spec, const BoxOptions& options) {
     for (const auto& server : options.name_servers) spec.add_servers(server);
     for (const auto& [name, address] : options.hosts) {
-        auto normal = net::normal_name(name);
+        auto normal = net::canonical_name(name);
         if (!normal) return failure(Errc::kUsage, "'" + base::printable(name, 100) + "' is no name of a host");
         if (!net::Address::parse(address)) return failure(Errc::kUsage, "'" + base::printable(address, 64) + "' is no address for " + *normal);
         auto& host = *spec.add_hosts();

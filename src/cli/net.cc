@@ -55,7 +55,7 @@ Result<Target> parse_target(const std::string& text) {
         target.endpoint.address = *address;
         return target;
     }
-    const auto name = net::normal_name(host);
+    const auto name = net::canonical_name(host);
     if (address || bracketed || !name) return no_target(text);
     target.name = *name;
     return target;

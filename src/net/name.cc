@@ -40,4 +40,8 @@ std::optional<std::string> canonical_name(std::string_view text) {
     return name;
 }
 
+bool is_below(std::string_view name, std::string_view suffix) {
+    return name.size() > suffix.size() + 1 && name.ends_with(suffix) && name[name.size() - suffix.size() - 1] == '.';
+}
+
 }  // namespace caisson::net

@@ -16,4 +16,10 @@ inline constexpr std::size_t kLongestLabel = 63;
 // label that is a number, as in the URL standard), so that no name means an address to whoever resolves it.
 std::optional<std::string> canonical_name(std::string_view text);
 
+// The host's own loopback, as the guest calls it. Reached only by a rule that says exactly this.
+inline constexpr std::string_view kHostName = "host.caisson.internal";
+
+// `name` lies below `suffix` and is not itself it; both as canonical_name() gives them.
+bool is_below(std::string_view name, std::string_view suffix);
+
 }  // namespace caisson::net

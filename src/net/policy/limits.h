@@ -10,8 +10,6 @@ namespace caisson::net::limits {
 // ---- a policy ----
 inline constexpr std::size_t kMostRules = 1024;            // of one policy, allow and deny together
 inline constexpr std::size_t kLongestRule = 300;           // bytes of a rule's text
-inline constexpr std::size_t kLongestName = 253;           // bytes of a host's name (RFC 1035), without a dot at its end
-inline constexpr std::size_t kLongestNamePart = 63;       // bytes of each part of it
 inline constexpr std::size_t kLargestPolicyBytes = 1048576;  // of a policy file
 
 // ---- pins: which name had which addresses ----

@@ -232,7 +232,7 @@ Verdict Policy::judge_by_pins(const Endpoint& target, Protocol protocol, const P
 Verdict Policy::judge_name(std::string_view text, std::uint16_t port, Protocol protocol) const {
     if (mode_ == Mode::kNone) return no_network();
     if (port == 0) return no_port(mode_);
-    const auto name = normal_name(text);
+    const auto name = canonical_name(text);
     if (!name) return no_name();
     if (const auto* rule = about_name(deny_, *name, port, protocol)) return denied_by(rule->to_string(), "the rule covers " + *name);
     const auto* rule = about_name(allow_, *name, port, protocol);
@@ -251,14 +251,14 @@ Verdict Policy::judge_shown(const Verdict& earlier, std::string_view name, std::
     if (!earlier.allowed()) return earlier.answer == Verdict::Answer::kNeedsName ? judge_name(name, port, protocol) : earlier;
     if (!earlier.pinned.empty()) return judge_name(name, port, protocol);
     // Allowed by its address, so the name need not be allowed. What is no name is about nothing that a rule denies.
-    const auto normal = normal_name(name);
+    const auto normal = canonical_name(name);
     const auto* rule = normal ? about_name(deny_, *normal, port, protocol) : nullptr;
     return rule == nullptr ? earlier : denied_by(rule->to_string(), "the connection shows " + *normal);
 }
 
 Verdict Policy::judge_question(std::string_view text) const {
     if (mode_ == Mode::kNone) return no_network();
-    const auto name = normal_name(text);
+    const auto name = canonical_name(text);
     if (!name) return no_name();
     std::vector<const Rule*> rules;
     for (const auto* list : {&allow_, &deny_})
@@ -273,7 +273,7 @@ Verdict Policy::judge_resolved(std::string_view text, const Endpoint& target, Pr
     auto by_name = judge_name(text, target.port, protocol);
     if (!by_name.allowed()) return by_name;
     // Its address is the box's own idea; no server has a say in it.
-    if (normal_name(text) == kHostName) return denied_by(mode_rule(mode_), std::string(kHostName) + " is not looked up");
+    if (canonical_name(text) == kHostName) return denied_by(mode_rule(mode_), std::string(kHostName) + " is not looked up");
     const auto spellings = spellings_of(target.address);
     if (const auto* rule = denies(deny_, spellings, target.port, protocol))
         return denied_by(rule->to_string(), "the rule covers " + target.address.to_string());
@@ -283,7 +283,7 @@ Verdict Policy::judge_resolved(std::string_view text, const Endpoint& target, Pr
 }
 
 Verdict Policy::judge_resolved(std::string_view text, const Address& address) const {
-    const auto name = normal_name(text);
+    const auto name = canonical_name(text);
     if (!name) return mode_ == Mode::kNone ? no_network() : no_name();
     const auto spellings = spellings_of(address);
     std::vector<const Rule*> rules;

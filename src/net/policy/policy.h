@@ -21,7 +21,7 @@
 
 #include "base/result.h"
 #include "net/address.h"
-#include "net/policy/name.h"
+#include "net/name.h"
 #include "net/policy/pins.h"
 #include "net/policy/rule.h"
 #include "net/policy/special.h"

@@ -1,6 +1,6 @@
 #include "net/policy/rule.h"
 
-#include "net/policy/name.h"
+#include "net/name.h"
 #include "net/policy/special.h"
 
 namespace caisson::net {

@@ -34,7 +34,7 @@ class Rule {
     Effect effect() const { return effect_; }
     Host host() const { return host_; }
     bool is_range() const { return host_ == Host::kRange; }
-    // kName: the name; kBelow: the suffix. As normal_name() gives it.
+    // kName: the name; kBelow: the suffix. As canonical_name() gives it.
     const std::string& name() const { return name_; }
     // kRange; `bits` count from the front of 16 bytes.
     const Address& first() const { return first_; }

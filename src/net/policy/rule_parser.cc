@@ -7,7 +7,7 @@
 
 #include "base/text.h"
 #include "net/policy/limits.h"
-#include "net/policy/name.h"
+#include "net/name.h"
 #include "net/policy/rule.h"
 #include "net/policy/special.h"
 
@@ -185,7 +185,7 @@ class RuleParser {
     }
 
     Result<> set_name(std::string_view host) {
-        auto name = normal_name(host);
+        auto name = canonical_name(host);
         if (!name) return wrong_name(host);
         if (*name == "localhost" || is_below(*name, "localhost"))
             return wrong("in a box, " + *name + " is the box itself", "write host.caisson.internal for the host's loopback");
@@ -202,11 +202,11 @@ class RuleParser {
             return wrong("a part of the name is empty", "write exactly one dot between two parts");
         if (const auto loose = as_loose_address(std::string(end)); !loose.empty())
             return wrong("this is an address, in a spelling that programs understand differently", "write " + loose + " if that is meant");
-        if (end.size() > limits::kLongestName)
-            return wrong("the name has more than " + std::to_string(limits::kLongestName) + " letters", "names that long cannot be asked for");
+        if (end.size() > kLongestName)
+            return wrong("the name has more than " + std::to_string(kLongestName) + " letters", "names that long cannot be asked for");
         for (const auto& label : base::split(end, '.'))
-            if (label.size() > limits::kLongestNamePart)
-                return wrong("a part of the name has more than " + std::to_string(limits::kLongestNamePart) + " letters",
+            if (label.size() > kLongestLabel)
+                return wrong("a part of the name has more than " + std::to_string(kLongestLabel) + " letters",
                              "names like that cannot be asked for");
         const auto last = end.substr(end.rfind('.') + 1);  // npos + 1 is the front
         if (is_of(last, "0123456789") || last.starts_with("0x") || last.starts_with("0X"))

@@ -4,7 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "net/policy/limits.h"
-#include "net/policy/name.h"
+#include "net/name.h"
 
 namespace caisson::net {
 namespace {
@@ -211,11 +211,11 @@ TEST(RuleError, SaysWhatToWriteInstead) {
 }
 
 TEST(RuleError, AtItsLimits) {
-    const std::string part(limits::kLongestNamePart, 'a');
+    const std::string part(kLongestLabel, 'a');
     EXPECT_EQ(text_of(part + ".b"), part + ".b");
     EXPECT_THAT(said("a" + part + ".b"), HasSubstr("a part of the name has more than 63"));
-    const std::string longest = part + "." + part + "." + part + "." + std::string(limits::kLongestName - 3 * 64, 'b');
-    ASSERT_EQ(longest.size(), limits::kLongestName);
+    const std::string longest = part + "." + part + "." + part + "." + std::string(kLongestName - 3 * 64, 'b');
+    ASSERT_EQ(longest.size(), kLongestName);
     EXPECT_EQ(text_of(longest), longest);
     EXPECT_EQ(text_of(longest + ".:1-65534"), longest + ":1-65534");
     EXPECT_THAT(said(longest + "b"), HasSubstr("the name has more than 253"));
@@ -224,13 +224,13 @@ TEST(RuleError, AtItsLimits) {
 }
 
 TEST(Name, IsComparedInOneForm) {
-    EXPECT_EQ(normal_name("WWW.Example.COM."), "www.example.com");
-    EXPECT_EQ(normal_name("_dmarc.a-b.c1"), "_dmarc.a-b.c1");
+    EXPECT_EQ(canonical_name("WWW.Example.COM."), "www.example.com");
+    EXPECT_EQ(canonical_name("_dmarc.a-b.c1"), "_dmarc.a-b.c1");
     for (const char* bad :
          {"", ".", "a..b", ".a", "a..", "a b", "a/b", "a:80", "1.2.3.4", "1.2.3.4.", "a.1", "a.0x", "a.0xff", "::1", "a\xc3\xa4", "a*"})
-        EXPECT_FALSE(normal_name(bad)) << bad;
-    EXPECT_TRUE(normal_name("0xa.b") && normal_name("1.2.3.4.com") && normal_name("a.0xfg"));
-    EXPECT_FALSE(normal_name(std::string("a\0b", 3)));
+        EXPECT_FALSE(canonical_name(bad)) << bad;
+    EXPECT_TRUE(canonical_name("0xa.b") && canonical_name("1.2.3.4.com") && canonical_name("a.0xfg"));
+    EXPECT_FALSE(canonical_name(std::string("a\0b", 3)));
 }
 
 }  // namespace

@@ -128,7 +128,7 @@ Result<> Netd::begin_names(const wire::NetworkOrder::Begin& begin) {
     for (const auto& server : begin.servers()) options.servers.push_back(CAISSON_TRY(server_of(server)));
     for (const auto& host : begin.spec().hosts()) {
         auto address = Address::parse(host.address());
-        auto name = normal_name(host.name());
+        auto name = canonical_name(host.name());
         if (!address || !name) return failure(Errc::kUsage, "'" + base::printable(host.name(), 100) + "' is no host with an address");
         hosts_[*name].push_back(*address);
     }
