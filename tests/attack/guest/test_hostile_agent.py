@@ -59,12 +59,14 @@ def arguments(how):
     ("ends_a_stream_for_ever", "ended a stream twice"),
     ("repeats_that_it_started", "started what was not asked"),
     ("ends_what_never_was", "ended what did not run"),
-    ("exits_before_it_started", "ended what did not run"),
+    # Its guest resets as soon as it is gone, and QEMU may go before it has handed its last words over.
+    ("exits_before_it_started", ("ended what did not run", "the guest stopped by itself")),
 ])
 def test_it_loses_its_box_and_says_why(hostile, sibling, how, why):
     life = Life(arguments(how), 60, sibling, environment(), program=hostile, stdout=subprocess.DEVNULL)
     print(how, life)
-    assert life.by_itself and life.ended.code == 125 and why in life.ended.said, life.ended
+    reasons = (why,) if isinstance(why, str) else why
+    assert life.by_itself and life.ended.code == 125 and any(reason in life.ended.said for reason in reasons), life.ended
     life.is_bounded()
     sibling.is_well()
 
