@@ -47,17 +47,15 @@ void Loop::unwatch(int fd) {
 
 Loop::TimerId Loop::at(Clock::time_point when, std::function<void()> callback) {
     TimerId id = next_timer_++;
-    timers_.emplace(when, Timer{id, std::move(callback)});
+    by_id_[id] = timers_.emplace(when, Timer{id, std::move(callback)});
     return id;
 }
 
 void Loop::cancel(TimerId id) {
-    for (auto it = timers_.begin(); it != timers_.end(); ++it) {
-        if (it->second.id == id) {
-            timers_.erase(it);
-            return;
-        }
-    }
+    const auto found = by_id_.find(id);
+    if (found == by_id_.end()) return;
+    timers_.erase(found->second);
+    by_id_.erase(found);
 }
 
 Result<> Loop::step(std::chrono::milliseconds limit) {
@@ -82,6 +80,7 @@ Result<> Loop::step(std::chrono::milliseconds limit) {
     auto now = Clock::now();
     while (!stopping_ && !timers_.empty() && timers_.begin()->first <= now) {
         auto callback = std::move(timers_.begin()->second.callback);
+        by_id_.erase(timers_.begin()->second.id);
         timers_.erase(timers_.begin());
         callback();
     }

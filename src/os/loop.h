@@ -56,7 +56,9 @@ class Loop {
         TimerId id;
         std::function<void()> callback;
     };
-    std::multimap<Clock::time_point, Timer> timers_;
+    using Timers = std::multimap<Clock::time_point, Timer>;
+    Timers timers_;
+    std::unordered_map<TimerId, Timers::iterator> by_id_;
     TimerId next_timer_ = 1;
     bool stopping_ = false;
 };

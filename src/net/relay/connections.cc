@@ -375,6 +375,9 @@ std::optional<Verdict> Connections::refusal_of(const Connection& connection) con
                                             : context_.policy.judge_name(subject.name, subject.outside.port, Protocol::kTcp);
     } else {
         verdict = context_.judge(subject.outside, Protocol::kTcp);
+        // A pin need not outlive what was begun through it.
+        if (!verdict.allowed() && !connection.verdict.pinned.empty())
+            verdict = context_.policy.judge_resolved(connection.verdict.pinned, subject.outside, Protocol::kTcp);
         if (verdict.answer == Verdict::Answer::kNeedsName) {
             if (connection.by_name) return std::nullopt;  // its name will be judged when it shows it
             return Verdict{.rule = verdict.rule, .reason = "it has shown no name"};

@@ -267,7 +267,12 @@ void Datagrams::judge_again() {
     std::vector<std::pair<Key, Verdict>> gone;
     for (const auto& [key, flow] : flows_) {
         if (flow->subject.published) continue;
-        if (auto verdict = context_.judge(flow->subject.outside, Protocol::kUdp); !verdict.allowed()) gone.emplace_back(key, verdict);
+        const auto& subject = flow->subject;
+        auto verdict = context_.judge(subject.outside, Protocol::kUdp);
+        // A pin need not outlive what was begun through it.
+        if (!verdict.allowed() && !subject.name.empty() && !is_gateway(subject.outside.address))
+            verdict = context_.policy.judge_resolved(subject.name, subject.outside, Protocol::kUdp);
+        if (!verdict.allowed()) gone.emplace_back(key, verdict);
     }
     for (const auto& [key, verdict] : gone) {
         context_.records.connection(Event::DENIED, flows_.at(key)->subject, verdict.rule, "the policy was changed: " + verdict.reason);
