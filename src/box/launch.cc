@@ -82,11 +82,15 @@ Result<store::BoxRecord> insert_record(RuntimeState& runtime, const BoxOptions& 
     }
 }
 
+// The record first, as in a removal: it may say by now that the box failed, and a record like that whose files are gone
+// would be damage for good if this process died in between. Files without a record go when the home is opened next.
 void undo_record(RuntimeState& runtime, const std::string& id) {
-    static_cast<void>(os::remove_tree(runtime.home.box(id)));
+    {
+        std::scoped_lock guard(runtime.database_mutex);
+        if (!runtime.database->remove_box(id)) return;
+    }
     static_cast<void>(internal::release_volumes(runtime.home, id));
-    std::scoped_lock guard(runtime.database_mutex);
-    static_cast<void>(runtime.database->remove_box(id));
+    static_cast<void>(os::remove_tree(runtime.home.box(id)));
 }
 
 // Its volumes. undo_record() takes them from the box, undo_mounts() removes those that were made for it after that. A box

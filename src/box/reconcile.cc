@@ -31,8 +31,8 @@ Result<> reconcile(const store::Home& home, store::Database& database) {
         const bool needs_lock = lock && now->state != store::BoxState::kCreating;
         if (!needs_lock && box::owner_lives(now->owner, boot_id)) continue;
         box::kill_strays(home.box(box.id));
-        const bool rebooted = box.owner.boot_id != boot_id;
-        if (box.auto_remove || box.state == store::BoxState::kCreating) {
+        const bool rebooted = now->owner.boot_id != boot_id;
+        if (now->auto_remove || now->state == store::BoxState::kCreating) {
             // What cannot be removed keeps its record, and nobody from the other boxes.
             if (os::remove_tree(home.box(box.id))) CAISSON_TRY(database.remove_box(box.id));
         } else {
