@@ -8,6 +8,7 @@
 
 #include <cerrno>
 #include <cstdio>
+#include <utility>
 
 #include "base/text.h"
 #include "box/convert.h"
@@ -69,6 +70,7 @@ class Server {
     volume::ShareHost shares_;
     net::NetworkHost network_;
     std::vector<volume::HeldDisk> disks_;  // locked as long as the machine, or anything of it, is there
+    bool network_ended_ = false;  // one of its processes has gone, and the supervisor was told
     std::string shares_ended_;  // why the server of volumes ended by itself
     bool first_ = true;  // life of the box
     unsigned ends_ = 0;  // asked for and not answered
@@ -88,8 +90,9 @@ Result<> Server::run() {
         }
         if (wanted[3].revents != 0) CAISSON_TRY(on_share_exit());
         if (wanted[1].revents != 0) CAISSON_TRY(on_exit());
-        if (wanted[4].revents != 0) CAISSON_TRY(on_network_exit(network_.netd()));
+        // caisson-netd ends when caisson-netns has: so the cause first.
         if (wanted[5].revents != 0) CAISSON_TRY(on_network_exit(network_.netns()));
+        if (wanted[4].revents != 0) CAISSON_TRY(on_network_exit(network_.netd()));
         CAISSON_TRY(answer_ends());
         if (wanted[0].revents == 0) continue;
         char verb[2];
@@ -119,6 +122,7 @@ Result<> Server::start() {
     vm_ = vmm::Vm();
     end_shares();
     network_ = net::NetworkHost();
+    network_ended_ = false;
     CAISSON_TRY(group_.remove());
     disks_.clear();
     auto started = read_mounts();
@@ -202,7 +206,7 @@ Result<> Server::begin_network() {
 // The box goes on without: what is open is cut off, and nothing more is reached.
 Result<> Server::on_network_exit(os::Process& process) {
     const auto status = CAISSON_TRY(process.wait());
-    if (ends_ > 0 || !vm_.process.running()) return {};
+    if (ends_ > 0 || !vm_.process.running() || std::exchange(network_ended_, true)) return {};
     LauncherNews news{.kind = LauncherNews::Kind::kNetworkEnded};
     news.error.message = status.signalled || status.code > 128 ? "the box's network process died (signal " + std::to_string(status.signalled ? status.code : status.code - 128) + ")"
                                                                : "the box's network process ended";

@@ -140,6 +140,7 @@ Result<> Supervisor::start_launcher() {
     if (!standing_.launcher) {
         standing_.launcher = CAISSON_TRY(Launcher::start(launch_, kShimKvmFd, kShimTunFd));
         if (launch_.shape().kvm()) ::close(kShimKvmFd);
+        if (launch_.shape().network()) ::close(kShimTunFd);
     }
     return loop_.watch(standing_.launcher->socket(), EPOLLIN, [this](std::uint32_t) { on_launcher(); });
 }
