@@ -50,7 +50,8 @@ Result<Decision> decide(const RuntimeState& runtime, const BoxOptions& options) 
     decision.shape = CAISSON_TRY(vmm::shape_for(options.cpu_millis, options.memory_bytes));
     decision.disks = disks_of(runtime.home, decision.mounts);
     decision.shape.disks = places_for(decision.disks.size());
-    decision.shape.network = CAISSON_TRY(network_of(options)).has_value();
+    decision.network = CAISSON_TRY(network_of(options));
+    decision.shape.network = decision.network.has_value();
     decision.engine = CAISSON_TRY(choose_engine(runtime));
     // A larger disk is the usual base disk grown in the guest; a smaller one needs a base disk of its own.
     decision.base_disk_bytes = std::min(options.disk_bytes, vmm::kDefaultDiskBytes);

@@ -16,6 +16,7 @@ struct Decision {
     image::Image image;
     wire::Exec exec;
     vmm::Shape shape;
+    std::optional<wire::NetworkSpec> network;  // none: the box has no network
     Engine engine;
     std::uint64_t base_disk_bytes = 0;
     std::vector<MountOption> mounts;  // with those that the image declares

@@ -6,7 +6,6 @@
 #include "box/disks.h"
 #include "box/host_limits.h"
 #include "box/mounts.h"
-#include "box/network.h"
 #include "box/plan.h"
 #include "box/shim_lock.h"
 #include "box/state.h"
@@ -109,8 +108,7 @@ Result<std::string> Runtime::plan(const BoxOptions& options) {
             (options.pids_limit > 0 ? ", processes " + std::to_string(options.pids_limit) : "") + "\n";
     text += privileges_line(decision.exec.privileges());
     text += "on the host " + host_limits_line(*state_, decision, options) + "\n";
-    const auto network = CAISSON_TRY(box::network_of(options));
-    text += "network    " + (network ? shown(network->policy()) : std::string("none")) + "\n";
+    text += "network    " + (decision.network ? shown(decision.network->policy()) : std::string("none")) + "\n";
     text += "security   " + std::string(machine.sandbox->name()) + "\n";
     text += machine.sandbox->describe(jail_plan);
     words.clear();

@@ -63,6 +63,7 @@ Result<store::BoxRecord> insert_record(RuntimeState& runtime, const BoxOptions& 
     parts.machine_id = CAISSON_TRY(os::random_hex(16));
     parts.base_disk_bytes = decision.base_disk_bytes;
     parts.warm = warm;
+    parts.network = decision.network;
     constexpr int kNameTries = 8;
     for (int attempt = 0;; ++attempt) {
         std::uint8_t random[8];
@@ -190,7 +191,11 @@ void tell_network(const RuntimeState& runtime, const wire::NetworkSpec& spec, wi
     launch.set_netd_program(runtime.libexec + "/caisson-netd");
     std::vector<std::string> servers(spec.servers().begin(), spec.servers().end());
     for (auto& server : servers.empty() ? net::host_name_servers() : servers) launch.add_name_servers(server);
-    for (auto& address : net::host_addresses()) launch.add_host_addresses(address);
+    // Those that are left out are found when something is sent there.
+    for (const auto& address : net::host_addresses()) {
+        if (launch.host_addresses_size() >= box::limits::kMostToldAddresses) break;
+        launch.add_host_addresses(address.to_string());
+    }
 }
 
 // Starts the supervisor of the box, whose lock `box` holds, and tells it what to do.

@@ -30,7 +30,8 @@ inline constexpr std::size_t kLongestLabelValue = 4096;
 inline constexpr std::size_t kMostTmpfs = 60;                          // the agent takes 64 with its own files
 inline constexpr std::size_t kMostCopies = 64;                         // --copy of one box
 
-// ---- the network's records ----
+// ---- the network ----
+inline constexpr int kMostToldAddresses = 256;                          // of the host's own that its process is told at its start
 inline constexpr std::uint32_t kMostNetworkRecordsAtOnce = 500;        // in the box's journal; how many more there were is recorded
 inline constexpr std::uint32_t kNetworkRecordsPerSecond = 5;           // of which this many come back: what else is in there must not be pushed out
 

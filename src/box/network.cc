@@ -2,6 +2,7 @@
 
 #include "base/text.h"
 #include "box/limits.h"
+#include "net/dns/message.h"
 #include "net/policy/policy.h"
 #include "net/relay/limits.h"
 #include "net/space/protocol.h"
@@ -33,7 +34,10 @@ Result<> add_port(wire::NetworkSpec& spec, const PublishedPort& port) {
 }
 
 Result<> add_names(wire::NetworkSpec& spec, const BoxOptions& options) {
-    for (const auto& server : options.name_servers) spec.add_servers(server);
+    for (const auto& server : options.name_servers) {
+        CAISSON_TRY(net::dns::parse_server(server));
+        spec.add_servers(server);
+    }
     for (const auto& [name, address] : options.hosts) {
         auto normal = net::canonical_name(name);
         if (!normal) return failure(Errc::kUsage, "'" + base::printable(name, 100) + "' is no name of a host");
@@ -46,19 +50,21 @@ Result<> add_names(wire::NetworkSpec& spec, const BoxOptions& options) {
 }
 
 bool asks_for_more(const BoxOptions& options) {
-    return !options.allow_network.empty() || !options.deny_network.empty() || !options.ports.empty() || !options.name_servers.empty();
+    return !options.allow_network.empty() || !options.deny_network.empty() || !options.ports.empty() || !options.name_servers.empty() || !options.hosts.empty();
+}
+
+Result<std::optional<wire::NetworkSpec>> without_network(const BoxOptions& options) {
+    if (asks_for_more(options))
+        return failure(Errc::kUsage, "a box without a network reaches nothing and is not reached", "choose a network: public or open; or rules alone");
+    return std::optional<wire::NetworkSpec>();
 }
 
 }  // namespace
 
 Result<std::optional<wire::NetworkSpec>> network_of(const BoxOptions& options) {
-    if (options.network == "none" && options.network_policy.empty()) {
-        if (asks_for_more(options))
-            return failure(Errc::kUsage, "a box without a network reaches nothing and is not reached", "choose a network: public or open; or rules alone");
-        return std::optional<wire::NetworkSpec>();
-    }
+    if (options.network == "none" && options.network_policy.empty()) return without_network(options);
     const auto policy = CAISSON_TRY(policy_of(options));
-    if (policy.mode() == net::Mode::kNone) return std::optional<wire::NetworkSpec>();
+    if (policy.mode() == net::Mode::kNone) return without_network(options);
     wire::NetworkSpec spec;
     spec.set_policy(policy.to_json());
     for (const auto& port : options.ports) CAISSON_TRY(add_port(spec, port));
@@ -72,6 +78,8 @@ Result<std::optional<wire::NetworkSpec>> network_of(const BoxOptions& options) {
     limits.set_connects_per_second(options.network_limits.connects_per_second);
     limits.set_bytes_per_second_in(options.network_limits.bytes_per_second_in);
     limits.set_bytes_per_second_out(options.network_limits.bytes_per_second_out);
+    if (spec.ByteSizeLong() > net::relay::kMostSpecBytes)
+        return failure(Errc::kUsage, "what is said of the box's network (rules, ports, hosts) has more than " + std::to_string(net::relay::kMostSpecBytes) + " bytes", "say less: ranges instead of addresses, *.suffix instead of names");
     return std::optional(std::move(spec));
 }
 

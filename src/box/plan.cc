@@ -224,10 +224,10 @@ Result<wire::Exec> plan_exec(const BoxOptions& options, const image::Config& con
 
 wire::BoxSpec plan_spec(const BoxOptions& options, const image::Config& config, wire::Exec exec, const SpecParts& parts) {
     wire::BoxSpec spec;
-    *spec.mutable_configure() = plan_configure(options, parts.box_id, parts.machine_id);
+    *spec.mutable_configure() = plan_configure(options, parts.box_id, parts.machine_id, parts.network.has_value());
     *spec.mutable_exec() = std::move(exec);
     add_hostname(*spec.mutable_exec(), hostname_of(options, parts.box_id));
-    if (auto network = network_of(options); network && *network) *spec.mutable_network() = std::move(**network);
+    if (parts.network) *spec.mutable_network() = *parts.network;
     spec.set_cpu_millis(options.cpu_millis);
     spec.set_memory_bytes(options.memory_bytes);
     spec.set_disk_bytes(options.disk_bytes);
@@ -314,7 +314,7 @@ void add_hostname(wire::Exec& exec, const std::string& hostname) {
     if (!has_one) exec.add_environment("HOSTNAME=" + hostname);
 }
 
-wire::Configure plan_configure(const BoxOptions& options, const std::string& box_id, const std::string& machine_id) {
+wire::Configure plan_configure(const BoxOptions& options, const std::string& box_id, const std::string& machine_id, bool connected) {
     wire::Configure configure;
     const auto hostname = hostname_of(options, box_id);
     configure.set_hostname(hostname);
@@ -340,8 +340,6 @@ wire::Configure plan_configure(const BoxOptions& options, const std::string& box
         entry->set_mode(0644);
     };
     file("/etc/hostname", hostname + "\n");
-    const auto network = network_of(options);
-    const bool connected = network && *network;
     if (connected) *configure.mutable_network() = network_link();
     file("/etc/hosts", "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t" + hostname + "\n");
     file("/etc/resolv.conf", connected ? "nameserver " + std::string(net::kGatewayAddress) + "\n" : "# this box has no network\n");

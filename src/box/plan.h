@@ -24,6 +24,7 @@ struct SpecParts {
     std::string box_id, machine_id;
     std::uint64_t base_disk_bytes = 0;
     std::vector<std::string> warm;
+    std::optional<wire::NetworkSpec> network;
 };
 wire::BoxSpec plan_spec(const BoxOptions& options, const image::Config& config, wire::Exec exec, const SpecParts& parts);
 
@@ -39,8 +40,9 @@ std::string hostname_of(const BoxOptions& options, const std::string& box_id);
 // HOSTNAME, as Docker sets it: unless the image or the user does.
 void add_hostname(wire::Exec& exec, const std::string& hostname);
 
-// Hostname, files, limits, mounts. Entropy and time are filled in by the shim when the guest answers.
-wire::Configure plan_configure(const BoxOptions& options, const std::string& box_id, const std::string& machine_id);
+// Hostname, files, limits, mounts. Entropy and time are filled in by the shim when the guest answers. `connected`: the box
+// has a network.
+wire::Configure plan_configure(const BoxOptions& options, const std::string& box_id, const std::string& machine_id, bool connected = false);
 
 // What of a box's limits the guest has to enforce: the machine's own size enforces a whole rung, and only what lies below
 // it needs a limit there (else 0). All three are set.

@@ -9,6 +9,7 @@
 #include "cli/command.h"
 #include "cli/json_text.h"
 #include "cli/net_options.h"
+#include "net/host.h"
 
 namespace caisson::cli {
 
@@ -141,7 +142,8 @@ Result<int> explain(Context& context, const NetArguments& options, const Explain
     const bool of_box = arguments.words.size() > 1;
     if (of_box && options.given()) return failure(Errc::kUsage, "a box has a policy of its own", "leave out either the box or --net, --allow-net, --deny-net and --net-policy");
     const auto target = CAISSON_TRY(parse_target(arguments.words.back()));
-    const auto policy = of_box ? CAISSON_TRY(policy_of_box(context, arguments.words[0])) : CAISSON_TRY(net_policy(options));
+    auto policy = of_box ? CAISSON_TRY(policy_of_box(context, arguments.words[0])) : CAISSON_TRY(net_policy(options));
+    policy.set_host_addresses(net::host_addresses());
     const auto told = CAISSON_TRY(explain_target(policy, target, arguments.resolved));
     const auto text = as_json ? json_of(policy, target, told) : text_of(target, told);
     std::fwrite(text.data(), 1, text.size(), stdout);

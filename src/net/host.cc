@@ -12,7 +12,6 @@
 
 #include "base/text.h"
 #include "jail/kinds.h"
-#include "net/address.h"
 #include "net/dns/message.h"
 #include "net/relay/limits.h"
 #include "net/relay/netd.h"
@@ -146,15 +145,15 @@ std::vector<std::string> host_name_servers() {
     return servers;
 }
 
-std::vector<std::string> host_addresses() {
-    std::vector<std::string> addresses;
+std::vector<Address> host_addresses() {
+    std::vector<Address> addresses;
     ifaddrs* first = nullptr;
     if (::getifaddrs(&first) != 0) return addresses;
     const std::unique_ptr<ifaddrs, void (*)(ifaddrs*)> all(first, &::freeifaddrs);
     for (const auto* one = first; one != nullptr; one = one->ifa_next) {
         if (one->ifa_addr == nullptr) continue;
         const auto length = one->ifa_addr->sa_family == AF_INET ? sizeof(sockaddr_in) : sizeof(sockaddr_in6);
-        if (auto place = from_socket(one->ifa_addr, static_cast<socklen_t>(length))) addresses.push_back(place->address.to_string());
+        if (auto place = from_socket(one->ifa_addr, static_cast<socklen_t>(length))) addresses.push_back(place->address);
     }
     return addresses;
 }

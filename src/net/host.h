@@ -3,9 +3,11 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "base/result.h"
 #include "jail/sandbox.h"
+#include "net/address.h"
 #include "net/space/host.h"
 #include "os/process.h"
 #include "wire/net.pb.h"
@@ -46,6 +48,6 @@ class NetworkHost {
 
 // The name servers that the host asks, from its resolv.conf(5); and the addresses of its own interfaces.
 std::vector<std::string> host_name_servers();
-std::vector<std::string> host_addresses();
+std::vector<Address> host_addresses();
 
 }  // namespace caisson::net

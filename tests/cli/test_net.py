@@ -3,9 +3,10 @@ by the unit tests; here a part of it goes through the whole command line."""
 import json
 import pathlib
 import re
+import subprocess
 
 import pytest
-from boxes import WORK, caisson
+from boxes import BASE, WORK, caisson, listed
 
 PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs/network.md"
 KEYS = ["target", "name", "address", "port", "protocol", "verdict", "rule", "reason", "dns", "notes", "policy"]
@@ -79,6 +80,33 @@ def test_a_policy_s_own_form_is_a_policy_file():
 def test_what_cannot_be_meant_is_refused(words, message):
     result = caisson("net", "explain", *words)
     assert result.code == 2 and message in result.said, result
+
+
+@pytest.mark.parametrize("words, message", [
+    (["--net", "public", "--dns", "9.9.9"], "'9.9.9' is no name server"),
+    (["--net", "public", "--dns", "9.9.9.9:0"], "is no name server"),
+    (["--net", "public", "--dns", "2620:fe::fe:x"], "takes brackets"),
+    (["--add-host", "db:10.0.0.7"], "a box without a network"),
+    (["--net", "none", "-p", "8080:80"], "a box without a network"),
+    (["--net-policy", "{none}", "-p", "8080:80"], "a box without a network"),
+    (["--net-policy", "{none}", "--add-host", "db:10.0.0.7"], "a box without a network"),
+    (["--net", "public", *[word for number in range(3000) for word in ("--add-host", f"name-{number}.example.com:2620:fe::{number:x}")]], "say less"),
+])
+def test_a_network_that_cannot_be_is_refused_before_anything_is_made(words, message):
+    policy = WORK / "none.json"
+    policy.write_text('{"version": 1, "mode": "none"}')
+    before = len(listed())
+    result = caisson("create", *[word.replace("{none}", str(policy)) for word in words], BASE, "true")
+    assert result.code == 2 and message in result.said, result
+    assert len(listed()) == before
+
+
+def test_the_host_s_own_addresses_are_not_the_internet():
+    found = [word for word in subprocess.run(["hostname", "-I"], capture_output=True, text=True, check=True).stdout.split() if "." in word]
+    if not found:
+        pytest.skip("this host has no address but its loopback's")
+    said = explain("--net", "open", f"{found[0]}:80")
+    assert said["verdict"] == "deny" and "host" in said["reason"], said
 
 
 def test_files_that_cannot_be_read():

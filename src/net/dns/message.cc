@@ -342,4 +342,17 @@ std::vector<Endpoint> parse_resolv_conf(std::string_view text) {
     return servers;
 }
 
+Result<Endpoint> parse_server(std::string_view text) {
+    if (auto address = Address::parse(text)) return Endpoint{*address, kPort};
+    const auto colon = text.rfind(':');
+    const auto port = base::parse_u64(colon == std::string_view::npos ? std::string_view() : text.substr(colon + 1));
+    auto host = text.substr(0, colon);
+    const bool bracketed = host.size() > 2 && host.front() == '[' && host.back() == ']';
+    if (bracketed) host = host.substr(1, host.size() - 2);
+    const auto address = Address::parse(host);
+    if (!address || bracketed == address->is_v4() || !port || *port == 0 || *port > 65535)
+        return base::failure(Errc::kUsage, "'" + base::printable(text, 100) + "' is no name server", "write ADDRESS or ADDRESS:PORT; an IPv6 address with a port takes brackets");
+    return Endpoint{*address, static_cast<std::uint16_t>(*port)};
+}
+
 }  // namespace caisson::net::dns

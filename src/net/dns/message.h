@@ -79,5 +79,7 @@ std::optional<base::Bytes> build_reply(const BadQuery& query);
 // The servers that the text of a resolv.conf(5) names, at port 53, no two alike, at most kMostServers; what is no address,
 // the unspecified one or one with a zone is left out.
 std::vector<Endpoint> parse_resolv_conf(std::string_view text);
+// "ADDRESS", at port 53, or "ADDRESS:PORT"; IPv6 with a port takes brackets. Errors: kUsage.
+Result<Endpoint> parse_server(std::string_view text);
 
 }  // namespace caisson::net::dns

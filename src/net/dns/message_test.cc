@@ -332,6 +332,15 @@ TEST(DnsType, HasANameForPeople) {
 }
 
 // ---- resolv.conf ----
+TEST(Server, HasAnAddressAndMayHaveAPort) {
+    EXPECT_EQ(parse_server("9.9.9.9")->to_string(), "9.9.9.9:53");
+    EXPECT_EQ(parse_server("9.9.9.9:5353")->to_string(), "9.9.9.9:5353");
+    EXPECT_EQ(parse_server("2620:fe::fe")->to_string(), "[2620:fe::fe]:53");
+    EXPECT_EQ(parse_server("[2620:fe::fe]:5353")->to_string(), "[2620:fe::fe]:5353");
+    for (const auto* wrong : {"", "9.9.9", "a.b", "9.9.9.9:", "9.9.9.9:0", "9.9.9.9:65536", "[9.9.9.9]:53", "[2620:fe::fe]", "[2620:fe::fe]:x"})
+        EXPECT_EQ(parse_server(wrong).error().code, Errc::kUsage) << wrong;
+}
+
 TEST(ResolvConf, ServersAreRead) {
     const auto servers = parse_resolv_conf(
         "# nameserver 192.0.2.9\nsearch example.test\nnameserver 192.0.2.1\nnameserver\t2001:db8::1  # mine\r\n "

@@ -34,7 +34,8 @@ inline constexpr std::size_t kMostEventBytes = 4096;
 
 // ---- of what it is told ----
 inline constexpr std::size_t kMostHostAddresses = 4096;    // of the host's own that it knows, those found later included
-inline constexpr std::size_t kMostOrderBytes = 262144;
+inline constexpr std::size_t kMostSpecBytes = 98304;       // a network as it was asked for, its policy included
+inline constexpr std::size_t kMostOrderBytes = 131072;     // that, and what the host adds
 inline constexpr std::size_t kMostPorts = 64;              // that one box publishes
 
 }  // namespace caisson::net::relay

@@ -26,18 +26,6 @@ bool has_ipv6() {
     return static_cast<bool>(connect_udp({*Address::parse("2001:4860:4860::8888"), kNameServerPort}, error));
 }
 
-Result<Endpoint> server_of(const std::string& text) {
-    if (auto address = Address::parse(text)) return Endpoint{*address, kNameServerPort};
-    const auto colon = text.rfind(':');
-    const auto number = base::parse_u64(std::string_view(text).substr(colon == std::string::npos ? text.size() : colon + 1));
-    auto host = text.substr(0, colon);
-    if (host.size() > 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
-    const auto address = Address::parse(host);
-    if (!address || !number || *number == 0 || *number > 65535)
-        return failure(Errc::kUsage, "'" + base::printable(text, 100) + "' is no name server", "write ADDRESS or ADDRESS:PORT");
-    return Endpoint{*address, static_cast<std::uint16_t>(*number)};
-}
-
 class Netd {
   public:
     Netd(os::Loop loop, os::Fd orders, os::Fd events) : loop_(std::move(loop)), orders_(std::move(orders)), records_(std::move(events)), context_{.loop = loop_, .records = records_} {}
@@ -125,7 +113,7 @@ Result<> Netd::set_limits(const wire::NetworkSpec::Limits& limits) {
 Result<> Netd::begin_names(const wire::NetworkOrder::Begin& begin) {
     dns::Resolver::Options options;
     options.loop = &loop_;
-    for (const auto& server : begin.servers()) options.servers.push_back(CAISSON_TRY(server_of(server)));
+    for (const auto& server : begin.servers()) options.servers.push_back(CAISSON_TRY(dns::parse_server(server)));
     for (const auto& host : begin.spec().hosts()) {
         auto address = Address::parse(host.address());
         auto name = canonical_name(host.name());
