@@ -8,6 +8,7 @@
 #include "box/strays.h"
 #include "os/file.h"
 #include "os/host.h"
+#include "vmm/template.h"
 
 namespace caisson::internal {
 
@@ -40,6 +41,7 @@ Result<> reconcile(const store::Home& home, store::Database& database) {
                                             {"failed", 125, rebooted ? box::kHostRebooted : box::kSupervisorDied, os::unix_ms()}));
         }
     }
+    vmm::end_unfinished_makers(home.templates());
     CAISSON_TRY(box::sweep_groups(home, database));
     // With a box's record go its volumes, whoever removed that and died over it. What cannot be removed
     // keeps nobody from the other boxes.

@@ -11,31 +11,12 @@
 #include "base/id.h"
 #include "base/text.h"
 #include "box/launcher.h"
-#include "jail/jail.h"
+#include "jail/unfinished.h"
 #include "os/file.h"
 
 namespace caisson::box {
 
 namespace {
-
-// Told by status, which everybody may read: a process that may not be dumped has its /proc entry owned by root.
-bool is_ours(const std::string& process) {
-    auto status = os::read_file(process + "/status", 1 << 16);
-    if (!status) return false;
-    auto at = status->find("\nUid:\t");
-    return at != std::string::npos && base::starts_with(status->substr(at + 6), std::to_string(::geteuid()) + "\t");
-}
-
-// bubblewrap that was cut short before it made any mount, told by its arguments. It must be bubblewrap, not a program
-// that only mentions it: somebody's editor or grep.
-bool is_unfinished_jail(const std::string& process, const std::string& below) {
-    auto bwrap = jail::find_bwrap();
-    char program[4096];
-    ssize_t length = ::readlink((process + "/exe").c_str(), program, sizeof program);
-    if (!bwrap || length <= 0 || std::string_view(program, static_cast<std::size_t>(length)) != *bwrap) return false;
-    auto command = os::read_file(process + "/cmdline", 1 << 20);
-    return command && command->find(below) != std::string::npos;
-}
 
 // Told by how it was started; its dynamic loader is the program, and only the box's own VMM writes to this disk.
 bool is_unjailed_vmm(const std::string& process, const std::string& box_directory) {
@@ -148,10 +129,10 @@ int kill_strays(const std::string& box_directory) {
         if (!pid || static_cast<pid_t>(*pid) == ::getpid()) continue;
         const std::string process = "/proc/" + name;
         os::Fd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, static_cast<pid_t>(*pid), 0)));
-        if (!pidfd || !is_ours(process)) continue;
+        if (!pidfd || !jail::is_own_process(process)) continue;
         auto mounts = os::read_file(process + "/mountinfo", 1 << 20);
         // "<dir>/" so that one box's name cannot be the beginning of another's.
-        if (!(mounts && place && shows_overlay(*mounts, *place)) && !is_unfinished_jail(process, box_directory + "/") &&
+        if (!(mounts && place && shows_overlay(*mounts, *place)) && !jail::is_unfinished_jail(process, box_directory + "/") &&
             !is_unjailed_vmm(process, box_directory) && !is_launcher(process, box_directory))
             continue;
         ::syscall(SYS_pidfd_send_signal, pidfd.get(), SIGKILL, nullptr, 0);
@@ -180,14 +161,14 @@ std::vector<BoxProcess> processes_of_boxes(const std::string& boxes) {
     for (const auto& name : os::list_directory("/proc").value_or(std::vector<std::string>())) {
         auto pid = base::parse_u64(name);
         const std::string process = "/proc/" + name;
-        if (!pid || static_cast<pid_t>(*pid) == ::getpid() || !is_ours(process)) continue;
+        if (!pid || static_cast<pid_t>(*pid) == ::getpid() || !jail::is_own_process(process)) continue;
         const auto mounts = os::read_file(process + "/mountinfo", 1 << 20).value_or("");
         const auto command = os::read_file(process + "/cmdline", 1 << 20).value_or("");
         auto ids = boxes_in(mounts);
         ids.merge(boxes_in(command));
         for (const auto& id : ids) {
             const auto directory = boxes + "/" + id;
-            const bool machine = (place && shows_overlay(mounts, {place->device, place->path + "/" + id})) || is_unfinished_jail(process, directory + "/") || runs_unjailed(command, directory);
+            const bool machine = (place && shows_overlay(mounts, {place->device, place->path + "/" + id})) || jail::is_unfinished_jail(process, directory + "/") || runs_unjailed(command, directory);
             if (machine || is_launcher(process, directory)) {
                 const auto program = os::read_file(process + "/comm", 64).value_or("");
                 found.push_back({static_cast<std::int64_t>(*pid), id, std::string(base::trim(program)), machine});

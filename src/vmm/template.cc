@@ -10,6 +10,7 @@
 
 #include "base/sha256.h"
 #include "base/text.h"
+#include "jail/unfinished.h"
 #include "os/file.h"
 #include "os/host.h"
 #include "vmm/initramfs.h"
@@ -179,21 +180,34 @@ void mark_template_used(const std::string& directory) {
     ::utimensat(AT_FDCWD, (directory + "/state").c_str(), times, 0);
 }
 
+namespace {
+
+constexpr std::string_view kUnfinished = ".new-";
+
+// Under this nobody makes the template; none: it is not unfinished, or somebody does.
+std::optional<os::FileLock> lock_of_unfinished(const std::string& templates, const std::string& name) {
+    if (!base::starts_with(name, kUnfinished)) return std::nullopt;
+    const auto key = name.substr(kUnfinished.size(), name.rfind('-') - kUnfinished.size());
+    auto taken = os::FileLock::try_acquire(templates + "/" + key + ".lock");
+    return taken ? std::optional(std::move(*taken)) : std::nullopt;
+}
+
+}  // namespace
+
+void end_unfinished_makers(const std::string& templates) {
+    for (const auto& name : os::list_directory(templates).value_or(std::vector<std::string>()))
+        if (const auto lock = lock_of_unfinished(templates, name)) jail::kill_unfinished_jails(templates + "/" + name + "/");
+}
+
 Result<> sweep_unfinished_templates(const std::string& templates, bool dry_run,
                                     const std::function<void(const std::string& name, std::uint64_t bytes)>& found) {
     Result<> result;
     for (const auto& name : CAISSON_TRY(os::list_directory(templates))) {
-        std::optional<os::FileLock> lock;
-        if (base::starts_with(name, ".new-")) {
-            auto key = name.substr(5, name.rfind('-') - 5);
-            auto taken = os::FileLock::try_acquire(templates + "/" + key + ".lock");
-            if (!taken) continue;  // somebody is making it
-            lock = std::move(*taken);
-        } else if (!base::starts_with(name, ".old-")) {
-            continue;
-        }
+        const auto lock = lock_of_unfinished(templates, name);
+        if (!lock && !base::starts_with(name, ".old-")) continue;
         const auto bytes = os::disk_usage(templates + "/" + name).value_or(0);
         if (!dry_run) {
+            jail::kill_unfinished_jails(templates + "/" + name + "/");
             if (auto removed = os::remove_tree(templates + "/" + name); !removed) {
                 result = std::move(removed);
                 continue;

@@ -67,6 +67,8 @@ void mark_template_used(const std::string& directory);
 // Removes templates that can no longer be used, and the least used beyond `keep`.
 Result<> collect_templates(const std::string& templates, std::size_t keep);
 inline constexpr std::size_t kTemplatesKept = 12;
+// Ends the machines that killed makers of templates have left running. Cheap where nothing is unfinished.
+void end_unfinished_makers(const std::string& templates);
 // What a killed maker or an interrupted removal left, and nobody works on; `found` hears of each.
 Result<> sweep_unfinished_templates(const std::string& templates, bool dry_run,
                                     const std::function<void(const std::string& name, std::uint64_t bytes)>& found);

@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/text.h"
+#include "jail/unfinished.h"
 #include "os/file.h"
 #include "os/host.h"
 #include "os/loop.h"
@@ -255,6 +256,10 @@ tl::expected<void, BuildFailure> boot(const MachinePlan& plan, const BuildReques
     // Only its parent, which this is, learns how it ended.
     if (auto status = heard ? Result<os::ExitStatus>() : vm.process.wait(milliseconds(0)); !heard && status && jail::killed_by_filter(*status))
         heard.error().error = killed_by_filter();
+    const bool known = vm.init.known();
+    vm = Vm();
+    // bubblewrap was killed before it could say what it had started, and what runs under no name does so for ever.
+    if (!known) jail::kill_unfinished_jails(plan.template_directory + "/");
     return heard;
 }
 
@@ -303,9 +308,11 @@ tl::expected<std::string, BuildFailure> build_template(const BuildRequest& reque
     // room and nothing else.
     const std::string prefix = ".new-" + request.key + "-";
     for (const auto& name : CAISSON_TRY(os::list_directory(request.templates)))
-        if (base::starts_with(name, prefix))
+        if (base::starts_with(name, prefix)) {
+            jail::kill_unfinished_jails(request.templates + "/" + name + "/");
             if (auto removed = os::remove_tree(request.templates + "/" + name); !removed)
                 std::fprintf(stderr, "caisson-shim: %s\n", removed.error().to_string().c_str());
+        }
     auto work = CAISSON_TRY(os::TemporaryDirectory::create(request.templates, prefix));
     CAISSON_TRY(write_initramfs(request.assets, work.path()));
     if (auto frozen = freeze(request, work.path(), owner_gone_fd); !frozen) return tl::unexpected(std::move(frozen).error());
