@@ -14,7 +14,7 @@ namespace caisson {
 
 // One entry. Its texts may have been chosen by guests and hold anything: they are not fit for a terminal.
 struct AuditEvent {
-    std::string chain;          // "home", or the id of the box
+    std::string chain;          // "home", the id of the box, or that and ".network"
     std::uint64_t sequence = 0; // in its chain, from 1 on
     std::int64_t time_ms = 0;   // Unix time
     std::string kind;           // stable, such as "box_started"; docs/audit.md lists them, and there will be more

@@ -59,7 +59,7 @@ struct RuntimeOptions {
     // What the journal records from now on, of this process and all others that use the home, in a thread of the Runtime's.
     // It may call the Runtime, and must not destroy it.
     std::function<void(const AuditEvent&)> on_event;
-    std::size_t audit_events = 1000;  // most that Box::audit_log() returns
+    std::size_t audit_events = 1000;  // most that Box::audit_log() returns of each of the box's chains
     std::int64_t caller_uid = -1;     // as leave_root() sets it: who the journal says did it; -1: the process's user
 };
 
@@ -238,7 +238,8 @@ class CAISSON_API Box {
     std::vector<Stage> timings() const;
     // How the guest is run and why: "software emulation (TCG): ...".
     const std::string& engine() const;
-    // The newest entries of its journal, oldest first; at most RuntimeOptions::audit_events.
+    // The newest entries of its journal, oldest first; of the box and of its network at most
+    // RuntimeOptions::audit_events each.
     Result<std::vector<AuditEvent>> audit_log() const;
 
   private:

@@ -10,8 +10,11 @@ constexpr std::size_t kMostWriters = 16;
 }  // namespace
 
 std::string chain_directory(const std::string& root, const std::string& chain) {
-    return chain == kHomeChain ? root + "/home" : root + "/boxes/" + chain;
+    if (chain == kHomeChain) return root + "/home";
+    return root + (chain.ends_with(store::kNetworkChain) ? "/networks/" + store::box_of_chain(chain) : "/boxes/" + chain);
 }
+
+std::string network_chain(const std::string& box_id) { return box_id + std::string(store::kNetworkChain); }
 
 Known known_of(const store::JournalHead& head) { return {{static_cast<std::uint64_t>(head.sequence), head.hash}, static_cast<std::uint64_t>(head.first), std::nullopt}; }
 
@@ -89,13 +92,20 @@ Result<> Journal::commit(store::Database& database) {
 Result<> Journal::close(store::Database& database, const std::string& chain, const Actor& actor, std::int64_t unix_ms) {
     const auto directory = chain_directory(root_, chain);
     const auto last = CAISSON_TRY(CAISSON_TRY(writer(chain))->last());
-    const auto name = last ? last->box_name : std::string();
-    if (last && last->kind == "box_removed") batch_.heads[chain] = {last->sequence, last->hash};
-    else CAISSON_TRY(record(database, chain, {"box_removed", chain, name, {}}, actor, unix_ms));
-    const auto head = batch_.heads[chain];
+    const auto name = last ? last->box_name : std::string(), box = store::box_of_chain(chain);
+    const bool of_network = chain != box;
+    // Of a network nothing more is said: what became of its box is in the box's own chain.
+    if (last && (of_network || last->kind == "box_removed")) batch_.heads[chain] = {last->sequence, last->hash};
+    else if (!of_network) CAISSON_TRY(record(database, chain, {"box_removed", box, name, {}}, actor, unix_ms));
+    const auto newest = batch_.heads.find(chain);
+    const auto head = newest == batch_.heads.end() ? Head() : newest->second;
     const auto bytes = os::disk_usage(directory).value_or(0);
-    const Event closed{"chain_closed", chain, name, {{"sequence", static_cast<std::int64_t>(head.sequence)}, {"hash", head.hash}}};
-    return database.close_journal(chain, unix_ms, bytes, [&] { return record(database, kHomeChain, closed, actor, unix_ms); });
+    Event closed{"chain_closed", box, name, {{"sequence", static_cast<std::int64_t>(head.sequence)}, {"hash", head.hash}}};
+    if (of_network) closed.details.emplace_back("of", std::string("network"));
+    return database.close_journal(chain, unix_ms, bytes, [&]() -> Result<> {
+        if (head.sequence == 0) return {};  // a network that did nothing
+        return record(database, kHomeChain, closed, actor, unix_ms);
+    });
 }
 
 Result<> Journal::close_removed(store::Database& database, const Actor& actor, std::int64_t unix_ms) {

@@ -17,8 +17,11 @@
 
 namespace caisson::audit {
 
-// The chain of what belongs to no box. All others are called by their box's id.
+// The chain of what belongs to no box. All others are called by their box's id, or by network_chain() of it.
 inline constexpr const char* kHomeChain = "home";
+
+// The chain of what a box's network does.
+std::string network_chain(const std::string& box_id);
 
 // Where a chain's files are below `root`, which is <home>/audit.
 std::string chain_directory(const std::string& root, const std::string& chain);

@@ -1,5 +1,8 @@
 #include "audit/journal.h"
 
+#include <atomic>
+#include <thread>
+
 #include "audit/test_support.h"
 
 namespace caisson::audit {
@@ -18,7 +21,7 @@ class JournalOfHome : public JournalTest {
         EXPECT_TRUE(database_.insert_box(record));
     }
     void record(const std::string& chain, const std::string& kind) {
-        EXPECT_TRUE(journal_.record(database_, chain, {kind, chain == kHomeChain ? "" : chain, "name"}, kActor, 1777636800000));
+        EXPECT_TRUE(journal_.record(database_, chain, {kind, store::box_of_chain(chain), "name"}, kActor, 1777636800000));
     }
     Head head(const std::string& chain) {
         auto known = database_.journal_head(chain);
@@ -96,6 +99,53 @@ TEST_F(JournalOfHome, ARemovedBoxIsClosedOnce) {
     EXPECT_EQ(home[0].details, "{\"sequence\":2,\"hash\":\"" + box[1].hash + "\"}");
     ASSERT_TRUE(journal_.commit(database_));
     EXPECT_EQ(head(kBox).sequence, 2U);
+}
+
+TEST_F(JournalOfHome, TheChainOfANetworkIsClosedWithItsBoxAndSaysNothingMore) {
+    const auto network = network_chain(kBox), quiet = network_chain(kOther);
+    EXPECT_EQ(chain_directory("root", network), std::string("root/networks/") + kBox);
+    for (const auto& box : {kBox, kOther}) {
+        insert(box);
+        ASSERT_TRUE(database_.begin_journal(network_chain(box)));
+    }
+    record(kBox, "box_removed");
+    record(network, "connection_denied");
+    ASSERT_TRUE(journal_.close_removed(database_, kActor, 1000));
+    EXPECT_TRUE(entries_of(kHomeChain).empty());  // its box is there
+    for (const auto& box : {kBox, kOther}) ASSERT_TRUE(database_.remove_box(box));
+    ASSERT_TRUE(journal_.close_removed(database_, kActor, 1000));
+    ASSERT_TRUE(journal_.commit(database_));
+    const auto entries = entries_of(network), home = entries_of(kHomeChain);
+    ASSERT_EQ(entries.size(), 1U);
+    ASSERT_EQ(home.size(), 3U);
+    EXPECT_EQ(home[0].box_id, kOther);  // whose network did nothing
+    EXPECT_EQ(home[1].box_id, kBox);
+    EXPECT_EQ(home[2].box_id, kBox);
+    EXPECT_EQ(home[2].details, "{\"sequence\":1,\"hash\":\"" + entries[0].hash + "\",\"of\":\"network\"}");
+    EXPECT_TRUE(database_.journals_to_close()->empty());
+    EXPECT_EQ(head(network).sequence, 1U);
+    EXPECT_EQ(head(quiet).sequence, 0U);
+}
+
+TEST_F(JournalOfHome, OldChainsAreForgottenWhileOthersWrite) {
+    for (int i = 0; i < 90; ++i) {
+        const auto id = std::string("01hzzzzzzzzzzzzzzzzzzzzz") + static_cast<char>('a' + i / 10) + static_cast<char>('0' + i % 10);
+        insert(id);
+        ASSERT_TRUE(database_.acknowledge_journal(id, 1, std::string(64, 'a')));
+        ASSERT_TRUE(database_.remove_box(id));
+        ASSERT_TRUE(database_.close_journal(id, 1000 + i, 1, [] { return Result<>(); }));
+    }
+    insert(kBox);
+    std::atomic<bool> done = false;
+    std::thread writer([&, other = store::Database::open(path("caisson.db")).value()]() mutable {
+        for (std::int64_t i = 1; !done; ++i) static_cast<void>(other.acknowledge_journal(kBox, i, std::string(64, 'b')));
+    });
+    for (std::uint64_t most = 80; most > 0; most -= 8) {
+        auto gone = database_.forget_journals(most, 1 << 30);
+        EXPECT_TRUE(gone) << gone.error().message;
+    }
+    done = true;
+    writer.join();
 }
 
 TEST_F(JournalOfHome, AnEndThatItsBoxRecordedIsKept) {

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <deque>
+#include <iterator>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <queue>
 #include <set>
@@ -33,6 +35,10 @@ AuditEvent event_of(const std::string& chain, audit::Entry entry) {
             entry.actor.uid, entry.actor.pid, std::move(entry.actor.process), std::move(entry.details),
             std::move(entry.previous), std::move(entry.hash)};
 }
+
+// Where the chains of boxes are, and those of their networks.
+constexpr const char* kNetworks = "/networks";
+constexpr const char* kOfBoxes[] = {"/boxes", kNetworks};
 
 // One chain, and its next entry.
 struct Source {
@@ -82,7 +88,9 @@ class Reading {
     // Called before drain(): what comes from now on wakes wait().
     void watch() {
         inotify_ = os::Fd(::inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
-        if (box_id_.empty()) add_watch(root_ + "/boxes", IN_CREATE);
+        for (const char* all : kOfBoxes) {
+            if (box_id_.empty() || all == kNetworks) add_watch(root_ + all, IN_CREATE);
+        }
     }
 
   private:
@@ -103,12 +111,15 @@ class Reading {
     Result<> find_chains() {
         if (os::exists(root_ + "/home")) add(audit::kHomeChain);
         if (!box_id_.empty()) {
-            if (os::exists(audit::chain_directory(root_, box_id_))) add(box_id_);
+            for (const auto& chain : {box_id_, audit::network_chain(box_id_)})
+                if (os::exists(audit::chain_directory(root_, chain))) add(chain);
             return {};
         }
-        if (!os::exists(root_ + "/boxes")) return {};
-        for (const auto& name : CAISSON_TRY(os::list_directory(root_ + "/boxes")))
-            if (base::is_ulid(name)) add(name);
+        for (const char* all : kOfBoxes) {
+            if (!os::exists(root_ + all)) continue;
+            for (const auto& name : CAISSON_TRY(os::list_directory(root_ + all)))
+                if (base::is_ulid(name)) add(all == kNetworks ? audit::network_chain(name) : name);
+        }
         return {};
     }
     bool wanted(const std::string& chain, const audit::Entry& entry) const {
@@ -136,7 +147,7 @@ Result<std::string> chain_of(RuntimeState& runtime, const std::string& reference
     {
         std::scoped_lock guard(runtime.database_mutex);
         for (const auto& head : CAISSON_TRY(runtime.database->journal_heads()))
-            if (!reference.empty() && head.chain != audit::kHomeChain && base::starts_with(head.chain, reference)) fitting.push_back(head.chain);
+            if (!reference.empty() && base::is_ulid(head.chain) && base::starts_with(head.chain, reference)) fitting.push_back(head.chain);
     }
     if (fitting.size() == 1) return fitting[0];
     if (fitting.size() > 1) return failure(Errc::kUsage, "'" + base::printable(reference, 64) + "' fits several boxes", "write more of the id");
@@ -152,7 +163,8 @@ Result<std::map<std::string, audit::Head>> ends_in_home(const std::string& root)
         if (entry->kind != "chain_closed") continue;
         auto details = nlohmann::json::parse(entry->details, nullptr, false);
         if (!details.is_object() || !details["sequence"].is_number_unsigned() || !details["hash"].is_string()) continue;
-        ends[entry->box_id] = {details["sequence"].get<std::uint64_t>(), details["hash"].get<std::string>()};
+        const bool of_network = details.value("of", nlohmann::json()) == "network";
+        ends[of_network ? audit::network_chain(entry->box_id) : entry->box_id] = {details["sequence"].get<std::uint64_t>(), details["hash"].get<std::string>()};
     }
     return ends;
 }
@@ -165,7 +177,8 @@ Result<> read_journal(RuntimeState& runtime, const AuditQuery& query, const std:
     std::string box_id;
     if (!query.box.empty()) box_id = CAISSON_TRY(chain_of(runtime, query.box));
     const auto root = runtime.home.audit();
-    if (query.follow) CAISSON_TRY(os::make_directories(root + "/boxes", 0700));
+    if (query.follow)
+        for (const char* all : kOfBoxes) CAISSON_TRY(os::make_directories(root + all, 0700));
     Reading reading(root, query, std::move(box_id), sink);
     if (query.follow) reading.watch();
     for (;;) {
@@ -213,9 +226,9 @@ Result<AuditVerification> Runtime::verify_audit(const std::string& box, const st
     const auto ends = wanted.empty() ? CAISSON_TRY(ends_in_home(root)) : std::map<std::string, audit::Head>();
     AuditVerification verification;
     for (auto& head : CAISSON_TRY(std::move(chains))) {
-        if (!wanted.empty() && head.chain != wanted) continue;
+        if (!wanted.empty() && head.chain != wanted && store::box_of_chain(head.chain) != wanted) continue;
         auto known = audit::known_of(head);
-        if (anchored) known.anchored = audit::Head{anchored->sequence, anchored->hash};
+        if (anchored && head.chain == wanted) known.anchored = audit::Head{anchored->sequence, anchored->hash};
         else if (auto end = ends.find(head.chain); end != ends.end()) known.anchored = end->second;
         auto verified = audit::verify_chain(audit::chain_directory(root, head.chain), known);
         // Nothing was ever written, or a box has just been made; or it went by the limits since we asked.
@@ -240,15 +253,24 @@ Result<AuditHead> Runtime::audit_head(const std::string& box) const {
 }
 
 Result<std::vector<AuditEvent>> Box::audit_log() const {
-    std::deque<AuditEvent> newest;
+    // Of each chain as many: what a network does must not push out what else there was.
+    std::map<std::string, std::deque<AuditEvent>> newest;
     const auto most = state_->runtime->options.audit_events;
-    const auto chain = CAISSON_TRY(chain_of(*state_->runtime, state_->id));
-    audit::Cursor cursor(audit::chain_directory(state_->runtime->home.audit(), chain));
-    for (auto entry = cursor.next(); entry && *entry; entry = cursor.next()) {
-        newest.push_back(event_of(chain, **entry));
-        if (newest.size() > most) newest.pop_front();
+    const auto box = CAISSON_TRY(chain_of(*state_->runtime, state_->id));
+    for (const auto& chain : {box, audit::network_chain(box)}) {
+        audit::Cursor cursor(audit::chain_directory(state_->runtime->home.audit(), chain));
+        auto& events = newest[chain];
+        for (auto entry = cursor.next(); entry && *entry; entry = cursor.next()) {
+            events.push_back(event_of(chain, **entry));
+            if (events.size() > most) events.pop_front();
+        }
     }
-    return std::vector<AuditEvent>(newest.begin(), newest.end());
+    const auto& own = newest[box];
+    const auto& network = newest[audit::network_chain(box)];
+    std::vector<AuditEvent> events;
+    std::merge(own.begin(), own.end(), network.begin(), network.end(), std::back_inserter(events),
+               [](const auto& a, const auto& b) { return a.time_ms < b.time_ms; });
+    return events;
 }
 
 }  // namespace caisson

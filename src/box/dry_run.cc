@@ -49,8 +49,10 @@ std::string host_limits_line(const internal::RuntimeState& state, const box::Dec
 }
 
 // The other processes on the host: those that this box has, and those that make its image.
-std::string other_processes(const internal::RuntimeState& state, const std::string& box_directory) {
-    std::string text = box::describe_lock(box_directory, audit::chain_directory(state.home.audit(), "ID"));
+std::string other_processes(const internal::RuntimeState& state, const std::string& box_directory, bool connected) {
+    std::vector<std::string> journals{audit::chain_directory(state.home.audit(), "ID")};
+    if (connected) journals.push_back(state.home.audit() + "/networks/ID");
+    std::string text = box::describe_lock(box_directory, journals);
     text += "launcher\n  not locked   it starts the VMM; it reads nothing that a guest or a VMM says\n";
     const auto options = state.image_options();
     auto unpacker = image::unpacker_jail(options, "disk", image::kDefaultMaxUnpackedBytes);
@@ -115,7 +117,7 @@ Result<std::string> Runtime::plan(const BoxOptions& options) {
     for (const auto& word : CAISSON_TRY(jail::command(jail_plan, *machine.sandbox)).arguments) words.push_back(shown(word));
     text += std::string("command line of the ") + (machine.sandbox->has_init() ? "jailed VMM" : "VMM without a jail") + "\n  " +
             base::join(words, " ") + "\n";
-    return text + other_processes(*state_, box_directory);
+    return text + other_processes(*state_, box_directory, decision.network.has_value());
 }
 
 }  // namespace caisson

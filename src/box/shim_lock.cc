@@ -70,13 +70,13 @@ Result<> limit(__rlimit_resource_t resource, rlim_t most) {
 
 }  // namespace
 
-os::Landlock shim_files(const std::string& box_directory, const std::string& journal) {
+os::Landlock shim_files(const std::string& box_directory, const std::vector<std::string>& journals) {
     using namespace os::landlock;
     os::Landlock landlock;
     if (!box_directory.empty())
         landlock.rules = {{box_directory, -1,
                            kReadFile | kWriteFile | kTruncate | kReadDirectory | kRemoveFile | kRemoveDirectory | kMakeFile}};
-    if (!journal.empty())
+    for (const auto& journal : journals)
         landlock.rules.push_back({journal, -1, kReadFile | kWriteFile | kTruncate | kReadDirectory | kRemoveFile | kMakeFile});
 #ifndef CAISSON_SHIM_FILTER
     landlock.rules.push_back({"/proc", -1, kReadFile | kReadDirectory});  // sanitizers look at their own process
@@ -97,10 +97,10 @@ jail::Filter shim_calls() {
     return filter;
 }
 
-std::string describe_lock(const std::string& box_directory, const std::string& journal) {
-    const auto files = shim_files(box_directory, journal);
+std::string describe_lock(const std::string& box_directory, const std::vector<std::string>& journals) {
+    const auto files = shim_files(box_directory, journals);
     std::string text = "lock of supervisor\n  namespaces   none of its own\n";
-    for (const auto& rule : files.rules) text += "  files        " + rule.path + (rule.path == journal ? " (its own chain of the journal)\n" : " (no links, sockets or devices are made there)\n");
+    for (const auto& rule : files.rules) text += "  files        " + rule.path + (rule.path != box_directory ? " (a chain of its own of the journal)\n" : " (no links, sockets or devices are made there)\n");
 #ifdef CAISSON_SHIM_FILTER
     text += "  calls        those of the list '" + shim_calls().name + "'\n";
 #else
@@ -111,7 +111,7 @@ std::string describe_lock(const std::string& box_directory, const std::string& j
            std::to_string(limits::kMostSupervisorDescriptors) + " descriptors\n";
 }
 
-Result<> lock_shim(const std::string& box_directory, const std::string& journal) {
+Result<> lock_shim(const std::string& box_directory, const std::vector<std::string>& journals) {
     if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || ::prctl(PR_SET_DUMPABLE, 0) != 0)
         return failure_errno("cannot give up privileges");
     CAISSON_TRY(limit(RLIMIT_CORE, 0));
@@ -119,7 +119,7 @@ Result<> lock_shim(const std::string& box_directory, const std::string& journal)
     // A larger write fails instead of ending the process.
     ::signal(SIGXFSZ, SIG_IGN);
     CAISSON_TRY(limit(RLIMIT_FSIZE, limits::kMostSupervisorFileBytes));
-    CAISSON_TRY(os::restrict_self(shim_files(box_directory, journal)));
+    CAISSON_TRY(os::restrict_self(shim_files(box_directory, journals)));
 #ifdef CAISSON_SHIM_FILTER
     CAISSON_TRY(jail::lock_self(shim_calls()));
 #endif

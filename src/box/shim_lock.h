@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "base/result.h"
 #include "jail/filter.h"
@@ -16,17 +17,17 @@ namespace caisson::box {
 // An empty name: no file at all (see listener.h). And of the journal, its own box's chain, whose directory is `journal`
 // (empty: none): reading it, appending to it, taking back what could not be written whole, and removing its oldest files;
 // so one that was taken over can forge what its own box did from then on, and nothing of other boxes or of the home.
-os::Landlock shim_files(const std::string& box_directory, const std::string& journal = {});
+os::Landlock shim_files(const std::string& box_directory, const std::vector<std::string>& journals = {});
 
 // Opens what an event loop over descriptors that are there, its logs and SQLite call. Not among them: starting or tracing
 // processes, signals to others (but SIGKILL through a pidfd that it was given), new sockets, executable memory.
 jail::Filter shim_calls();
 
 // For people: one line per rule.
-std::string describe_lock(const std::string& box_directory, const std::string& journal = {});
+std::string describe_lock(const std::string& box_directory, const std::vector<std::string>& journals = {});
 
 // Applies them to this process, with limits of descriptors (enough for all clients) and no core files. On a kernel
 // without Landlock the rest has to do. Errors: kHostMissing, a kernel that refuses.
-Result<> lock_shim(const std::string& box_directory, const std::string& journal = {});
+Result<> lock_shim(const std::string& box_directory, const std::vector<std::string>& journals = {});
 
 }  // namespace caisson::box

@@ -35,14 +35,14 @@ class ShimLockDeathTest : public testing::Test {
     ShimLockDeathTest() {
         auto made = os::TemporaryDirectory::create("/var/tmp", "caisson-shim-test-");
         if (made) place_.emplace(std::move(*made));
-        for (const char* box : {"boxes/one", "boxes/other", "boxes/none", "audit/home", "audit/boxes/one", "audit/boxes/other"}) EXPECT_TRUE(os::make_directories(path(box), 0700));
-        for (const char* file : {"boxes/one/disk.qcow2", "boxes/other/disk.qcow2", "secret", "audit/home/1.jsonl", "audit/boxes/one/1.jsonl", "audit/boxes/other/1.jsonl"})
+        for (const char* box : {"boxes/one", "boxes/other", "boxes/none", "audit/home", "audit/boxes/one", "audit/boxes/other", "audit/networks/one", "audit/networks/other"}) EXPECT_TRUE(os::make_directories(path(box), 0700));
+        for (const char* file : {"boxes/one/disk.qcow2", "boxes/other/disk.qcow2", "secret", "audit/home/1.jsonl", "audit/boxes/one/1.jsonl", "audit/boxes/other/1.jsonl", "audit/networks/one/1.jsonl", "audit/networks/other/1.jsonl"})
             EXPECT_TRUE(os::write_file_atomic(path(file), "content"));
         EXPECT_EQ(::symlink(path("secret").c_str(), path("boxes/one/link").c_str()), 0);
     }
     std::string path(const std::string& name) const { return place_->path() + "/" + name; }
     std::string box(const std::string& name) const { return path("boxes/one/" + name); }
-    bool lock() const { return lock_shim(path("boxes/one"), path("audit/boxes/one")).has_value(); }
+    bool lock() const { return lock_shim(path("boxes/one"), {path("audit/boxes/one"), path("audit/networks/one")}).has_value(); }
 
     // `attempt` returns less than 0 and sets errno.
     template <typename Attempt>
@@ -92,20 +92,21 @@ TEST_F(ShimLockDeathTest, OtherFilesAreNot) {
     gives(EACCES, [&] { return ::syscall(SYS_renameat2, AT_FDCWD, box("disk.qcow2").c_str(), AT_FDCWD, path("boxes/other/d").c_str(), 0); });
 }
 
-// Of the journal it has its own box's chain.
+// Of the journal it has the chains of its own box.
 TEST_F(ShimLockDeathTest, NoOtherChainOfTheJournalIs) {
     gives(0, [&] { return open(path("audit/boxes/one/1.jsonl"), O_WRONLY | O_APPEND); });
     gives(0, [&] { return open(path("audit/boxes/one/2.jsonl"), O_WRONLY | O_CREAT); });
     gives(0, [&] { return ::unlink(path("audit/boxes/one/1.jsonl").c_str()); });
     gives(0, [&] { return open(path("audit/boxes/one"), O_RDONLY | O_DIRECTORY); });
-    for (const char* other : {"audit/home", "audit/boxes/other"}) {
+    gives(0, [&] { return open(path("audit/networks/one/2.jsonl"), O_WRONLY | O_CREAT); });
+    for (const char* other : {"audit/home", "audit/boxes/other", "audit/networks/other"}) {
         gives(EACCES, [&] { return open(path(other) + "/1.jsonl", O_WRONLY | O_APPEND); });
         gives(EACCES, [&] { return open(path(other) + "/1.jsonl", O_RDONLY); });
         gives(EACCES, [&] { return open(path(other) + "/2.jsonl", O_WRONLY | O_CREAT); });
         gives(EACCES, [&] { return ::unlink((path(other) + "/1.jsonl").c_str()); });
         gives(EACCES, [&] { return ::syscall(SYS_renameat2, AT_FDCWD, path("audit/boxes/one/2.jsonl").c_str(), AT_FDCWD, (path(other) + "/3.jsonl").c_str(), 0); });
     }
-    gives(EACCES, [&] { return open(path("audit/boxes"), O_RDONLY | O_DIRECTORY); });
+    for (const char* all : {"audit/boxes", "audit/networks"}) gives(EACCES, [&] { return open(path(all), O_RDONLY | O_DIRECTORY); });
 }
 
 // The rules of files hold without the filter, too.

@@ -148,7 +148,7 @@ Result<> Supervisor::start_launcher() {
 // Everything that later lives need as well is open by now, and nothing of a guest has been read.
 Result<> Supervisor::lock() {
     if (standing_.locked) return {};
-    CAISSON_TRY_CTX(lock_shim(launch_.box_directory(), journal_directory()), "locking the box's supervisor");
+    CAISSON_TRY_CTX(lock_shim(launch_.box_directory(), journal_directories()), "locking the box's supervisor");
     standing_.locked = true;
     return {};
 }
@@ -175,6 +175,7 @@ Result<> Supervisor::record_owner() {
     if (launch_.without_command()) return {};
     if (!standing_.database) standing_.database = CAISSON_TRY(store::Database::open(launch_.database()));
     if (!standing_.identity) standing_.identity = CAISSON_TRY(this_process());
+    if (launch_.shape().network()) note(standing_.database->begin_journal(audit::network_chain(launch_.box_id())));
     return standing_.database->set_box_owner(launch_.box_id(), *standing_.identity, launch_.engine());
 }
 

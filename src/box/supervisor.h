@@ -50,7 +50,7 @@ struct Standing {
     std::optional<store::ProcessIdentity> identity;
     os::Fd listener;    // in the box's directory, see shim.h
     std::optional<store::Database> database;
-    std::optional<audit::Journal> journal;  // of which it has its own box's chain
+    std::optional<audit::Journal> journal;  // of which it has chains()
     std::optional<LogWriter> output_log, console_log;
     std::uint32_t restarts = 0;
     std::chrono::milliseconds delay{0};  // before the next life
@@ -196,12 +196,15 @@ class Supervisor {
 
     // ---- the journal (supervisor_journal.cc) ----
     Result<> open_journal();
-    // The one that stays open for it when it is locked; empty: none.
-    std::string journal_directory() const;
+    // Its box's own, and its network's if it has one.
+    std::vector<std::string> chains() const;
+    // Those that stay open for it when it is locked.
+    std::vector<std::string> journal_directories() const;
     audit::Actor actor_of(const Client& client) const;
     audit::Actor starter() const;
     // What cannot be recorded stops nothing; the supervisor's log says so, and the next entry.
     void record(const audit::Actor& actor, const std::string& kind, std::vector<std::pair<std::string, audit::Value>> details);
+    void record_in(const std::string& chain, const audit::Actor& actor, const std::string& kind, std::vector<std::pair<std::string, audit::Value>> details);
     void commit_journal();
     void record_execution_started(LiveExecution& execution);
     void record_execution_ended(LiveExecution& execution, const wire::ExecutionEnded& ended);

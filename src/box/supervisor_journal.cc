@@ -18,15 +18,25 @@ bool is_own(const LiveExecution& execution) { return execution.on_end || executi
 
 }  // namespace
 
-// Opened before the lock, which leaves it this one chain.
+// Opened before the lock, which leaves it these chains.
 Result<> Supervisor::open_journal() {
     if (standing_.journal || launch_.audit().empty() || launch_.without_command()) return {};
     standing_.journal.emplace(launch_.audit());
-    return standing_.journal->open(launch_.box_id());
+    for (const auto& chain : chains()) CAISSON_TRY(standing_.journal->open(chain));
+    return {};
 }
 
-std::string Supervisor::journal_directory() const {
-    return standing_.journal ? audit::chain_directory(launch_.audit(), launch_.box_id()) : std::string();
+std::vector<std::string> Supervisor::chains() const {
+    std::vector<std::string> chains{launch_.box_id()};
+    if (launch_.shape().network()) chains.push_back(audit::network_chain(launch_.box_id()));
+    return chains;
+}
+
+std::vector<std::string> Supervisor::journal_directories() const {
+    std::vector<std::string> directories;
+    if (standing_.journal)
+        for (const auto& chain : chains()) directories.push_back(audit::chain_directory(launch_.audit(), chain));
+    return directories;
 }
 
 // A client is who the kernel says it is; what it is called is not known here.
@@ -41,9 +51,13 @@ audit::Actor Supervisor::actor_of(const Client& client) const {
 audit::Actor Supervisor::starter() const { return {launch_.caller_uid(), launch_.caller_pid(), launch_.caller_process()}; }
 
 void Supervisor::record(const audit::Actor& actor, const std::string& kind, std::vector<std::pair<std::string, audit::Value>> details) {
+    record_in(launch_.box_id(), actor, kind, std::move(details));
+}
+
+void Supervisor::record_in(const std::string& chain, const audit::Actor& actor, const std::string& kind, std::vector<std::pair<std::string, audit::Value>> details) {
     if (!standing_.journal || !standing_.database) return;
     std::erase_if(details, [](const auto& detail) { return detail.second == audit::Value(std::string()); });
-    note(standing_.journal->record(*standing_.database, launch_.box_id(), {kind, launch_.box_id(), launch_.name(), std::move(details)}, actor,
+    note(standing_.journal->record(*standing_.database, chain, {kind, launch_.box_id(), launch_.name(), std::move(details)}, actor,
                                    os::unix_ms()));
     if (journal_timer_ != 0 || finished_) return;
     journal_timer_ = loop_.after(kBatchDelay, [this] {

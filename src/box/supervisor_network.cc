@@ -93,7 +93,7 @@ bool Supervisor::network_record_is_due() {
     --vm_.network_records;
     if (vm_.network_left_out > 0 && vm_.network_records > 0) {
         --vm_.network_records;
-        record(audit::this_actor(), "network_events_left_out", {{"count", static_cast<std::int64_t>(std::exchange(vm_.network_left_out, 0))}});
+        record_in(audit::network_chain(launch_.box_id()), audit::this_actor(), "network_events_left_out", {{"count", static_cast<std::int64_t>(std::exchange(vm_.network_left_out, 0))}});
     }
     return true;
 }
@@ -105,9 +105,10 @@ void Supervisor::record_network(const wire::NetworkEvent& event) {
     }
     if (!network_record_is_due()) return;
     const auto self = audit::this_actor();
-    if (event.has_connection()) record(self, kind_of(event.connection().state()), details_of(event.connection()));
+    const auto chain = audit::network_chain(launch_.box_id());
+    if (event.has_connection()) record_in(chain, self, kind_of(event.connection().state()), details_of(event.connection()));
     if (event.has_question())
-        record(self, "name_asked", {{"name", shown(event.question().name())}, {"type", shown(event.question().type())}, {"verdict", shown(event.question().verdict())},
+        record_in(chain, self, "name_asked", {{"name", shown(event.question().name())}, {"type", shown(event.question().type())}, {"verdict", shown(event.question().verdict())},
                                     {"addresses", joined(event.question().addresses())}, {"dropped", joined(event.question().dropped())}});
 }
 

@@ -628,9 +628,14 @@ namespace {
 constexpr const char* kHomeChain = "home";
 
 // Chains become parts of paths, as ids do.
+Result<> check_chain(const std::string& chain) {
+    if (chain == kHomeChain || !box_of_chain(chain).empty()) return {};
+    return check_id(chain);
+}
+
 Result<JournalHead> read_head(const Statement& row) {
     JournalHead head{row.text(0), row.number(1), row.text(2), row.number(3), row.number(4)};
-    if (head.chain != kHomeChain) CAISSON_TRY(check_id(head.chain));
+    CAISSON_TRY(check_chain(head.chain));
     // What no journal can have come to is as good as nothing: entries go on from what is in the files.
     constexpr std::int64_t kMostEntries = std::int64_t{1} << 53;
     const bool sound = head.sequence >= 0 && head.sequence < kMostEntries && head.first >= 1 && head.first <= head.sequence + 1;
@@ -640,6 +645,11 @@ Result<JournalHead> read_head(const Statement& row) {
 }
 
 }  // namespace
+
+std::string box_of_chain(std::string_view chain) {
+    if (chain.ends_with(kNetworkChain)) chain.remove_suffix(kNetworkChain.size());
+    return base::is_ulid(chain) ? std::string(chain) : std::string();
+}
 
 Result<JournalHead> Database::journal_head(const std::string& chain) const {
     auto statement = CAISSON_TRY(
@@ -665,6 +675,11 @@ Result<> Database::acknowledge_journal(const std::string& chain, std::int64_t se
                   "recording the head of a journal", chain, sequence, hash);
 }
 
+Result<> Database::begin_journal(const std::string& chain) {
+    Connection::Lazily lazily(*connection_);
+    return update("INSERT OR IGNORE INTO journal_heads(chain) VALUES(?)", "beginning a journal", chain);
+}
+
 Result<> Database::keep_journal_from(const std::string& chain, std::int64_t first) {
     return update("UPDATE journal_heads SET first=?1 WHERE chain=?2 AND first<?1", "recording where a journal begins", first, chain);
 }
@@ -672,10 +687,10 @@ Result<> Database::keep_journal_from(const std::string& chain, std::int64_t firs
 Result<std::vector<std::string>> Database::journals_to_close() const {
     auto statement = CAISSON_TRY(Statement::prepare(connection_->handle,
                                                     "SELECT chain FROM journal_heads WHERE closed_ms=0 AND chain<>'home' AND "
-                                                    "chain NOT IN (SELECT id FROM boxes) ORDER BY chain"));
+                                                    "substr(chain,1,26) NOT IN (SELECT id FROM boxes) ORDER BY chain"));
     std::vector<std::string> chains;
     while (CAISSON_TRY(statement.step("looking for journals of boxes that are gone")))
-        if (check_id(statement.text(0))) chains.push_back(statement.text(0));
+        if (check_chain(statement.text(0))) chains.push_back(statement.text(0));
     return chains;
 }
 
@@ -694,20 +709,24 @@ Result<> Database::close_journal(const std::string& chain, std::int64_t closed_m
 }
 
 Result<std::vector<std::string>> Database::forget_journals(std::uint64_t most, std::uint64_t most_bytes) {
-    auto statement = CAISSON_TRY(Statement::prepare(
-        connection_->handle, "SELECT count(*),total(bytes) FROM journal_heads WHERE closed_ms>0"));
-    CAISSON_TRY(statement.step("counting journals"));
-    auto count = static_cast<std::uint64_t>(statement.number(0)), bytes = static_cast<std::uint64_t>(statement.number(1));
     std::vector<std::string> gone;
-    if (count <= most && bytes <= most_bytes) return gone;
-    auto oldest = CAISSON_TRY(Statement::prepare(
-        connection_->handle, "SELECT chain,bytes FROM journal_heads WHERE closed_ms>0 ORDER BY closed_ms,chain"));
-    while ((count > most - most / 8 || bytes > most_bytes - most_bytes / 8) && CAISSON_TRY(oldest.step("looking for the oldest journals"))) {
-        --count;
-        bytes -= std::min(bytes, static_cast<std::uint64_t>(oldest.number(1)));
-        if (check_id(oldest.text(0))) gone.push_back(oldest.text(0));
+    {
+        auto statement = CAISSON_TRY(Statement::prepare(
+            connection_->handle, "SELECT count(*),total(bytes) FROM journal_heads WHERE closed_ms>0"));
+        CAISSON_TRY(statement.step("counting journals"));
+        auto count = static_cast<std::uint64_t>(statement.number(0)), bytes = static_cast<std::uint64_t>(statement.number(1));
+        if (count <= most && bytes <= most_bytes) return gone;
+        auto oldest = CAISSON_TRY(Statement::prepare(
+            connection_->handle, "SELECT chain,bytes FROM journal_heads WHERE closed_ms>0 ORDER BY closed_ms,chain"));
+        while ((count > most - most / 8 || bytes > most_bytes - most_bytes / 8) && CAISSON_TRY(oldest.step("looking for the oldest journals"))) {
+            --count;
+            bytes -= std::min(bytes, static_cast<std::uint64_t>(oldest.number(1)));
+            if (check_chain(oldest.text(0))) gone.push_back(oldest.text(0));
+        }
     }
-    for (const auto& chain : gone) CAISSON_TRY(update("DELETE FROM journal_heads WHERE chain=?", "forgetting a journal", chain));
+    // Nothing is read any more: who reads and then writes is refused at once, and not waited for, if others wrote meanwhile.
+    // Those may have forgotten the same ones.
+    for (const auto& chain : gone) CAISSON_TRY(update("DELETE FROM journal_heads WHERE chain=? AND closed_ms>0", "forgetting a journal", chain));
     return gone;
 }
 

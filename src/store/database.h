@@ -77,6 +77,12 @@ struct ExecutionRecord {
     EndRecord end;
 };
 
+// A chain of the journal is called "home", by a box's id, or by that and this: what a box's network does has a chain of its
+// own, since a guest can make as much of it as it likes.
+inline constexpr std::string_view kNetworkChain = ".network";
+// The box that a chain is about; empty: the home's own, or no name of a chain.
+std::string box_of_chain(std::string_view chain);
+
 // What is known of one chain of the journal, apart from its files; see the audit room.
 struct JournalHead {
     std::string chain;            // a box's id, or "home"
@@ -145,6 +151,8 @@ class Database {
     Result<std::vector<JournalHead>> journal_heads() const;
     // Never backwards. Not durable before the next method that is: after a crash of the host an older head is true as well.
     Result<> acknowledge_journal(const std::string& chain, std::int64_t sequence, const std::string& hash);
+    // Of a chain that has none of its own by its box's record: so that it is closed even if nothing of it is acknowledged.
+    Result<> begin_journal(const std::string& chain);
     Result<> keep_journal_from(const std::string& chain, std::int64_t first);
     // Of boxes that have no record any more, and that nobody has closed.
     Result<std::vector<std::string>> journals_to_close() const;

@@ -220,6 +220,30 @@ def test_the_network_dies_and_the_box_runs_on(world):
         assert ask.inside.caisson("exec", ask.name, "true").code == 0
 
 
+def test_what_a_network_does_has_a_chain_of_its_own(world):
+    """However much of it there is, nothing else of the box is pushed out, and no entry of it can be altered unnoticed."""
+    with box(world, "--net", "public") as ask:
+        ask(*[f"connect {METADATA} {port}" for port in range(1000, 1700)])
+        assert denied(ask.name, address=METADATA, port=1000)
+        everything = [json.loads(line) for line in boxes.caisson("audit", ask.name, "--format", "json").ok().lines]
+        identity = boxes.inspect(ask.name)["id"]
+        chains = {event["kind"]: event["chain"] for event in everything}
+        assert chains["connection_denied"] == f"{identity}.network" and chains["execution_started"] == chains["box_created"] == identity
+        assert boxes.caisson("audit", "verify", ask.name).ok().text.startswith(f"{len(everything)} entries in 2 journals")
+    closed = [event for event in map(json.loads, boxes.caisson("audit", "--kind", "chain_closed", "--format", "json").ok().lines) if event["box"] == identity]
+    assert [event["details"].get("of") for event in closed] == [None, "network"]
+    assert boxes.caisson("audit", "verify").code == 0
+    chain = boxes.HOME / "audit/networks" / identity / "00000000000000000001.jsonl"
+    text = chain.read_text()
+    try:
+        chain.write_text(text.replace('"port":1000', '"port":1001', 1))
+        found = boxes.caisson("audit", "verify")
+        assert found.code == 1 and f"{identity}.network" in found.everything.decode(), found
+    finally:
+        chain.write_text(text)
+    assert boxes.caisson("audit", "verify").code == 0
+
+
 def comm(pid):
     try:
         return pathlib.Path(f"/proc/{pid}/comm").read_text().strip()
