@@ -46,8 +46,8 @@ Result<> bring_up_network() {
     if (!number && number.error().code == Errc::kNotFound) return {};
     const auto index = CAISSON_TRY(base::parse_u64(base::trim(CAISSON_TRY(std::move(number)))));
     CAISSON_TRY(quiet6());
-    // The kernel's own choice, fq_codel, draws the seed of all hashes of flows at its first packet; and on a link that ends on
-    // this host there is no queue to be fair about.
+    // The kernel's own choice, fq_codel, draws the seed of all hashes of flows with the first packet that has to wait; and on a
+    // link that ends on this host there is no queue to be fair about.
     CAISSON_TRY(set("core/default_qdisc", "pfifo_fast"));
     auto routing = CAISSON_TRY(net::NetlinkSocket::open(NETLINK_ROUTE));
     CAISSON_TRY(routing.carry_out(net::guest_requests(static_cast<std::uint32_t>(index))));
