@@ -84,7 +84,9 @@ os::Fd reach(int type) {
     os::Fd socket(::socket(AF_INET, type | SOCK_CLOEXEC, 0));
     const auto place = to_socket(kPublished);
     EXPECT_EQ(::connect(socket.get(), place.get(), place.length), 0) << std::strerror(errno);
-    if (type == SOCK_DGRAM) EXPECT_EQ(::send(socket.get(), "x", 1, 0), 1);
+    if (type == SOCK_DGRAM) {
+        EXPECT_EQ(::send(socket.get(), "x", 1, 0), 1);
+    }
     return socket;
 }
 
