@@ -16,6 +16,7 @@
 #include <cstring>
 
 #include "agent/mounts.h"
+#include "agent/network.h"
 #include "agent/paths.h"
 #include "agent/uevents.h"
 #include "base/text.h"
@@ -111,6 +112,7 @@ Result<BootedGuest> boot() {
     switch_off_autogroups();
     CAISSON_TRY(load_modules());
     CAISSON_TRY(bring_up_loopback());
+    CAISSON_TRY_CTX(bring_up_network(), "bringing up the network card");
     auto stage = CAISSON_TRY(Stage::create());
     std::string path;
     CAISSON_TRY(wait_for_device([&path] { return !(path = find_port("agent")).empty(); }, kPortDeadline, "the agent's port"));

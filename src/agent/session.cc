@@ -148,7 +148,7 @@ void Session::configure(wire::Configure& configure) {
         if (configured_ || broken_) return failure(Errc::kUsage, "this guest was configured before");
         broken_ = true;
         CAISSON_TRY(take_identity(configure, stage_.random, port_.read_at()));
-        if (configure.has_network()) CAISSON_TRY(bring_up_network(configure.network()));
+        if (configure.has_network()) CAISSON_TRY(check_network(configure.network()));
         timings.set_identity_microseconds(microseconds_since(start));
         auto part = os::Loop::Clock::now();
         if (!container_) {

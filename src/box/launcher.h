@@ -5,6 +5,7 @@
 //
 //   start    The machine, as the launch says; from the second time on as a later life of the box has it (see Launch).
 //   attach   The box's volumes, as the home's catalogue has them now: what is new there is served, what is gone is not any more.
+//   let in   The guest has been configured: what arrives at the box's published ports goes on to it.
 //   end      Kills what was started, waits until it is gone, removes the box's directory if the shim has emptied it.
 //
 // The launcher reads nothing that comes from a guest or a VMM: their sockets are made here, and handed over. It is the
@@ -23,7 +24,7 @@
 namespace caisson::box {
 
 // One byte each, a packet each.
-enum class LauncherVerb : std::uint8_t { kStart = 's', kAttach = 'a', kEnd = 'e' };
+enum class LauncherVerb : std::uint8_t { kStart = 's', kAttach = 'a', kLetIn = 'l', kEnd = 'e' };
 
 // What a launcher says.
 struct LauncherNews {

@@ -53,6 +53,7 @@ class Server {
     void end_shares();
     Result<> open_network(vmm::MachinePlan& plan);
     Result<> begin_network();
+    Result<> let_in();
     Result<> on_network_exit(os::Process& process);
     Result<> on_exit();
     Result<> end();
@@ -108,6 +109,7 @@ Result<> Server::on_verb(char verb) {
     switch (static_cast<LauncherVerb>(verb)) {
         case LauncherVerb::kStart: return start();
         case LauncherVerb::kAttach: return attach();
+        case LauncherVerb::kLetIn: return let_in();
         case LauncherVerb::kEnd: return end();
     }
     return failure(Errc::kProtocol, "the supervisor asked for what there is not");
@@ -201,6 +203,12 @@ Result<> Server::begin_network() {
     LauncherNews news{.kind = LauncherNews::Kind::kNetwork};
     news.descriptors.push_back(CAISSON_TRY(network_.begin(std::move(begin))));
     return send_news(socket_.get(), news);
+}
+
+// A network that is gone by now has been told of, or will be.
+Result<> Server::let_in() {
+    if (auto done = network_.let_in(); !done) std::fprintf(stderr, "%s: %s\n", kLauncherName, done.error().to_string().c_str());
+    return {};
 }
 
 // The box goes on without: what is open is cut off, and nothing more is reached.

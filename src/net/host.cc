@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <utility>
 
 #include "base/text.h"
 #include "jail/kinds.h"
@@ -113,12 +114,17 @@ Result<os::Fd> NetworkHost::begin(wire::NetworkOrder::Begin begin) {
         auto& port = *order.mutable_add_port();
         port.set_guest_port(begin.spec().ports(i).guest_port());
         port.set_udp(begin.spec().ports(i).udp());
-        std::vector<os::Fd> socket;
-        socket.push_back(std::move(ports[static_cast<std::size_t>(i)]));
-        CAISSON_TRY(tell(order, socket));
+        auto& waiting = waiting_.emplace_back();
+        waiting.order = order;
+        waiting.socket.push_back(std::move(ports[static_cast<std::size_t>(i)]));
     }
     init_.learn();
     return std::move(events.first);
+}
+
+Result<> NetworkHost::let_in() {
+    for (const auto& port : std::exchange(waiting_, {})) CAISSON_TRY(tell(port.order, port.socket));
+    return {};
 }
 
 Result<> NetworkHost::tell(const wire::NetworkOrder& order, const std::vector<os::Fd>& descriptors) {

@@ -30,6 +30,9 @@ class NetworkHost {
     // Listens at the ports that `begin.spec` publishes, and starts caisson-netd. The socket from which its events are read
     // (wire::NetworkEvent). Errors: kInUse, naming the port.
     Result<os::Fd> begin(wire::NetworkOrder::Begin begin);
+    // What arrived at those ports goes on to the guest from now on; until then it waits. A restored guest must have been given
+    // its own randomness before: its kernel draws seeds at the first packet of TCP or UDP that comes in.
+    Result<> let_in();
 
     os::Process& netd() { return netd_; }
     os::Process& netns() { return space_.process(); }
@@ -37,11 +40,16 @@ class NetworkHost {
     std::string last_words();
 
   private:
+    struct WaitingPort {
+        wire::NetworkOrder order;
+        std::vector<os::Fd> socket;  // one
+    };
     Result<> tell(const wire::NetworkOrder& order, const std::vector<os::Fd>& descriptors);
 
     Options options_;
     SpaceHost space_;
     os::Fd orders_, words_, words_in_;
+    std::vector<WaitingPort> waiting_;  // until let_in()
     os::Process netd_;
     jail::Init init_;
 };

@@ -94,9 +94,11 @@ std::vector<std::string> qemu_arguments(const MachinePlan& plan) {
         add({"-blockdev", volume_node(plan, place), "-device",
              "virtio-blk-device,drive=v" + number(place) + ",id=volume" + number(place) + ",serial=volume" + number(place)});
     // The tap comes from outside; without vhost, whose device the jail does not have.
+    // Nobody has to be told where a restored card is now: to tell it would be the guest's first work, and some in the next
+    // half second, as well as packets of before it has a randomness of its own.
     if (plan.shape.network)
         add({"-netdev", "tap,id=net,fd=" + number(static_cast<std::uint64_t>(plan.tap_fd)) + ",vhost=off", "-device",
-             "virtio-net-device,netdev=net,id=net0,mac=" + std::string(kCardAddress)});
+             "virtio-net-device,netdev=net,id=net0,guest_announce=off,mac=" + std::string(kCardAddress)});
     // Without a limit QEMU makes room for as much randomness as a guest's buffers claim to have, gigabytes at once. The
     // guest reads a few bytes at boot and then now and again.
     add({"-object", "rng-builtin,id=rng", "-device", "virtio-rng-device,rng=rng,id=rng0,max-bytes=4096,period=100"});
@@ -167,8 +169,10 @@ std::string initial_qmp(const MachinePlan& plan) {
     if (plan.start == MachinePlan::Start::kCold) return text;
     text += R"({"execute":"migrate-set-capabilities","arguments":{"capabilities":)"
             R"([{"capability":"x-ignore-shared","state":true}]}})";
-    if (plan.start == MachinePlan::Start::kRestore)
+    if (plan.start == MachinePlan::Start::kRestore) {
+        if (plan.shape.network) text += R"({"execute":"migrate-set-parameters","arguments":{"announce-rounds":0}})";
         text += R"({"execute":"migrate-incoming","arguments":{"uri":"file:)" + plan.paths.template_directory + "/state\"}}";
+    }
     return text;
 }
 

@@ -16,6 +16,8 @@ from internet import CGNAT, DNS, METADATA, OTHER, PRIVATE, SILENT, WEB, WEB6
 
 pytestmark = pytest.mark.skipif(bool(internet.unavailable()), reason=internet.unavailable())
 HERE = pathlib.Path(__file__).parent
+# Each way: 1024 are a minute or two.
+MEGABYTES = int(os.environ.get("CAISSON_TEST_MEGABYTES", "64"))
 
 
 @pytest.fixture(scope="module")
@@ -159,9 +161,9 @@ def test_large_datagrams(world):
 
 def test_many_bytes_arrive_as_they_were(world):
     with box(world, "--net", "public") as ask:
-        assert ask(f"bulk {WEB} 64", timeout=300)["ok"]
-        assert ask(f"upload {WEB} 64", timeout=300)["same"]
-        ended = boxes.until(lambda: [event for event in events(ask.name, "connection_ended") if event["bytes_in"] > 64 << 20], 5)
+        assert ask(f"bulk {WEB} {MEGABYTES}", timeout=900)["ok"]
+        assert ask(f"upload {WEB} {MEGABYTES}", timeout=900)["same"]
+        ended = boxes.until(lambda: [event for event in events(ask.name, "connection_ended") if event["bytes_in"] > MEGABYTES << 20], 5)
         assert ended[0]["duration_ms"] > 0
 
 

@@ -409,5 +409,9 @@ space_rule("net_dials_guest", "sockets made in the namespace lead to the guest",
 space_rule("net_locked", "the namespace's program locks itself", "IsLocked", r"FAILED.*IsLocked", root=True)
 rule("net_filter", "the namespace's program makes no netlink sockets", ["net_space_lock_test"],
      "tests/net_space_lock_test --gtest_filter=NetnsLockDeathTest.*", r"FAILED.*NoOtherSocketIs")
+rule("net_let_in", "nothing reaches a guest's ports before it has its own randomness", ["net_host_test", "caisson-netns", "caisson-netd"],
+     "tests/net_host_test --gtest_filter=NetworkHostUserns.*", r"FAILED.*NothingReachesTheGuestBeforeItIsLetIn")
+rule("net_template_seeds", "nothing of TCP or UDP is sent before a template is saved", PROGRAM,
+     "vm net/test_clones.py -k share", r"FAILED.*test_no_two_boxes_share_the_secret_of_tcp", root=True)
 rule("net_held_bounded", "connections that wait for a verdict are counted", ["net_space_parts_test"],
      "tests/net_space_parts_test --gtest_filter=Gate.*", r"FAILED.*SoManyWaitAndNoMore")

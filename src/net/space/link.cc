@@ -61,7 +61,7 @@ const std::vector<Setting>& settings() {
 void set_hardware(NetlinkBatch& batch, std::uint32_t link, const std::array<std::uint8_t, 6>& hardware) {
     ifinfomsg fixed{};
     fixed.ifi_index = static_cast<int>(link);
-    batch.begin("give the tap its hardware address", RTM_NEWLINK, 0, base::bytes_of(fixed));
+    batch.begin("give a link its hardware address", RTM_NEWLINK, 0, base::bytes_of(fixed));
     batch.attribute(IFLA_ADDRESS, hardware);
     batch.number32(IFLA_MTU, kMtu);
     // No address that the kernel makes up by itself.
@@ -130,6 +130,19 @@ NetlinkBatch link_requests(std::uint32_t tap, std::uint32_t loopback) {
     add_neighbour(batch, tap, known(kGuestAddress6), kGuestHardware);
     add_route(batch, loopback, RTN_LOCAL, Address::v4(0), 0);
     add_route(batch, loopback, RTN_LOCAL, Address(), 0);
+    return batch;
+}
+
+NetlinkBatch guest_requests(std::uint32_t card) {
+    NetlinkBatch batch;
+    set_hardware(batch, card, kGuestHardware);
+    bring_up(batch, card);
+    add_address(batch, card, known(kGuestAddress), kPrefix4);
+    add_address(batch, card, known(kGuestAddress6), kPrefix6);
+    add_route(batch, card, RTN_UNICAST, Address::v4(0), 0, known(kGatewayAddress));
+    add_route(batch, card, RTN_UNICAST, Address(), 0, known(kGatewayAddress6));
+    add_neighbour(batch, card, known(kGatewayAddress), kGatewayHardware);
+    add_neighbour(batch, card, known(kGatewayAddress6), kGatewayHardware);
     return batch;
 }
 

@@ -22,7 +22,11 @@ const std::vector<Setting>& settings();
 // its neighbours is ever learnt.
 NetlinkBatch link_requests(std::uint32_t tap, std::uint32_t loopback);
 
-// Parts of which link_requests() is made; a test makes the guest's side of them.
+// The guest's side of the link, the same in every box: addresses, ways out, and the gateway's hardware address, for which
+// nobody has to ask. `card` is the link's number.
+NetlinkBatch guest_requests(std::uint32_t card);
+
+// Parts of which these are made.
 void set_hardware(NetlinkBatch& batch, std::uint32_t link, const std::array<std::uint8_t, 6>& hardware);
 void bring_up(NetlinkBatch& batch, std::uint32_t link);
 void add_address(NetlinkBatch& batch, std::uint32_t link, const Address& address, unsigned prefix);
