@@ -26,6 +26,7 @@
 #include "caisson/copy.h"
 #include "caisson/export.h"
 #include "caisson/logs.h"
+#include "caisson/network.h"
 #include "caisson/outcome.h"
 #include "caisson/registry.h"
 #include "caisson/result.h"
@@ -83,20 +84,6 @@ struct HealthCheck {
     std::chrono::milliseconds timeout{30000};   // one that takes longer has failed
     std::uint32_t retries = 3;                  // failures in a row until it is unhealthy
     std::chrono::milliseconds start_period{0};  // failures this early do not count
-};
-
-// A port of the host's that leads to one of the box's.
-struct PublishedPort {
-    std::string address = "127.0.0.1";  // of the host
-    std::uint16_t host_port = 0, guest_port = 0;
-    bool udp = false;
-};
-
-// 0: the default, which docs/limits.md names; of bytes: no limit.
-struct NetworkLimits {
-    std::uint32_t connections = 0, flows = 0;  // at once, of TCP and of UDP
-    std::uint32_t connects_per_second = 0;
-    std::uint64_t bytes_per_second_in = 0, bytes_per_second_out = 0;  // to the box, and from it
 };
 
 struct BoxOptions {
@@ -312,7 +299,7 @@ struct BoxDetails {
     std::vector<MountInfo> mounts;  // volumes and tmpfs, by target
     HostLimits host_limits;
     std::string network_policy;         // text of a policy file; empty: no network
-    std::vector<PublishedPort> ports;
+    std::vector<PublishedPort> ports;   // of a box that runs, with the ports that were chosen
     std::string network, restart;  // "none", "public", "open" or "rules"; "no", "on-failure", "on-failure:3", "always"
     std::int64_t timeout_ms = 0, max_duration_ms = 0, idle_timeout_ms = 0, stop_timeout_ms = 0;  // 0: none
     int stop_signal = 0;
@@ -561,8 +548,9 @@ class CAISSON_API Runtime {
     // What boxes take of the host now, in the order of the references; without any, of all that run. kNotFound, kUsage.
     Result<std::vector<BoxStats>> stats(const std::vector<std::string>& references = {}) const;
     // Changes what a box was asked to be, see caisson/update.h; what of it takes effect when is in the answer, also of a dry
-    // run, which changes nothing. kUsage: it cannot be so; kInUse: the box is starting, stopping or paused, or uses more memory
-    // than it is to have. After an error the box is as it was.
+    // run, which changes nothing. kUsage: it cannot be so; kInUse: the box is starting, stopping or paused, uses more memory
+    // than it is to have, or a port of the host is in use; kNotFound: a port that is to be published no more is not
+    // published; kIo: its network's process died, see BoxUpdate::restart_network. After an error the box is as it was.
     Result<BoxUpdatePlan> update_box(const std::string& reference, const BoxUpdate& update);
 
   private:

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "caisson/export.h"
+#include "caisson/network.h"
 
 namespace caisson {
 
@@ -22,12 +23,20 @@ struct BoxUpdate {
     std::uint32_t restart_limit = 0;            // with kOnFailure; 0: none
     std::map<std::string, std::string> labels;  // set, whether they are there or not
     std::vector<std::string> removed_labels;    // those that are not there do not matter
+    // What it reaches, as in BoxOptions: any of these says it anew and as a whole. A box that runs has a network card or
+    // none: from "none", or to it, is kInUse then.
+    std::optional<std::string> network;
+    std::vector<std::string> allow_network, deny_network;
+    std::string network_policy;
+    std::optional<NetworkLimits> network_limits;  // all of them: what is 0 has its default again
+    std::vector<PublishedPort> published, unpublished;  // the latter as they were published, or with the port that was chosen
+    bool restart_network = false;               // another network process; what is open ends
     bool dry_run = false;                       // says what would change
 };
 
 // One thing that changes.
 struct BoxChange {
-    std::string what;       // "cpus", "memory", "pids_limit", "restart", "label KEY"
+    std::string what;       // "cpus", "memory", "pids_limit", "restart", "label KEY", "network_policy", "network_limits", "port", "network_process"
     std::string from, to;   // as the options are written; empty: it is not there
     bool now = true;        // else when the box is started next by `caisson start` or `restart`
     std::string reason;     // why not now

@@ -9,6 +9,7 @@
 #include "base/id.h"
 #include "base/text.h"
 #include "box/decision.h"
+#include "box/network_request.h"
 #include "box/owner.h"
 #include "os/file.h"
 #include "vmm/qcow2.h"
@@ -149,6 +150,7 @@ class Checker {
     // A directory without a record is what a removal leaves that was cut short, or all that there is of a box whose record
     // was lost.
     void check_stray(const std::string& name) {
+        if (is_network_request(name)) return;  // somebody is changing a network, or whoever opens the home next removes it
         const auto path = home_.box(name);
         if (store::is_held(path + "/lock") || !os::exists(path)) return;
         auto stray = base::is_ulid(name) ? store::warning("box_stray", object(path), "is the directory of a box that has no record", "moves it aside; else it is removed when the home is opened next")

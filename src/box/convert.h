@@ -70,6 +70,9 @@ inline os::CgroupPlan groups_from(const wire::HostLimits& in) {
     return plan;
 }
 
+// As --net-limit takes them; "default" if there are none.
+std::string network_limits_text(const wire::NetworkSpec::Limits& limits);
+
 // A command's words as records and lists keep them: a JSON array. What is not UTF-8 is replaced.
 std::string command_json(const std::vector<std::string>& words);
 

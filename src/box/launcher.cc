@@ -34,7 +34,7 @@ std::size_t descriptors_of(LauncherNews::Kind kind) {
 }
 
 // Its text is a message of the schema.
-bool is_packed(LauncherNews::Kind kind) { return kind == LauncherNews::Kind::kShare || kind == LauncherNews::Kind::kDisk; }
+bool is_packed(LauncherNews::Kind kind) { return kind == LauncherNews::Kind::kShare || kind == LauncherNews::Kind::kDisk || kind == LauncherNews::Kind::kPorts; }
 
 Result<> tell_launcher(int socket, std::string_view bytes) {
     if (os::send_packet(socket, bytes)) return {};
@@ -80,7 +80,7 @@ Result<> send_news(int socket, const LauncherNews& news) {
     packet.error_number = news.error.sys_errno;
     std::string bytes(reinterpret_cast<const char*>(&packet), sizeof packet);
     if (is_packed(news.kind)) {
-        if (news.error.message.size() > kMostLauncherText) return failure(Errc::kInternal, "a volume's place is too long for one packet");
+        if (news.error.message.size() > kMostLauncherText) return failure(Errc::kInternal, "what the supervisor is to know is too long for one packet");
         bytes += news.error.message;
     } else for (const auto* text : {&news.error.message, &news.error.hint}) {
         bytes.append(*text, 0, std::min(text->size(), kMostLauncherText / 2 - 1));

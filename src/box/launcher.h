@@ -6,6 +6,8 @@
 //   start    The machine, as the launch says; from the second time on as a later life of the box has it (see Launch).
 //   attach   The box's volumes, as the home's catalogue has them now: what is new there is served, what is gone is not any more.
 //   let in   The guest has been configured: what arrives at the box's published ports goes on to it.
+//   network  The box's network, as the operator has left it beside the box's directory (see network_request.h): policy, limits
+//            and ports of the one that runs, or of another caisson-netd.
 //   end      Kills what was started, waits until it is gone, removes the box's directory if the shim has emptied it.
 //
 // The launcher reads nothing that comes from a guest or a VMM: their sockets are made here, and handed over. It is the
@@ -24,7 +26,7 @@
 namespace caisson::box {
 
 // One byte each, a packet each.
-enum class LauncherVerb : std::uint8_t { kStart = 's', kAttach = 'a', kLetIn = 'l', kEnd = 'e' };
+enum class LauncherVerb : std::uint8_t { kStart = 's', kAttach = 'a', kLetIn = 'l', kNetwork = 'n', kNetworkAnew = 'r', kEnd = 'e' };
 
 // What a launcher says.
 struct LauncherNews {
@@ -33,7 +35,9 @@ struct LauncherNews {
         kJailed,       // `descriptors`: pidfd of the jail's first process, whose end is the end of everything in there
         kShare,        // `error.message`: a wire::ShareMount, serialised, for the guest. All come before kStarted, or kAttached
         kDisk,         // the same of a wire::DiskMount; all come before kStarted
-        kNetwork,      // `descriptors`: the socket of its network's events; before kStarted
+        kNetwork,      // `descriptors`: the socket of its network's events; before kStarted, and before kNetworkChanged
+        kPorts,        // `error.message`: a wire::NetworkPorts, serialised: what is published now. Before the same
+        kNetworkChanged, // answer to kNetwork and kNetworkAnew; with an error, if it has a message
         kNetworkEnded, // a process of its network died: why, as far as it is known, in `error.message`
         kAttached,     // answer to kAttach
         kFailed,       // answer to kStart and kAttach: `error`

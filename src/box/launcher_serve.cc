@@ -13,6 +13,7 @@
 #include "base/text.h"
 #include "box/convert.h"
 #include "box/launcher.h"
+#include "box/network_request.h"
 #include "box/shim.h"
 #include "box/strays.h"
 #include "os/cgroup.h"
@@ -32,7 +33,7 @@ namespace {
 
 class Server {
   public:
-    Server(os::Fd socket, wire::Launch launch) : socket_(std::move(socket)), launch_(std::move(launch)) {}
+    Server(os::Fd socket, wire::Launch launch) : socket_(std::move(socket)), launch_(std::move(launch)), network_spec_(launch_.spec().network()) {}
     // Returns when the shim is gone.
     Result<> run();
 
@@ -55,6 +56,9 @@ class Server {
     Result<> begin_network();
     Result<> let_in();
     Result<> on_network_exit(os::Process& process);
+    Result<> change_network(bool anew);
+    Result<> take_network(bool anew);
+    Result<> tell_ports();
     Result<> on_exit();
     Result<> end();
     Result<> answer_ends();
@@ -64,6 +68,7 @@ class Server {
 
     os::Fd socket_;
     const wire::Launch launch_;
+    wire::NetworkSpec network_spec_;  // as it was changed last
     os::Cgroup group_;  // before the machine in it: destroyed after that
     vmm::Vm vm_;
     std::optional<volume::Catalogue> catalogue_;  // none: nothing in the home has volumes
@@ -110,6 +115,8 @@ Result<> Server::on_verb(char verb) {
         case LauncherVerb::kStart: return start();
         case LauncherVerb::kAttach: return attach();
         case LauncherVerb::kLetIn: return let_in();
+        case LauncherVerb::kNetwork: return change_network(false);
+        case LauncherVerb::kNetworkAnew: return change_network(true);
         case LauncherVerb::kEnd: return end();
     }
     return failure(Errc::kProtocol, "the supervisor asked for what there is not");
@@ -197,11 +204,18 @@ Result<> Server::open_network(vmm::MachinePlan& plan) {
 Result<> Server::begin_network() {
     if (!launch_.shape().network()) return {};
     wire::NetworkOrder::Begin begin;
-    *begin.mutable_spec() = launch_.spec().network();
+    *begin.mutable_spec() = network_spec_;
     for (const auto& server : launch_.name_servers()) begin.add_servers(server);
     for (const auto& address : launch_.host_addresses()) begin.add_host_addresses(address);
     LauncherNews news{.kind = LauncherNews::Kind::kNetwork};
     news.descriptors.push_back(CAISSON_TRY(network_.begin(std::move(begin))));
+    CAISSON_TRY(send_news(socket_.get(), news));
+    return tell_ports();
+}
+
+Result<> Server::tell_ports() {
+    LauncherNews news{.kind = LauncherNews::Kind::kPorts};
+    if (!network_.ports().SerializeToString(&news.error.message)) return failure(Errc::kInternal, "a box's ports could not be packed");
     return send_news(socket_.get(), news);
 }
 
@@ -211,9 +225,41 @@ Result<> Server::let_in() {
     return {};
 }
 
+Result<> Server::change_network(bool anew) {
+    const bool ran = network_.netd().running();
+    auto taken = take_network(anew);
+    LauncherNews news{.kind = LauncherNews::Kind::kNetworkChanged};
+    if (!taken) news.error = taken.error();
+    // One that was to be replaced is gone, and there is no other.
+    if (anew && ran && !network_.netd().running() && !std::exchange(network_ended_, true)) {
+        network_.died();
+        LauncherNews ended{.kind = LauncherNews::Kind::kNetworkEnded};
+        ended.error.message = "the box's network process was ended, and no other could be started";
+        CAISSON_TRY(send_news(socket_.get(), ended));
+    }
+    return send_news(socket_.get(), news);
+}
+
+// The supervisor says only that there is something: what, it has no say in.
+Result<> Server::take_network(bool anew) {
+    if (!vm_.process.running() || ends_ > 0 || !launch_.shape().network()) return failure(Errc::kInUse, "the box's machine has no network");
+    const auto wanted = CAISSON_TRY(read_network_request(launch_.box_directory()));
+    if (anew) {
+        LauncherNews news{.kind = LauncherNews::Kind::kNetwork};
+        news.descriptors.push_back(CAISSON_TRY(network_.restart(wanted)));
+        network_ended_ = false;
+        CAISSON_TRY(send_news(socket_.get(), news));
+    } else {
+        CAISSON_TRY(network_.change(wanted));
+    }
+    network_spec_ = wanted;
+    return tell_ports();
+}
+
 // The box goes on without: what is open is cut off, and nothing more is reached.
 Result<> Server::on_network_exit(os::Process& process) {
     const auto status = CAISSON_TRY(process.wait());
+    if (!network_.netd().running()) network_.died();
     if (ends_ > 0 || !vm_.process.running() || std::exchange(network_ended_, true)) return {};
     LauncherNews news{.kind = LauncherNews::Kind::kNetworkEnded};
     news.error.message = status.signalled || status.code > 128 ? "the box's network process died (signal " + std::to_string(status.signalled ? status.code : status.code - 128) + ")"

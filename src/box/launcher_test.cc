@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "box/limits.h"
+#include "box/network_request.h"
 #include "os/file.h"
 
 namespace caisson::box {
@@ -145,6 +146,18 @@ TEST_F(LauncherTest, NothingIsAttachedToAMachineThatDoesNotRun) {
     auto refused = answer().value();
     EXPECT_EQ(refused.kind, Kind::kFailed);
     EXPECT_EQ(refused.error.code, Errc::kInUse);
+}
+
+TEST_F(LauncherTest, AMachineThatDoesNotRunHasNoNetworkToChange) {
+    wire::NetworkSpec wanted;
+    wanted.set_policy("{}");
+    const auto request = NetworkRequest::leave(directory_, wanted).value();
+    for (const char* verb : {"n", "r"}) {
+        say(verb);
+        auto refused = answer().value();
+        EXPECT_EQ(refused.kind, Kind::kNetworkChanged);
+        EXPECT_EQ(refused.error.code, Errc::kInUse);
+    }
 }
 
 TEST_F(LauncherTest, AnEndRemovesADirectoryOnlyIfItIsEmpty) {

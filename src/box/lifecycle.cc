@@ -675,6 +675,11 @@ Result<BoxDetails> Runtime::inspect(const std::string& reference) const {
     auto answer = ask(**shim, request);
     if (!answer || !answer->has_status()) return details;
     details.vmm_pid = answer->status().vmm_pid();
+    if (answer->status().network_changes()) {
+        details.ports.clear();
+        for (const auto& port : answer->status().ports())
+            details.ports.push_back({port.address(), static_cast<std::uint16_t>(port.chosen_port()), static_cast<std::uint16_t>(port.guest_port()), port.udp()});
+    }
     for (const auto& live : answer->status().executions()) {
         if (live.detached()) continue;
         ExecutionInfo info;

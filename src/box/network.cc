@@ -1,5 +1,7 @@
 #include "box/network.h"
 
+#include <algorithm>
+
 #include "base/text.h"
 #include "box/limits.h"
 #include "net/dns/message.h"
@@ -12,6 +14,8 @@ namespace caisson::box {
 using base::failure;
 
 namespace {
+
+constexpr const char* kResolverPath = "/etc/resolv.conf";
 
 Result<net::Policy> policy_of(const BoxOptions& options) {
     if (options.network_policy.empty()) return net::Policy::from_words({options.network == "rules" ? std::string() : options.network, options.allow_network, options.deny_network});
@@ -81,6 +85,94 @@ Result<std::optional<wire::NetworkSpec>> network_of(const BoxOptions& options) {
     if (spec.ByteSizeLong() > net::relay::kMostSpecBytes)
         return failure(Errc::kUsage, "what is said of the box's network (rules, ports, hosts) has more than " + std::to_string(net::relay::kMostSpecBytes) + " bytes", "say less: ranges instead of addresses, *.suffix instead of names");
     return std::optional(std::move(spec));
+}
+
+std::string resolver_file(bool connected) { return connected ? "nameserver " + std::string(net::kGatewayAddress) + "\n" : "# this box has no network\n"; }
+
+void set_network(wire::BoxSpec& spec, const std::optional<wire::NetworkSpec>& network) {
+    auto& configure = *spec.mutable_configure();
+    spec.clear_network();
+    configure.clear_network();
+    if (network) *spec.mutable_network() = *network;
+    if (network) *configure.mutable_network() = network_link();
+    for (auto& file : *configure.mutable_files())
+        if (file.path() == kResolverPath) file.set_content(resolver_file(network.has_value()));
+}
+
+std::string port_text(const wire::NetworkSpec::Port& port) {
+    const auto& address = port.address();
+    return (address.find(':') == std::string::npos ? address : "[" + address + "]") + ":" + std::to_string(port.host_port()) + ":" + std::to_string(port.guest_port()) +
+           (port.udp() ? "/udp" : "");
+}
+
+namespace {
+
+PublishedPort published(const wire::NetworkSpec::Port& port) {
+    return {port.address(), static_cast<std::uint16_t>(port.host_port()), static_cast<std::uint16_t>(port.guest_port()), port.udp()};
+}
+
+// As the options would say it.
+BoxOptions options_of(const wire::NetworkSpec* spec) {
+    BoxOptions options;
+    if (spec == nullptr) return options;
+    options.network_policy = spec->policy();
+    options.name_servers.assign(spec->servers().begin(), spec->servers().end());
+    for (const auto& host : spec->hosts()) options.hosts.emplace_back(host.name(), host.address());
+    for (const auto& port : spec->ports()) options.ports.push_back(published(port));
+    const auto& limits = spec->limits();
+    options.network_limits = {limits.connections(), limits.flows(), limits.connects_per_second(), limits.bytes_per_second_in(), limits.bytes_per_second_out()};
+    return options;
+}
+
+bool is_same(const PublishedPort& one, const PublishedPort& other) {
+    return net::Address::parse(one.address) == net::Address::parse(other.address) && one.host_port == other.host_port && one.guest_port == other.guest_port && one.udp == other.udp;
+}
+
+// One of `options` that was asked for like this; or whose port was chosen, and is this one.
+Result<> unpublish(BoxOptions& options, const std::vector<wire::NetworkSpec::Port>& chosen, const PublishedPort& port) {
+    auto find = [&](const PublishedPort& wanted) { return std::find_if(options.ports.begin(), options.ports.end(), [&](const auto& one) { return is_same(one, wanted); }); };
+    auto found = find(port);
+    for (const auto& one : chosen) {
+        auto real = published(one);
+        real.host_port = static_cast<std::uint16_t>(one.chosen_port());
+        if (found == options.ports.end() && is_same(real, port)) found = find(published(one));
+    }
+    if (found != options.ports.end()) {
+        options.ports.erase(found);
+        return {};
+    }
+    wire::NetworkSpec::Port said;
+    said.set_address(port.address);
+    said.set_host_port(port.host_port);
+    said.set_guest_port(port.guest_port);
+    said.set_udp(port.udp);
+    return failure(Errc::kNotFound, "port " + port_text(said) + " is not published", "see: caisson port");
+}
+
+}  // namespace
+
+Result<std::optional<wire::NetworkSpec>> changed_network(const wire::NetworkSpec* before, const std::vector<wire::NetworkSpec::Port>& ports, const BoxUpdate& update) {
+    auto options = options_of(before);
+    if (update.network || !update.network_policy.empty() || !update.allow_network.empty() || !update.deny_network.empty()) {
+        // Rules alone need no mode.
+        options.network = update.network.value_or(update.network_policy.empty() ? "rules" : "none");
+        options.network_policy = update.network_policy;
+        options.allow_network = update.allow_network;
+        options.deny_network = update.deny_network;
+    }
+    if (options.network == "none" && options.network_policy.empty()) {
+        // They would be of no use; and with ports it is an error.
+        options.name_servers.clear();
+        options.hosts.clear();
+        if (update.network_limits) return failure(Errc::kUsage, "a box without a network has no limits of it", "choose a network: public or open; or rules alone");
+    }
+    if (update.network_limits) options.network_limits = *update.network_limits;
+    for (const auto& port : update.unpublished) CAISSON_TRY(unpublish(options, ports, port));
+    for (const auto& port : update.published) {
+        const bool twice = port.host_port != 0 && std::any_of(options.ports.begin(), options.ports.end(), [&](const auto& one) { return is_same(one, port); });
+        if (!twice) options.ports.push_back(port);
+    }
+    return network_of(options);
 }
 
 wire::NetworkLink network_link() {

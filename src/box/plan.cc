@@ -342,7 +342,7 @@ wire::Configure plan_configure(const BoxOptions& options, const std::string& box
     file("/etc/hostname", hostname + "\n");
     if (connected) *configure.mutable_network() = network_link();
     file("/etc/hosts", "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t" + hostname + "\n");
-    file("/etc/resolv.conf", connected ? "nameserver " + std::string(net::kGatewayAddress) + "\n" : "# this box has no network\n");
+    file("/etc/resolv.conf", resolver_file(connected));
     if (auto shape = vmm::shape_for(options.cpu_millis, options.memory_bytes)) {
         const auto limits = guest_limits(*shape, options.cpu_millis, options.memory_bytes, options.pids_limit);
         configure.set_memory_limit_bytes(limits.memory_bytes());

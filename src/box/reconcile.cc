@@ -3,6 +3,7 @@
 
 #include "base/id.h"
 #include "box/host_limits.h"
+#include "box/network_request.h"
 #include "box/owner.h"
 #include "box/state.h"
 #include "box/strays.h"
@@ -52,6 +53,7 @@ Result<> reconcile(const store::Home& home, store::Database& database) {
     std::set<std::string> known;
     for (auto& id : CAISSON_TRY(database.box_ids())) known.insert(std::move(id));
     for (const auto& name : names) {
+        if (box::is_network_request(name)) box::sweep_network_request(home.box(name));
         if (!base::is_ulid(name) || known.count(name) > 0) continue;
         auto lock = os::FileLock::try_acquire(home.box(name) + "/lock");
         if (!lock && lock.error().code == Errc::kInUse) continue;

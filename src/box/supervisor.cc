@@ -202,7 +202,9 @@ void Supervisor::hear(LauncherNews news) {
         case Kind::kDisk: return hear_of_disk(news.error.message);
         case Kind::kAttached: return on_shares_served();
         case Kind::kNetwork: return begin_network_events(std::move(news.descriptors[0]));
+        case Kind::kPorts: return hear_of_ports(news.error.message);
         case Kind::kNetworkEnded: return on_network_ended(news.error.message);
+        case Kind::kNetworkChanged: return on_network_changed(news.error);
         case Kind::kFailed:
             if (volume_change_ && vm_.running) return end_volume_change(news.error);
             vm_.asked = false;
@@ -672,7 +674,7 @@ void Supervisor::on_machine_resumed() {
     paused_ = false;
     if (phase_ != Phase::kRunning) return;
     record(resumer_, "box_resumed", {});
-    if (stop_reason_.empty()) record_state(store::BoxState::kRunning, "");
+    if (stop_reason_.empty()) record_state(store::BoxState::kRunning, running_reason());
     // Its time stood still.
     guard_guest(set_guest_clock());
 }

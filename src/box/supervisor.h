@@ -64,6 +64,8 @@ struct Machine {
     std::vector<wire::DiskMount> disks;              // volumes that are disks
     os::Fd qmp, agent, console;
     os::Fd network;         // what is told of its network; none: it has none, or that has died
+    wire::NetworkPorts ports;   // that it publishes
+    bool network_died = false;  // a process of it: the box runs on without
     std::chrono::steady_clock::time_point network_second;  // of the records of its network
     std::uint32_t network_records = 0;
     std::uint64_t network_left_out = 0;
@@ -133,6 +135,13 @@ class Supervisor {
     bool network_record_is_due();
     void record_network(const wire::NetworkEvent& event);
     void on_network_ended(const std::string& why);
+    void hear_of_ports(const std::string& packed);
+    void change_network(const wire::UpdateBox& request);
+    void on_network_changed(const Error& error);
+    void record_network_change(const audit::Actor& actor, const wire::NetworkSpec& now, bool anew);
+    // Of a box that runs, and lacks something.
+    std::string running_reason() const;
+    bool is_at_work() const;
     // `why`: what the launcher knows of its cause; empty: nothing.
     void on_vmm_exit(bool signalled, int code, const std::string& why);
     Result<> on_qmp();
@@ -289,6 +298,7 @@ class Supervisor {
     // One at a time, too.
     struct Update {
         std::uint64_t client = 0;
+        audit::Actor actor;
         wire::UpdateBox request;
         os::Loop::TimerId timer = 0;
     };

@@ -443,6 +443,9 @@ void Supervisor::status(Client& client) {
     status->set_vmm_pid(vm_.pid);
     *status->mutable_shape() = launch_.shape();
     status->set_detached(launch_.detached());
+    status->set_network_died(vm_.network_died);
+    status->set_network_changes(true);
+    *status->mutable_ports() = vm_.ports.ports();
     for (const auto& [number, execution] : executions_) {
         if (number == kMainExecution) {
             status->set_command_pid(execution->pid);

@@ -1,5 +1,5 @@
 // What a box's network tells: kept in its journal. Nothing of it is believed but as what the network's process says; that
-// process is asked nothing, and told nothing.
+// process is asked nothing, and told nothing. And what an operator changes of the network while the box runs.
 #include <sys/epoll.h>
 
 #include <algorithm>
@@ -7,7 +7,9 @@
 #include <utility>
 
 #include "base/text.h"
+#include "box/convert.h"
 #include "box/limits.h"
+#include "box/network_request.h"
 #include "box/supervisor.h"
 #include "net/relay/limits.h"
 #include "wire/net.pb.h"
@@ -19,6 +21,8 @@ namespace {
 // Before other things of the loop have their turn.
 constexpr int kEventsAtOnce = 32;
 constexpr std::size_t kShown = 256;
+// Longer than the launcher waits for each of its processes.
+constexpr std::chrono::milliseconds kNetworkPatience{30000};
 // Whatever the process claims to have lost.
 constexpr std::uint64_t kMostCounted = 1'000'000'000;
 
@@ -115,7 +119,74 @@ void Supervisor::record_network(const wire::NetworkEvent& event) {
 void Supervisor::on_network_ended(const std::string& why) {
     const auto text = base::printable(why, 1000);
     record(audit::this_actor(), "network_ended", {{"reason", text}});
-    note(base::failure(Errc::kIo, text, "the box runs on without it; restart the box to get another one"));
+    note(base::failure(Errc::kIo, text, "the box runs on without it; give it another one with: caisson update --net-restart " + launch_.name()));
+    vm_.network_died = true;
+    if (is_at_work()) record_state(store::BoxState::kRunning, running_reason());
+}
+
+std::string Supervisor::running_reason() const { return vm_.network_died ? "network process died" : ""; }
+
+// Its record says nothing else of its state.
+bool Supervisor::is_at_work() const { return phase_ == Phase::kRunning && stop_reason_.empty() && !paused_ && !waits_for_room(); }
+
+// ---- other ports, and what else an operator changes ----
+
+namespace {
+
+using Ports = google::protobuf::RepeatedPtrField<wire::NetworkSpec::Port>;
+
+Details details_of(const wire::NetworkSpec::Port& port) {
+    return {{"address", shown(port.address())}, {"port", std::int64_t{port.chosen_port()}}, {"guest_port", std::int64_t{port.guest_port()}},
+            {"protocol", std::string(port.udp() ? "udp" : "tcp")}};
+}
+
+// Those of `ports` that are not among `others`.
+std::vector<wire::NetworkSpec::Port> missing_from(const Ports& others, const Ports& ports) {
+    std::vector<std::string> there;
+    for (const auto& port : others) there.push_back(port.SerializeAsString());
+    std::vector<wire::NetworkSpec::Port> missing;
+    for (const auto& port : ports) {
+        const auto found = std::find(there.begin(), there.end(), port.SerializeAsString());
+        if (found == there.end()) missing.push_back(port);
+        else there.erase(found);
+    }
+    return missing;
+}
+
+}  // namespace
+
+void Supervisor::hear_of_ports(const std::string& packed) {
+    wire::NetworkPorts ports;
+    if (!ports.ParseFromString(packed) || static_cast<std::size_t>(ports.ports_size()) > net::relay::kMostPorts) return;
+    const auto actor = update_ ? update_->actor : starter();
+    for (const auto& port : missing_from(ports.ports(), vm_.ports.ports())) record(actor, "port_unpublished", details_of(port));
+    for (const auto& port : missing_from(vm_.ports.ports(), ports.ports())) record(actor, "port_published", details_of(port));
+    vm_.ports = std::move(ports);
+}
+
+// What it is to be, the launcher knows from the operator, and not from here.
+void Supervisor::change_network(const wire::UpdateBox& request) {
+    update_->timer = loop_.after(kNetworkPatience, [this] { end_update(because(Errc::kTimeout, "the box's launcher does not say that its network is another one now")); });
+    const auto verb = request.restart_network() ? LauncherVerb::kNetworkAnew : LauncherVerb::kNetwork;
+    if (!standing_.launcher || !standing_.launcher->ask(verb)) end_update(because(Errc::kInternal, "the box's launcher is gone"));
+}
+
+void Supervisor::on_network_changed(const Error& error) {
+    // Late, if nobody waited any longer.
+    if (!update_ || !update_->request.has_network()) return;
+    if (!error.message.empty()) return end_update(error);
+    record_network_change(update_->actor, update_->request.network(), update_->request.restart_network());
+    end_update(std::nullopt);
+}
+
+void Supervisor::record_network_change(const audit::Actor& actor, const wire::NetworkSpec& now, bool anew) {
+    const auto& before = launch_.spec().network();
+    if (anew) {
+        record(actor, "network_restarted", {});
+        vm_.network_died = false;
+        if (is_at_work()) record_state(store::BoxState::kRunning, running_reason());
+    }
+    for (auto& [kind, details] : network_changes(before, now)) record(actor, kind, std::move(details));
 }
 
 }  // namespace caisson::box

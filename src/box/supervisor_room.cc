@@ -55,7 +55,7 @@ void Supervisor::retry_full_disk() {
             if (!disk_full_ || disk_full_timer_ != 0) return;
             disk_full_ = false;
             if (phase_ != Phase::kRunning || paused_ || short_of_room_ || !stop_reason_.empty()) return;
-            record_state(store::BoxState::kRunning, "");
+            record_state(store::BoxState::kRunning, running_reason());
             record(audit::this_actor(), "box_resumed", {});
             guard_guest(set_guest_clock());
         });
@@ -92,7 +92,7 @@ void Supervisor::check_room() {
     } else if (short_of_room_ && has_enough(*room)) {
         short_of_room_ = false;
         note(send_qmp("cont"));
-        record_state(store::BoxState::kRunning, "");
+        record_state(store::BoxState::kRunning, running_reason());
         record(audit::this_actor(), "box_resumed", {});
         guard_guest(set_guest_clock());
     }

@@ -1,12 +1,17 @@
 #include "box/update.h"
 
 #include <algorithm>
+#include <iterator>
+#include <set>
 
 #include "base/text.h"
 #include "box/convert.h"
 #include "box/host_limits.h"
 #include "box/lifecycle.h"
+#include "box/network.h"
+#include "box/network_request.h"
 #include "box/plan.h"
+#include "box/recorder.h"
 
 namespace caisson::box {
 
@@ -78,6 +83,7 @@ class Planner {
         change_limits();
         change_restart();
         change_labels();
+        CAISSON_TRY(change_network());
         return std::move(plan_);
     }
 
@@ -168,6 +174,59 @@ class Planner {
         set_labels(plan_.spec, labels);
     }
 
+    // Its machine has a card or none. What becomes of the network as it is needs no other machine.
+    Result<> change_network() {
+        const bool asked = update_.network || !update_.network_policy.empty() || !update_.allow_network.empty() || !update_.deny_network.empty() ||
+                           update_.network_limits || !update_.published.empty() || !update_.unpublished.empty();
+        if (!asked && !update_.restart_network) return {};
+        const auto* before = before_.has_network() ? &before_.network() : nullptr;
+        const auto after = CAISSON_TRY(changed_network(before, running_ ? running_->ports : std::vector<wire::NetworkSpec::Port>(), update_));
+        if (running_ && after.has_value() != running_->shape.network) return no_such_card(after.has_value());
+        if (update_.restart_network) {
+            if (!running_) return failure(Errc::kInUse, "the box does not run: it gets a network when it is started");
+            if (!after) return failure(Errc::kUsage, "the box has no network");
+            if (!running_->can_change_network) return failure(Errc::kUnsupported, "its supervisor is of an older caisson", "restart the box");
+            add("network_process", running_->network_died ? "died" : "running", "a new one");
+        }
+        const auto later = !running_ ? why_later(running_, true, "") : running_->can_change_network ? "" : "its supervisor is of an older caisson";
+        static const wire::NetworkSpec kNone;
+        const auto& was = before != nullptr ? *before : kNone;
+        const auto& is = after ? *after : kNone;
+        bool now = update_.restart_network;
+        auto policy = [](const wire::NetworkSpec& spec) { return spec.policy().empty() ? std::string("none") : spec.policy(); };
+        if (was.policy() != is.policy()) now |= add("network_policy", policy(was), policy(is), later);
+        if (const auto from = network_limits_text(was.limits()), to = network_limits_text(is.limits()); from != to) now |= add("network_limits", from, to, later);
+        now |= change_ports(was, is, later);
+        set_network(plan_.spec, after);
+        if (!running_ || !now) return {};
+        *plan_.network.emplace().mutable_network() = is;
+        plan_.network->set_restart_network(update_.restart_network);
+        *plan_.network_undo.emplace().mutable_network() = was;
+        return {};
+    }
+
+    bool change_ports(const wire::NetworkSpec& was, const wire::NetworkSpec& is, const std::string& later) {
+        std::multiset<std::string> before, after;
+        for (const auto& port : was.ports()) before.insert(port_text(port));
+        for (const auto& port : is.ports()) after.insert(port_text(port));
+        bool now = false;
+        auto tell = [&](const std::multiset<std::string>& of, const std::multiset<std::string>& others, bool gone) {
+            std::vector<std::string> only;
+            std::set_difference(of.begin(), of.end(), others.begin(), others.end(), std::back_inserter(only));
+            for (const auto& port : only) now |= add("port", gone ? port : "", gone ? "" : port, later);
+        };
+        tell(before, after, true);
+        tell(after, before, false);
+        return now;
+    }
+
+    base::Failure no_such_card(bool wanted) const {
+        if (wanted)
+            return failure(Errc::kInUse, "the machine of the box runs without a network card and cannot get one", "stop the box, change it, and start it again");
+        return failure(Errc::kInUse, "the machine of the box runs and keeps its network card",
+                       "give it a policy that reaches nothing: --net-policy with {\"version\": 1, \"mode\": \"rules\"}; or stop the box, change it, and start it again");
+    }
+
     wire::UpdateBox& to_running() { return plan_.to_running ? *plan_.to_running : plan_.to_running.emplace(); }
     wire::UpdateBox& undo() { return plan_.undo ? *plan_.undo : plan_.undo.emplace(); }
 
@@ -191,8 +250,15 @@ Result<RunningMachine> machine_of(ShimClient& shim) {
     const auto answer = CAISSON_TRY(internal::ask(shim, request));
     if (!answer.has_status()) return failure(Errc::kProtocol, "the box's supervisor answered something else");
     const auto& status = answer.status();
-    if (!status.has_shape()) return RunningMachine{{}, true, false};
-    return RunningMachine{shape_from(status.shape()), status.detached(), true};
+    RunningMachine machine;
+    machine.can_change = status.has_shape();
+    machine.can_change_network = status.network_changes();
+    machine.network_died = status.network_died();
+    machine.ports.assign(status.ports().begin(), status.ports().end());
+    if (!machine.can_change) return machine;
+    machine.shape = shape_from(status.shape());
+    machine.detached = status.detached();
+    return machine;
 }
 
 Result<> tell(ShimClient& shim, const wire::UpdateBox& update) {
@@ -200,6 +266,27 @@ Result<> tell(ShimClient& shim, const wire::UpdateBox& update) {
     *request.mutable_update_box() = update;
     CAISSON_TRY(internal::ask(shim, request));
     return {};
+}
+
+// The launcher goes by what it finds beside the box's directory while this lasts.
+Result<> tell_network(const internal::RuntimeState& runtime, const std::string& id, ShimClient& shim, const wire::UpdateBox& update) {
+    const auto request = CAISSON_TRY(NetworkRequest::leave(runtime.home.box(id), update.network()));
+    return tell(shim, update);
+}
+
+// The box as it was: what was refused is the first failure, and the one to be told.
+void undo(const internal::RuntimeState& runtime, const std::string& id, ShimClient& shim, const UpdatePlan& plan, bool network) {
+    if (network && plan.network_undo) static_cast<void>(tell_network(runtime, id, shim, *plan.network_undo));
+    if (plan.undo) static_cast<void>(tell(shim, *plan.undo));
+}
+
+// What changes now in a box that runs.
+Result<> tell_all(const internal::RuntimeState& runtime, const std::string& id, ShimClient& shim, const UpdatePlan& plan) {
+    if (plan.to_running) CAISSON_TRY(tell(shim, *plan.to_running));
+    if (!plan.network) return {};
+    auto told = tell_network(runtime, id, shim, *plan.network);
+    if (!told) undo(runtime, id, shim, plan, false);
+    return told;
 }
 
 // The box may be changed by several at once; whoever comes second looks again.
@@ -213,15 +300,18 @@ Result<UpdatePlan> update_once(internal::RuntimeState& runtime, const store::Box
     }
     auto plan = CAISSON_TRY(plan_update(spec, running, update));
     if (update.dry_run || plan.changes.empty()) return plan;
-    if (shim && plan.to_running) CAISSON_TRY(tell(*shim, *plan.to_running));
+    if (shim) CAISSON_TRY(tell_all(runtime, record.id, *shim, plan));
     auto recorded = [&] {
         std::scoped_lock guard(runtime.database_mutex);
         return runtime.database->change_box_spec(record.id, record.spec, plan.spec.SerializeAsString());
     }();
     if (!recorded) {
-        if (shim && plan.undo) static_cast<void>(tell(*shim, *plan.undo));  // what was to be told is the first failure
+        if (shim) undo(runtime, record.id, *shim, plan, true);
         return base::failure(std::move(recorded.error()));
     }
+    // Of a box that runs its supervisor tells.
+    if (!plan.network)
+        for (auto& [kind, details] : network_changes(spec.network(), plan.spec.network())) internal::record(runtime, {kind, record.id, record.name, std::move(details)});
     if (plan.cpus_now)
         if (auto changed = change_cpu_limit(runtime.home, record.id, plan.spec.cpu_millis()); !changed)
             runtime.notice("the guest has its new limit of CPU time, the host keeps the old one: " + changed.error().to_string());

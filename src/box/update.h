@@ -14,6 +14,9 @@ struct RunningMachine {
     vmm::Shape shape;
     bool detached = true;  // it does not end with whoever started it
     bool can_change = true;  // its supervisor is new enough
+    bool can_change_network = true;
+    bool network_died = false;
+    std::vector<wire::NetworkSpec::Port> ports;  // as they were chosen
 };
 
 struct UpdatePlan {
@@ -21,6 +24,7 @@ struct UpdatePlan {
     std::vector<BoxChange> changes;
     std::optional<wire::UpdateBox> to_running; // what its supervisor has to hear
     std::optional<wire::UpdateBox> undo;       // that it is to be as it was
+    std::optional<wire::UpdateBox> network, network_undo;  // the same of its network, which is told by itself
     bool cpus_now = false;                     // the host's own limit changes, too
 };
 

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "box/network.h"
+
 namespace caisson::box {
 namespace {
 
@@ -129,6 +131,117 @@ TEST(Update, OfAnOlderSupervisorWaits) {
     EXPECT_EQ(text_of(plan->changes.at(0)), "memory 512M->256M later: its supervisor is of an older caisson");
     EXPECT_EQ(text_of(plan->changes.at(1)), "restart no->always later: its supervisor is of an older caisson");
     EXPECT_FALSE(plan->to_running);
+}
+
+wire::BoxSpec connected(const std::string& policy) {
+    auto spec = spec_of(1000, 512);
+    wire::NetworkSpec network;
+    network.set_policy(policy);
+    network.mutable_limits()->set_connections(16);
+    for (const auto host_port : {8080u, 0u}) {
+        auto& port = *network.add_ports();
+        port.set_address("127.0.0.1");
+        port.set_host_port(host_port);
+        port.set_guest_port(80);
+    }
+    spec.mutable_configure()->add_files()->set_path("/etc/resolv.conf");
+    set_network(spec, network);
+    return spec;
+}
+
+constexpr const char* kPublic = R"({"version":1,"mode":"public"})";
+
+RunningMachine with_card(const wire::BoxSpec& spec) {
+    auto machine = running(1, 512);
+    machine.shape.network = true;
+    for (auto port : spec.network().ports()) {
+        port.set_chosen_port(port.host_port() == 0 ? 40000 : port.host_port());
+        machine.ports.push_back(port);
+    }
+    return machine;
+}
+
+TEST(UpdateOfTheNetwork, ReplacesThePolicyAsAWhole) {
+    const auto spec = connected(R"({"version":1,"mode":"public","deny":["9.9.9.9"]})");
+    auto plan = plan_update(spec, with_card(spec), {.deny_network = {"10.0.0.1"}});
+    ASSERT_TRUE(plan) << plan.error().to_string();
+    ASSERT_EQ(plan->changes.size(), 1u);
+    EXPECT_EQ(text_of(plan->changes[0]), R"(network_policy {"version":1,"mode":"public","deny":["9.9.9.9"]}->{"version":1,"mode":"public","deny":["10.0.0.1"]} now)");
+    ASSERT_TRUE(plan->network && plan->network_undo);
+    EXPECT_EQ(plan->network->network().policy(), plan->spec.network().policy());
+    EXPECT_EQ(plan->network->network().ports_size(), 2);
+    EXPECT_EQ(plan->network->network().limits().connections(), 16u);
+    EXPECT_EQ(plan->network_undo->network().SerializeAsString(), spec.network().SerializeAsString());
+    EXPECT_FALSE(plan->to_running);
+}
+
+TEST(UpdateOfTheNetwork, SaysNothingToTheBoxIfItIsSoAlready) {
+    const auto spec = connected(kPublic);
+    auto plan = plan_update(spec, with_card(spec), {.network = "public"});
+    ASSERT_TRUE(plan) << plan.error().to_string();
+    EXPECT_TRUE(plan->changes.empty());
+    EXPECT_FALSE(plan->network);
+    EXPECT_EQ(plan->spec.SerializeAsString(), spec.SerializeAsString());
+}
+
+TEST(UpdateOfTheNetwork, NamesPortsAsTheyWerePublishedOrChosen) {
+    const auto spec = connected(kPublic);
+    for (const std::uint16_t host_port : {std::uint16_t{0}, std::uint16_t{40000}}) {
+        auto plan = plan_update(spec, with_card(spec), {.published = {{.host_port = 8081, .guest_port = 81, .udp = true}}, .unpublished = {{.host_port = host_port, .guest_port = 80}}});
+        ASSERT_TRUE(plan) << plan.error().to_string();
+        ASSERT_EQ(plan->changes.size(), 2u);
+        EXPECT_EQ(text_of(plan->changes[0]), "port 127.0.0.1:0:80-> now");
+        EXPECT_EQ(text_of(plan->changes[1]), "port ->127.0.0.1:8081:81/udp now");
+        ASSERT_EQ(plan->spec.network().ports_size(), 2);
+        EXPECT_EQ(plan->spec.network().ports(0).host_port(), 8080u);
+        EXPECT_EQ(plan->spec.network().ports(0).chosen_port(), 0u);
+    }
+    EXPECT_EQ(plan_update(spec, with_card(spec), {.unpublished = {{.host_port = 40001, .guest_port = 80}}}).error().code, Errc::kNotFound);
+    EXPECT_EQ(plan_update(spec, with_card(spec), {.unpublished = {{.address = "127.0.0.2", .host_port = 8080, .guest_port = 80}}}).error().code, Errc::kNotFound);
+}
+
+TEST(UpdateOfTheNetwork, AMachineThatRunsKeepsItsCardOrHasNone) {
+    const auto spec = connected(kPublic);
+    EXPECT_EQ(plan_update(spec, with_card(spec), {.network = "none", .unpublished = {{.host_port = 8080, .guest_port = 80}, {.guest_port = 80}}}).error().code, Errc::kInUse);
+    EXPECT_EQ(plan_update(spec_of(1000, 512), running(1, 512), {.network = "public"}).error().code, Errc::kInUse);
+    // With its ports it cannot mean that.
+    EXPECT_EQ(plan_update(spec, std::nullopt, {.network = "none"}).error().code, Errc::kUsage);
+}
+
+TEST(UpdateOfTheNetwork, OfABoxThatDoesNotRunIsForItsNextStart) {
+    auto spec = spec_of(1000, 512);
+    spec.mutable_configure()->add_files()->set_path("/etc/resolv.conf");
+    auto plan = plan_update(spec, std::nullopt, {.network = "public", .network_limits = NetworkLimits{.connections = 7}});
+    ASSERT_TRUE(plan) << plan.error().to_string();
+    ASSERT_EQ(plan->changes.size(), 2u);
+    EXPECT_EQ(text_of(plan->changes[0]), R"(network_policy none->{"version":1,"mode":"public"} later: the box does not run)");
+    EXPECT_EQ(text_of(plan->changes[1]), "network_limits default->connections=7 later: the box does not run");
+    EXPECT_FALSE(plan->network);
+    EXPECT_TRUE(plan->spec.configure().has_network());
+    EXPECT_NE(plan->spec.configure().files(0).content().find("nameserver"), std::string::npos);
+    auto back = plan_update(plan->spec, std::nullopt, {.network = "none"});
+    ASSERT_TRUE(back) << back.error().to_string();
+    EXPECT_FALSE(back->spec.has_network() || back->spec.configure().has_network());
+    EXPECT_EQ(back->spec.configure().files(0).content().find("nameserver"), std::string::npos);
+}
+
+TEST(UpdateOfTheNetwork, AnotherProcessIsForABoxThatRunsWithANetwork) {
+    const auto spec = connected(kPublic);
+    auto machine = with_card(spec);
+    machine.network_died = true;
+    auto plan = plan_update(spec, machine, {.restart_network = true});
+    ASSERT_TRUE(plan) << plan.error().to_string();
+    ASSERT_EQ(plan->changes.size(), 1u);
+    EXPECT_EQ(text_of(plan->changes[0]), "network_process died->a new one now");
+    ASSERT_TRUE(plan->network);
+    EXPECT_TRUE(plan->network->restart_network());
+    EXPECT_EQ(plan_update(spec, std::nullopt, {.restart_network = true}).error().code, Errc::kInUse);
+    EXPECT_EQ(plan_update(spec_of(1000, 512), running(1, 512), {.restart_network = true}).error().code, Errc::kUsage);
+    machine.can_change_network = false;
+    EXPECT_EQ(plan_update(spec, machine, {.restart_network = true}).error().code, Errc::kUnsupported);
+    auto later = plan_update(spec, machine, {.network = "open"});
+    ASSERT_TRUE(later);
+    EXPECT_FALSE(later->network || later->changes[0].now);
 }
 
 }  // namespace

@@ -125,7 +125,7 @@ void add_head(CLI::App& group, Action& action) {
 
 void add_network_log(CLI::App& group, Action& action) {
     auto arguments = std::make_shared<ShowArguments>();
-    arguments->kinds = {"connection_allowed", "connection_denied", "connection_failed", "connection_ended", "name_asked", "network_ended", "network_events_left_out"};
+    arguments->kinds = {"connection_allowed", "connection_denied", "connection_failed", "connection_ended", "name_asked", "network_ended", "network_restarted", "network_policy_changed", "network_limits_changed", "port_published", "port_unpublished", "network_events_left_out"};
     auto* command = group.add_subcommand("log", "Show what a box reached, asked for and was refused");
     command->footer(std::string("Examples:\n  caisson net log web\n  caisson net log -f --format json web\n\n") + kTimeForms + "\nThe same, with everything else of the box: caisson audit BOX\n");
     command->add_option("BOX", arguments->box, "Name, id or beginning of an id")->required();

@@ -235,9 +235,9 @@ Result<std::map<std::string, std::string>> parse_labels(const std::vector<std::s
 
 Result<> add_network(BoxOptions& options, const BoxArguments& arguments) {
     if (arguments.net->given()) {
-        const auto policy = CAISSON_TRY(net_policy(*arguments.net));
-        options.network = net::to_string(policy.mode());
-        if (policy.mode() != net::Mode::kNone) options.network_policy = policy.to_json();
+        const auto choice = CAISSON_TRY(net_choice(*arguments.net));
+        options.network = choice.mode;
+        options.network_policy = choice.policy;
     }
     for (const auto& text : arguments.ports)
         for (auto& port : CAISSON_TRY(parse_ports(text))) options.ports.push_back(std::move(port));
@@ -338,10 +338,8 @@ void add_box_options(CLI::App& command, const std::shared_ptr<BoxArguments>& arg
     command.add_option("--security-opt", arguments->security_options, "no-new-privileges: set-user-id programs gain nothing")
         ->type_name("OPTION")->allow_extra_args(false)->take_all();
     add_net_options(command, arguments->net);
-    command.add_option("-p,--publish", arguments->ports, "Lead a port of this host (of 127.0.0.1, if no address is given) to one of the box")
-        ->type_name("[IP:]HOST:BOX[/udp]")->allow_extra_args(false)->take_all();
-    command.add_option("--net-limit", arguments->net_limits, "Limit the network: connections=N, flows=N, connects=N a second, in=SIZE or out=SIZE a second")
-        ->type_name("WHAT=N")->allow_extra_args(false)->take_all();
+    add_publish_option(command, "-p,--publish", arguments->ports, "Lead a port of this host (of 127.0.0.1, if no address is given) to one of the box");
+    add_net_limit_option(command, arguments->net_limits, "Limit the network: connections=N, flows=N, connects=N a second, in=SIZE or out=SIZE a second");
     command.add_option("--dns", arguments->servers, "Ask this name server instead of the host's")->type_name("IP[:PORT]")->allow_extra_args(false)->take_all();
     command.add_option("--add-host", arguments->hosts, "Let a name stand for an address")->type_name("NAME:IP")->allow_extra_args(false)->take_all();
     command.add_option("--pull", arguments->pull, "Ask a registry for the image: always, missing or never")->type_name("WHEN")->capture_default_str();

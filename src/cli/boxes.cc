@@ -119,6 +119,8 @@ std::string shown_command(const std::string& command) {
 // A box without a jail is to be seen at a glance.
 std::string shown_state(const BoxInfo& box) {
     std::vector<std::string> marks;
+    // It runs, and lacks something.
+    if (box.state == "running" && !box.reason.empty()) marks.push_back(base::printable(box.reason, 60));
     if (!box.health.empty()) marks.push_back(box.health);
     if (box.security == "none") marks.push_back("no jail");
     return box.state + (marks.empty() ? "" : " (" + base::join(marks, ", ") + ")");

@@ -32,6 +32,7 @@ void add_run(CLI::App& app, Action& action);
 void add_box_commands(CLI::App& app, Action& action);
 void add_stats(CLI::App& app, Action& action);
 void add_update(CLI::App& app, Action& action);
+void add_port(CLI::App& app, Action& action);
 void add_net_commands(CLI::App& app, Action& action);
 void add_enter_commands(CLI::App& app, Action& action);
 void add_log_command(CLI::App& app, Action& action);

@@ -36,6 +36,19 @@ Result<net::Policy> net_policy(const NetArguments& arguments) {
     return CAISSON_TRY_CTX(net::Policy::parse(text), context);
 }
 
+Result<NetChoice> net_choice(const NetArguments& arguments) {
+    const auto policy = CAISSON_TRY(net_policy(arguments));
+    return NetChoice{net::to_string(policy.mode()), policy.mode() == net::Mode::kNone ? std::string() : policy.to_json()};
+}
+
+void add_publish_option(CLI::App& command, const char* name, std::vector<std::string>& ports, const char* what) {
+    command.add_option(name, ports, what)->type_name("[IP:]HOST:BOX[/udp]")->allow_extra_args(false)->take_all();
+}
+
+void add_net_limit_option(CLI::App& command, std::vector<std::string>& limits, const char* what) {
+    command.add_option("--net-limit", limits, what)->type_name("WHAT=N")->allow_extra_args(false)->take_all();
+}
+
 namespace {
 
 struct PortRange {
@@ -71,9 +84,9 @@ Result<> parse_net_limit(const std::string& text, NetworkLimits& limits) {
     return {};
 }
 
-Result<std::vector<PublishedPort>> parse_ports(const std::string& text) {
+Result<std::vector<PublishedPort>> parse_ports(const std::string& text, const std::string& option) {
     auto wrong = [&](const std::string& why) {
-        return failure(Errc::kUsage, "--publish '" + base::printable(text, 100) + "': " + why, "write [IP:]HOST:BOX[/udp], such as 8080:80 or 0.0.0.0:5353:53/udp");
+        return failure(Errc::kUsage, option + " '" + base::printable(text, 100) + "': " + why, "write [IP:]HOST:BOX[/udp], such as 8080:80 or 0.0.0.0:5353:53/udp");
     };
     PublishedPort port;
     std::string_view rest = text;

@@ -25,9 +25,17 @@ void add_net_options(CLI::App& command, const std::shared_ptr<NetArguments>& arg
 // Reads the file as the calling user: before open_runtime(). Nothing given: mode public without rules.
 Result<net::Policy> net_policy(const NetArguments& arguments);
 
+// The same as BoxOptions and BoxUpdate take it: a mode, and the text of a policy file unless it is "none".
+struct NetChoice {
+    std::string mode, policy;
+};
+Result<NetChoice> net_choice(const NetArguments& arguments);
+void add_publish_option(CLI::App& command, const char* name, std::vector<std::string>& ports, const char* what);
+void add_net_limit_option(CLI::App& command, std::vector<std::string>& limits, const char* what);
+
 // "connections=256", "flows=…", "connects=…" (a second), "in=1M", "out=1M" (bytes a second). kUsage.
 Result<> parse_net_limit(const std::string& text, NetworkLimits& limits);
 // "[IP:]HOST:BOX[/udp]", each of them a port or FROM-TO; an IPv6 address in brackets. kUsage.
-Result<std::vector<PublishedPort>> parse_ports(const std::string& text);
+Result<std::vector<PublishedPort>> parse_ports(const std::string& text, const std::string& option = "--publish");
 
 }  // namespace caisson::cli

@@ -28,6 +28,7 @@ void add_everything(CLI::App& app, Action& action) {
     add_box_commands(app, action);
     add_stats(app, action);
     add_update(app, action);
+    add_port(app, action);
     add_net_commands(app, action);
     add_log_command(app, action);
     add_audit_commands(app, action);

@@ -1,4 +1,4 @@
-// caisson update: other limits, labels and restart policies for boxes that are there.
+// caisson update: other limits, labels, restart policies and networks for boxes that are there.
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <memory>
@@ -16,10 +16,32 @@ using nlohmann::json;
 namespace {
 
 struct UpdateArguments {
-    std::vector<std::string> boxes, labels, removed_labels;
+    std::vector<std::string> boxes, labels, removed_labels, published, unpublished, net_limits;
+    std::shared_ptr<NetArguments> net = std::make_shared<NetArguments>();
+    bool net_restart = false;
     std::string cpus, memory, pids_limit, restart, format;
     bool dry_run = false;
 };
+
+Result<> add_network(BoxUpdate& update, const UpdateArguments& arguments) {
+    if (arguments.net->given()) {
+        const auto choice = CAISSON_TRY(net_choice(*arguments.net));
+        update.network = choice.mode;
+        update.network_policy = choice.policy;
+    }
+    if (!arguments.net_limits.empty()) update.network_limits.emplace();
+    for (const auto& text : arguments.net_limits) CAISSON_TRY(parse_net_limit(text, *update.network_limits));
+    for (const auto& text : arguments.published)
+        for (auto& port : CAISSON_TRY(parse_ports(text))) update.published.push_back(std::move(port));
+    for (const auto& text : arguments.unpublished)
+        for (auto& port : CAISSON_TRY(parse_ports(text, "--unpublish"))) update.unpublished.push_back(std::move(port));
+    update.restart_network = arguments.net_restart;
+    return {};
+}
+
+bool changes_network(const UpdateArguments& arguments) {
+    return arguments.net->given() || !arguments.net_limits.empty() || !arguments.published.empty() || !arguments.unpublished.empty() || arguments.net_restart;
+}
 
 Result<BoxUpdate> update_of(const UpdateArguments& arguments) {
     BoxUpdate update;
@@ -37,9 +59,10 @@ Result<BoxUpdate> update_of(const UpdateArguments& arguments) {
             return failure(Errc::kUsage, "label '" + base::printable(key, 100) + "' is set and removed", "leave out --label or --label-rm");
         update.removed_labels.push_back(key);
     }
+    CAISSON_TRY(add_network(update, arguments));
     update.dry_run = arguments.dry_run;
     const bool nothing = !update.cpu_millis && !update.memory_bytes && !update.pids_limit && !update.restart && update.labels.empty() &&
-                         update.removed_labels.empty();
+                         update.removed_labels.empty() && !changes_network(arguments);
     if (nothing) return failure(Errc::kUsage, "nothing to change is given", "see: caisson update --help");
     return update;
 }
@@ -88,11 +111,17 @@ Result<int> update_boxes(Context& context, const UpdateArguments& arguments) {
 
 void add_update(CLI::App& app, Action& action) {
     auto arguments = std::make_shared<UpdateArguments>();
-    auto* command = app.add_subcommand("update", "Change limits, labels and restart policy of boxes");
+    auto* command = app.add_subcommand("update", "Change limits, labels, restart policy and network of boxes");
     command->footer("Examples:\n  caisson update --memory 300M --cpus 0.5 web\n  caisson update --restart on-failure:3 --label tier=front web\n"
-                    "  caisson update --dry-run --memory 2G web\n\n"
+                    "  caisson update --dry-run --memory 2G web\n"
+                    "  caisson update --allow-net '*.example.com' --allow-net 10.1.2.3:5432 web\n"
+                    "  caisson update --publish 8080:80 --unpublish 8081:80 web\n"
+                    "  caisson update --net-restart web\n\n"
                     "What fits the machine of a box that runs takes effect at once, the rest when it is started next. A box that uses more\n"
-                    "memory than it is to have is left as it is.");
+                    "memory than it is to have is left as it is.\n\n"
+                    "--net, --allow-net, --deny-net and --net-policy replace the policy as a whole, and --net-limit all limits of the\n"
+                    "network. Connections that the new policy does not allow are cut. A box that runs keeps its network card, or its\n"
+                    "having none. --net-restart is for a box whose network process died; where it runs, what is open ends.");
     command->add_option("BOX", arguments->boxes, "Names, ids or unique beginnings of ids")->required();
     command->add_option("--cpus", arguments->cpus, "CPUs, fractions allowed")->type_name("N");
     command->add_option("-m,--memory", arguments->memory, "Memory")->type_name("SIZE");
@@ -100,6 +129,11 @@ void add_update(CLI::App& app, Action& action) {
     command->add_option("--restart", arguments->restart, "Start it again at its end: no, on-failure[:N] or always")->type_name("POLICY");
     command->add_option("-l,--label", arguments->labels, "Set a label")->type_name("KEY[=VALUE]")->allow_extra_args(false)->take_all();
     command->add_option("--label-rm", arguments->removed_labels, "Remove a label")->type_name("KEY")->allow_extra_args(false)->take_all();
+    add_net_options(*command, arguments->net);
+    add_net_limit_option(*command, arguments->net_limits, "Limit the network: connections=N, flows=N, connects=N a second, in=SIZE or out=SIZE a second");
+    add_publish_option(*command, "-p,--publish", arguments->published, "Lead another port of this host (of 127.0.0.1, if no address is given) to one of the box");
+    add_publish_option(*command, "--unpublish", arguments->unpublished, "Lead this one there no more, and cut what came through it");
+    command->add_flag("--net-restart", arguments->net_restart, "Give the box another network process; what is open through the old one ends");
     command->add_flag("--dry-run", arguments->dry_run, "Print what would change, change nothing");
     command->add_option("--format", arguments->format, "text or json")->type_name("FORMAT");
     command->callback([arguments, &action] { action = [arguments](Context& context) { return update_boxes(context, *arguments); }; });

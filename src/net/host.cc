@@ -3,12 +3,16 @@
 #include <fcntl.h>
 #include <ifaddrs.h>
 #include <netinet/in.h>
+#include <poll.h>
+#include <signal.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <memory>
+#include <set>
 #include <utility>
 
 #include "base/text.h"
@@ -74,6 +78,14 @@ Result<os::Fd> listen_at(const wire::NetworkSpec::Port& port) {
     return socket;
 }
 
+std::uint16_t chosen_port(const os::Fd& socket) {
+    SocketAddress own;
+    own.length = sizeof own.storage;
+    if (::getsockname(socket.get(), own.get(), &own.length) != 0) return 0;
+    const auto place = from_socket(own.get(), own.length);
+    return place ? place->port : 0;
+}
+
 }  // namespace
 
 Result<NetworkHost> NetworkHost::open(Options options) {
@@ -92,12 +104,17 @@ Result<NetworkHost> NetworkHost::open(Options options) {
 }
 
 Result<os::Fd> NetworkHost::begin(wire::NetworkOrder::Begin begin) {
+    begin_ = std::move(begin);
+    ports_ = CAISSON_TRY(plan_ports(begin_.spec())).all;
+    return start_netd();
+}
+
+// The namespace's sockets stay here as well, for another one.
+Result<os::Fd> NetworkHost::start_netd() {
     std::vector<os::Fd> descriptors;
-    descriptors.push_back(std::move(space_.listener));
-    descriptors.push_back(std::move(space_.datagrams));
+    descriptors.push_back(CAISSON_TRY(space_.listener.duplicate()));
+    descriptors.push_back(CAISSON_TRY(space_.datagrams.duplicate()));
     descriptors.push_back(std::move(space_.ask));
-    std::vector<os::Fd> ports;
-    for (const auto& port : begin.spec().ports()) ports.push_back(CAISSON_TRY(listen_at(port)));
     auto orders = CAISSON_TRY(os::make_socketpair(SOCK_SEQPACKET));
     auto events = CAISSON_TRY(os::make_socketpair(SOCK_SEQPACKET));
     auto description = netd_jail(options_.netd_program, *options_.sandbox);
@@ -108,23 +125,150 @@ Result<os::Fd> NetworkHost::begin(wire::NetworkOrder::Begin begin) {
     init_ = std::move(jailed.init);
     orders_ = std::move(orders.first);
     wire::NetworkOrder order;
-    *order.mutable_begin() = begin;
+    *order.mutable_begin() = begin_;
     CAISSON_TRY(tell(order, descriptors));
-    for (int i = 0; i < begin.spec().ports_size(); ++i) {
-        auto& port = *order.mutable_add_port();
-        port.set_guest_port(begin.spec().ports(i).guest_port());
-        port.set_udp(begin.spec().ports(i).udp());
-        auto& waiting = waiting_.emplace_back();
-        waiting.order = order;
-        waiting.socket.push_back(std::move(ports[static_cast<std::size_t>(i)]));
-    }
+    if (open_) CAISSON_TRY(add_ports());
     init_.learn();
     return std::move(events.first);
 }
 
 Result<> NetworkHost::let_in() {
-    for (const auto& port : std::exchange(waiting_, {})) CAISSON_TRY(tell(port.order, port.socket));
+    if (std::exchange(open_, true)) return {};
+    return add_ports();
+}
+
+Result<> NetworkHost::add_ports() {
+    for (const auto& port : ports_) CAISSON_TRY(add_port(port, false));
     return {};
+}
+
+// What stays the same keeps its socket; what only leads elsewhere now gets a duplicate of it, for nobody could listen at
+// its place meanwhile. Nothing has changed if one cannot be had.
+Result<NetworkHost::Ports> NetworkHost::plan_ports(const wire::NetworkSpec& spec) const {
+    Ports ports;
+    std::vector<bool> kept(ports_.size(), false);
+    std::vector<const Port*> same(static_cast<std::size_t>(spec.ports_size()), nullptr);
+    const auto equal_place = [](const auto& one, const auto& other) {
+        return one.address() == other.address() && one.host_port() == other.host_port() && one.udp() == other.udp();
+    };
+    std::set<std::uint32_t> numbers;
+    for (int i = 0; i < spec.ports_size(); ++i)
+        for (std::size_t old = 0; old < ports_.size(); ++old)
+            if (!kept[old] && equal_place(ports_[old].spec, spec.ports(i)) && ports_[old].spec.guest_port() == spec.ports(i).guest_port()) {
+                kept[old] = true;
+                same[static_cast<std::size_t>(i)] = &ports_[old];
+                numbers.insert(ports_[old].number);
+                break;
+            }
+    std::vector<bool> taken = kept;
+    for (int i = 0; i < spec.ports_size(); ++i) {
+        Port port;
+        port.spec = spec.ports(i);
+        if (const auto* old = same[static_cast<std::size_t>(i)]) {
+            port.number = old->number;
+            port.socket = CAISSON_TRY(old->socket.duplicate());
+            ports.all.push_back(std::move(port));
+            continue;
+        }
+        for (std::size_t old = 0; old < ports_.size() && !port.socket; ++old) {
+            if (taken[old] || port.spec.host_port() == 0 || !equal_place(ports_[old].spec, port.spec)) continue;
+            taken[old] = true;
+            port.socket = CAISSON_TRY(ports_[old].socket.duplicate());
+        }
+        if (!port.socket) port.socket = CAISSON_TRY(listen_at(port.spec));
+        for (port.number = 1; numbers.contains(port.number); ++port.number) {}
+        numbers.insert(port.number);
+        ports.added.push_back(ports.all.size());
+        ports.all.push_back(std::move(port));
+    }
+    for (std::size_t old = 0; old < ports_.size(); ++old)
+        if (!kept[old]) ports.removed.push_back(ports_[old].number);
+    return ports;
+}
+
+Result<> NetworkHost::add_port(const Port& port, bool confirm) {
+    wire::NetworkOrder order;
+    order.mutable_add_port()->set_guest_port(port.spec.guest_port());
+    order.mutable_add_port()->set_udp(port.spec.udp());
+    order.mutable_add_port()->set_number(port.number);
+    order.set_confirm(confirm);
+    std::vector<os::Fd> socket;
+    socket.push_back(CAISSON_TRY(port.socket.duplicate()));
+    CAISSON_TRY(tell(order, socket));
+    return confirm ? hear_confirmation() : Result<>();
+}
+
+Result<> NetworkHost::change(const wire::NetworkSpec& spec) {
+    if (!netd_.running()) return failure(Errc::kIo, "the box's network process died", "give the box another one with: caisson update --net-restart");
+    auto ports = CAISSON_TRY(plan_ports(spec));
+    if (auto obeyed = obey(spec, ports); !obeyed) {
+        // It may do what it was told to stop: then rather nothing at all.
+        init_.kill();
+        static_cast<void>(netd_.send_signal(SIGKILL));
+        return base::failure(std::move(obeyed.error()));
+    }
+    ports_ = std::move(ports.all);
+    *begin_.mutable_spec() = spec;
+    return {};
+}
+
+Result<> NetworkHost::obey(const wire::NetworkSpec& spec, const Ports& ports) {
+    wire::NetworkOrder order;
+    order.set_confirm(true);
+    auto say = [&]() -> Result<> {
+        CAISSON_TRY(tell(order, {}));
+        return hear_confirmation();
+    };
+    if (open_) {
+        for (const auto number : ports.removed) {
+            order.mutable_remove_port()->set_number(number);
+            CAISSON_TRY(say());
+        }
+        for (const auto index : ports.added) CAISSON_TRY(add_port(ports.all[index], true));
+    }
+    if (spec.limits().SerializeAsString() != begin_.spec().limits().SerializeAsString()) {
+        *order.mutable_set_limits() = spec.limits();
+        CAISSON_TRY(say());
+    }
+    if (spec.policy() == begin_.spec().policy()) return {};
+    order.set_set_policy(spec.policy());
+    return say();
+}
+
+Result<os::Fd> NetworkHost::restart(const wire::NetworkSpec& spec) {
+    if (!space_.process().running()) return failure(Errc::kIo, "the box's network namespace is gone, and with it the cable of its card", "restart the box: caisson restart");
+    auto ports = CAISSON_TRY(plan_ports(spec));
+    end_netd();
+    ports_ = std::move(ports.all);
+    *begin_.mutable_spec() = spec;
+    for (const auto& port : ports_)
+        if (!port.spec.udp() && ::listen(port.socket.get(), SOMAXCONN) != 0)
+            return failure_errno("cannot listen again at port " + std::to_string(chosen_port(port.socket)) + " of this host");
+    space_.ask = CAISSON_TRY(space_.another_ask());
+    auto events = start_netd();
+    if (!events) end_netd();
+    return events;
+}
+
+void NetworkHost::end_netd() {
+    init_.kill();
+    netd_ = os::Process();
+    init_ = jail::Init();
+}
+
+// It stays bound, so that nobody else gets it; who comes is refused.
+void NetworkHost::died() {
+    for (const auto& port : ports_)
+        if (!port.spec.udp()) ::shutdown(port.socket.get(), SHUT_RD);
+}
+
+wire::NetworkPorts NetworkHost::ports() const {
+    wire::NetworkPorts told;
+    for (const auto& port : ports_) {
+        *told.add_ports() = port.spec;
+        told.mutable_ports(told.ports_size() - 1)->set_chosen_port(chosen_port(port.socket));
+    }
+    return told;
 }
 
 Result<> NetworkHost::tell(const wire::NetworkOrder& order, const std::vector<os::Fd>& descriptors) {
@@ -134,8 +278,19 @@ Result<> NetworkHost::tell(const wire::NetworkOrder& order, const std::vector<os
     return {};
 }
 
+Result<> NetworkHost::hear_confirmation() {
+    struct pollfd waited {orders_.get(), POLLIN, 0};
+    int ready;
+    do ready = ::poll(&waited, 1, static_cast<int>(relay::kObeyPatience.count()));
+    while (ready < 0 && errno == EINTR);
+    char room[8];
+    if (ready > 0)
+        if (const auto packet = os::receive_packet(orders_.get(), room); packet.length == static_cast<ssize_t>(relay::kConfirmation.size())) return {};
+    return failure(Errc::kIo, ready == 0 ? "the box's network process does not do what it is told, and was ended" : "the box's network process died",
+                   "give the box another one with: caisson update --net-restart");
+}
+
 std::string NetworkHost::last_words() {
-    words_in_.reset();
     char text[4096];
     if (!words_ || !os::set_nonblocking(words_.get(), true)) return {};
     const ssize_t got = ::read(words_.get(), text, sizeof text);

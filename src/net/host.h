@@ -33,6 +33,17 @@ class NetworkHost {
     // What arrived at those ports goes on to the guest from now on; until then it waits. A restored guest must have been given
     // its own randomness before: its kernel draws seeds at the first packet of TCP or UDP that comes in.
     Result<> let_in();
+    // Another policy, other limits and ports: in force when this returns, for what is open already as well. Errors: kInUse,
+    // a port is, and nothing has changed; kIo, caisson-netd is dead or was ended since it did not obey, and nothing is
+    // reached any more.
+    Result<> change(const wire::NetworkSpec& spec);
+    // The same with another caisson-netd in the place of the one that died, or that runs: that is ended, and what is open
+    // with it. Ports keep their sockets. Errors: as of change(); kIo, the namespace is gone, too.
+    Result<os::Fd> restart(const wire::NetworkSpec& spec);
+    // With the ports that were chosen.
+    wire::NetworkPorts ports() const;
+    // caisson-netd has died: until there is another one, nobody is let in vain into what it published.
+    void died();
 
     os::Process& netd() { return netd_; }
     os::Process& netns() { return space_.process(); }
@@ -40,16 +51,32 @@ class NetworkHost {
     std::string last_words();
 
   private:
-    struct WaitingPort {
-        wire::NetworkOrder order;
-        std::vector<os::Fd> socket;  // one
+    // The host's socket of a published port; caisson-netd has a duplicate.
+    struct Port {
+        wire::NetworkSpec::Port spec;
+        std::uint32_t number = 0;
+        os::Fd socket;
     };
+    struct Ports {
+        std::vector<Port> all;      // as they are to be
+        std::vector<std::uint32_t> removed;
+        std::vector<std::size_t> added;  // of `all`
+    };
+    Result<Ports> plan_ports(const wire::NetworkSpec& spec) const;
+    Result<os::Fd> start_netd();
+    void end_netd();
+    Result<> add_ports();
+    Result<> add_port(const Port& port, bool confirm);
+    Result<> obey(const wire::NetworkSpec& spec, const Ports& ports);
     Result<> tell(const wire::NetworkOrder& order, const std::vector<os::Fd>& descriptors);
+    Result<> hear_confirmation();
 
     Options options_;
     SpaceHost space_;
+    wire::NetworkOrder::Begin begin_;  // as caisson-netd was told, or would be now
+    std::vector<Port> ports_;
     os::Fd orders_, words_, words_in_;
-    std::vector<WaitingPort> waiting_;  // until let_in()
+    bool open_ = false;  // let_in() was called: caisson-netd has the ports
     os::Process netd_;
     jail::Init init_;
 };

@@ -6,7 +6,7 @@ import re
 import subprocess
 
 import pytest
-from boxes import BASE, WORK, caisson, listed
+from boxes import BASE, WORK, caisson, inspect, listed
 
 PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs/network.md"
 KEYS = ["target", "name", "address", "port", "protocol", "verdict", "rule", "reason", "dns", "notes", "policy"]
@@ -115,3 +115,59 @@ def test_files_that_cannot_be_read():
     large.write_text(" " * (1 << 20) + "{}")
     result = caisson("net", "explain", "--net-policy", str(large), "a.b:80")
     assert result.code == 125 and str(large) in result.said, result
+
+
+@pytest.mark.parametrize("words, message", [
+    (["--net", "bridge"], "use none, public or open"),
+    (["--net", "public", "--allow-net", "a.b"], "could mean two things"),
+    (["--allow-net", "*.com"], "*.com"),
+    (["--net-policy", "/dev/null", "--net", "open"], "--net-policy says everything"),
+    (["--net-policy", "/dev/null"], "not valid JSON"),
+    (["--net-limit", "in"], "--net-limit"),
+    (["--net-limit", "connections=0"], "1 to 100000"),
+    (["--net", "public", "--net-limit", "connections=5000"], "at most 4096"),
+    (["--publish", "80"], "--publish '80'"),
+    (["--unpublish", "80"], "--unpublish '80'"),
+    (["--publish", "8080:80"], "without a network"),
+    (["--net-limit", "flows=3"], "without a network"),
+])
+def test_what_cannot_be_meant_changes_no_box(words, message):
+    name = "net-words"
+    caisson("create", "--pull", "never", "--name", name, BASE, "true").ok()
+    try:
+        result = caisson("update", *words, name)
+        assert result.code == 2 and message in result.said, result
+        assert inspect(name)["network"] == "none"
+    finally:
+        caisson("rm", name)
+
+
+def test_a_box_that_does_not_run_gets_its_network_at_its_next_start():
+    caisson("create", "--pull", "never", "--name", "net-later", BASE, "true").ok()
+    try:
+        planned = caisson("update", "--dry-run", "--format", "json", "--net", "public", "-p", "0:80", "-p", "8080:81/udp", "net-later").ok().json()[0]["changes"]
+        assert inspect("net-later")["network"] == "none"
+        assert caisson("update", "--format", "json", "--net", "public", "-p", "0:80", "-p", "8080:81/udp", "net-later").ok().json()[0]["changes"] == planned
+        assert [(change["what"], change["from"], change["to"], change["takes_effect"]) for change in planned] == [
+            ("network_policy", "none", '{"version":1,"mode":"public"}', "next_start"), ("port", None, "127.0.0.1:0:80", "next_start"), ("port", None, "127.0.0.1:8080:81/udp", "next_start")]
+        assert inspect("net-later")["network"] == "public"
+        assert caisson("port", "net-later").ok().lines == ["80/tcp -> 127.0.0.1:(chosen at its start)", "81/udp -> 127.0.0.1:8080"]
+        assert caisson("port", "--format", "json", "net-later", "80").ok().json() == [{"address": "127.0.0.1", "host_port": None, "guest_port": 80, "protocol": "tcp"}]
+        refused = caisson("update", "--net", "none", "net-later")
+        assert refused.code == 2 and "not reached" in refused.said, refused
+        refused = caisson("update", "--unpublish", "8080:81", "net-later")
+        assert refused.code == 125 and "127.0.0.1:8080:81 is not published" in refused.said, refused
+        refused = caisson("update", "--net-restart", "net-later")
+        assert refused.code == 125 and "does not run" in refused.said, refused
+        caisson("update", "--net", "none", "--unpublish", "8080:81/udp", "--unpublish", "0:80", "net-later").ok()
+        assert inspect("net-later")["ports"] == [] and inspect("net-later")["network"] == "none"
+        policies = [event["details"]["policy"] for event in map(json.loads, caisson("audit", "net-later", "--kind", "network_policy_changed", "--format", "json").ok().lines)]
+        assert policies == ['{"version":1,"mode":"public"}', "none"]
+    finally:
+        caisson("rm", "net-later")
+
+
+@pytest.mark.parametrize("words", [["no-such"], ["--format", "yaml", "x"], ["x", "0"], ["x", "80/sctp"], ["x", "65536"], []])
+def test_ports_that_cannot_be_meant(words):
+    result = caisson("port", *words)
+    assert result.code == (125 if words == ["no-such"] else 2), result

@@ -341,6 +341,10 @@ rule("journal_lowering", "security is not lowered without a record of it", PROGR
 rule("net_shown_name", "a connection shows a name that a rule allows", PROGRAM, "vm net/test_network.py -k only_allowed_names", r"_+ test_only_allowed_names _+", root=True)
 rule("net_dials_name", "a connection that a name decides goes to where that name is, not to where the guest went", PROGRAM,
      "vm net/test_network.py -k lie_about", r"_+ test_a_lie_about\w* _+", root=True)
+rule("net_judged_again", "what is open is judged again when the policy changes", PROGRAM,
+     "vm net/test_live.py -k another_policy_holds", r"a connection that the new policy denies is open", root=True)
+rule("net_request_own_file", "a box's launcher takes a network from the operator's own file only", ["shim_test"],
+     "tests/shim_test --gtest_filter=NetworkRequest*", r"a file with two names was read")
 
 # What a box may reach.
 def policy_rule(name, what, test, message):

@@ -5,6 +5,7 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -29,6 +30,7 @@ struct Connections::Connection {
     Endpoint guest;
     Subject subject;
     Verdict verdict;
+    std::uint32_t port = 0;     // published, by which it came; 0: it is the guest's own
     bool by_name = false;       // its name has to be shown first
     bool peeking = false;       // `inside` is watched, for its first bytes or until the guest's port answers
     bool listening = false;     // `outside_socket` is watched: its server may speak first
@@ -76,7 +78,7 @@ Connections::~Connections() {
     gone_.clear();
     all_.clear();
     context_.loop.unwatch(options_.listener.get());
-    for (auto& port : ports_) context_.loop.unwatch(port.get());
+    for (auto& [number, port] : ports_) context_.loop.unwatch(port.get());
 }
 
 Result<> Connections::start() {
@@ -172,7 +174,11 @@ void Connections::on_listener() {
 void Connections::not_accepted(int listener, int error) {
     if (error != EMFILE && error != ENFILE && error != ENOBUFS && error != ENOMEM) return;
     if (!context_.loop.modify(listener, 0)) return;
-    context_.loop.after(kAcceptPause, [this, listener] { static_cast<void>(context_.loop.modify(listener, EPOLLIN)); });
+    context_.loop.after(kAcceptPause, [this, listener] {
+        // A port may have been removed meanwhile, and its descriptor be somebody else's.
+        const bool there = listener == options_.listener.get() || std::any_of(ports_.begin(), ports_.end(), [listener](const auto& port) { return port.second.get() == listener; });
+        if (there) static_cast<void>(context_.loop.modify(listener, EPOLLIN));
+    });
 }
 
 void Connections::arrived(os::Fd socket, const Endpoint& guest, const Endpoint& outside) {
@@ -343,11 +349,15 @@ void Connections::run(Connection& connection, os::Fd outside) {
 void Connections::end(Id id, int error) {
     auto* connection = find(id);
     if (connection == nullptr) return;
-    auto& subject = connection->subject;
-    subject.bytes_out = connection->pump->bytes(Way::kOut);
-    subject.bytes_in = connection->pump->bytes(Way::kIn);
-    context_.records.connection(Event::ENDED, subject, connection->verdict.rule, error == 0 ? "" : std::strerror(error));
+    record_end(*connection, error == 0 ? "" : std::strerror(error));
     drop(id);
+}
+
+void Connections::record_end(Connection& connection, const std::string& reason) {
+    auto& subject = connection.subject;
+    subject.bytes_out = connection.pump->bytes(Way::kOut);
+    subject.bytes_in = connection.pump->bytes(Way::kIn);
+    context_.records.connection(Event::ENDED, subject, connection.verdict.rule, reason);
 }
 
 // Later: its pump or its dial may be what just runs.
@@ -394,24 +404,45 @@ void Connections::judge_again() {
         const auto refusal = refusal_of(*connection);
         if (!refusal) continue;
         context_.records.connection(Event::DENIED, connection->subject, refusal->rule, "the policy was changed: " + refusal->reason);
-        if (connection->pump) connection->pump->cut();
-        if (connection->inside) reset_at_close(connection->inside);
         gone.push_back(id);
     }
-    for (const auto id : gone) drop(id);
+    for (const auto id : gone) cut(*find(id));
+}
+
+// Both sides hear of it at once.
+void Connections::cut(Connection& connection) {
+    if (connection.pump) connection.pump->cut();
+    if (connection.inside) reset_at_close(connection.inside);
+    if (connection.outside_socket) reset_at_close(connection.outside_socket);
+    drop(connection.id);
 }
 
 // ---- published ports ----
 
-Result<> Connections::publish(os::Fd listener, std::uint16_t guest_port) {
+Result<> Connections::publish(os::Fd listener, std::uint16_t guest_port, std::uint16_t number) {
     CAISSON_TRY(os::set_nonblocking(listener.get(), true));
     const int fd = listener.get();
-    CAISSON_TRY(context_.loop.watch(fd, EPOLLIN, [this, fd, guest_port](std::uint32_t) { on_port(fd, guest_port); }));
-    ports_.push_back(std::move(listener));
+    CAISSON_TRY(context_.loop.watch(fd, EPOLLIN, [this, fd, guest_port, number](std::uint32_t) { on_port(fd, guest_port, number); }));
+    ports_[number] = std::move(listener);
     return {};
 }
 
-void Connections::on_port(int listener, std::uint16_t guest_port) {
+void Connections::unpublish(std::uint32_t number) {
+    const auto port = ports_.find(number);
+    if (port == ports_.end()) return;
+    context_.loop.unwatch(port->second.get());
+    ports_.erase(port);
+    std::vector<Id> gone;
+    for (const auto& [id, connection] : all_)
+        if (connection->port == number) gone.push_back(id);
+    for (const auto id : gone) {
+        auto& connection = *find(id);
+        if (connection.pump) record_end(connection, "the port is not published any more");
+        cut(connection);
+    }
+}
+
+void Connections::on_port(int listener, std::uint16_t guest_port, std::uint16_t number) {
     for (std::size_t i = 0; i < kMostAcceptsAtOnce; ++i) {
         os::Fd socket(::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
         if (!socket) return not_accepted(listener, errno);
@@ -422,6 +453,7 @@ void Connections::on_port(int listener, std::uint16_t guest_port) {
         }
         auto& connection = add(Endpoint{*Address::parse(kGuestAddress), guest_port}, *from);
         connection.subject.published = true;
+        connection.port = number;
         connection.verdict.rule = "port " + std::to_string(guest_port);
         connection.outside_socket = std::move(socket);
         context_.space->dial(connection.guest, Protocol::kTcp, [this, id = connection.id](os::Fd made, int error) {

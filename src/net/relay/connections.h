@@ -29,8 +29,10 @@ class Connections {
 
     Result<> start();
     void begins(std::uint64_t number, const Endpoint& guest, const Endpoint& outside);
-    // Connections to `listener`, a socket of the host, go to the guest's port.
-    Result<> publish(os::Fd listener, std::uint16_t guest_port);
+    // Connections to `listener`, a socket of the host, go to the guest's port. `number`: nobody else's, and not 0.
+    Result<> publish(os::Fd listener, std::uint16_t guest_port, std::uint16_t number);
+    // And what came through it is cut. A number that is none here is left alone.
+    void unpublish(std::uint32_t number);
     // The policy has changed: what it does not allow any more is cut.
     void judge_again();
     std::size_t open() const { return all_.size(); }
@@ -45,7 +47,8 @@ class Connections {
     void dial_for(std::uint64_t number, Connection& connection);
     void await(Connection& connection);
     void on_listener();
-    void on_port(int listener, std::uint16_t guest_port);
+    void on_port(int listener, std::uint16_t guest_port, std::uint16_t number);
+    void cut(Connection& connection);
     void not_accepted(int listener, int error);
     void arrived(os::Fd socket, const Endpoint& guest, const Endpoint& outside);
     void peek(Connection& connection);
@@ -58,6 +61,7 @@ class Connections {
     void run(Connection& connection, os::Fd outside);
     void failed(Connection& connection, const std::string& reason);
     void end(Id id, int error);
+    void record_end(Connection& connection, const std::string& reason);
     std::optional<Verdict> refusal_of(const Connection& connection) const;
     void drop(Id id);
     Connection& add(const Endpoint& guest, const Endpoint& outside);
@@ -65,7 +69,7 @@ class Connections {
 
     Context& context_;
     Options options_;
-    std::vector<os::Fd> ports_;
+    std::map<std::uint32_t, os::Fd> ports_;  // by number
     Id next_ = 1;
     std::unordered_map<Id, std::unique_ptr<Connection>> all_;
     std::map<Pair, Id> awaited_;  // a verdict was given, and the connection has not arrived yet

@@ -4,6 +4,7 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -282,11 +283,22 @@ void Datagrams::judge_again() {
 
 // ---- published ports ----
 
-Result<> Datagrams::publish(os::Fd socket, std::uint16_t guest_port) {
+Result<> Datagrams::publish(os::Fd socket, std::uint16_t guest_port, std::uint16_t number) {
     CAISSON_TRY(os::set_nonblocking(socket.get(), true));
-    ports_.push_back(std::make_unique<Port>(Port{std::move(socket), guest_port, static_cast<std::uint16_t>(ports_.size() + 1)}));
+    ports_.push_back(std::make_unique<Port>(Port{std::move(socket), guest_port, number}));
     auto* port = ports_.back().get();
     return context_.loop.watch(port->socket.get(), EPOLLIN, [this, port](std::uint32_t) { on_port(*port); });
+}
+
+void Datagrams::unpublish(std::uint32_t number) {
+    const auto port = std::find_if(ports_.begin(), ports_.end(), [number](const auto& one) { return one->number == number; });
+    if (port == ports_.end()) return;
+    std::vector<Key> gone;
+    for (const auto& [key, flow] : flows_)
+        if (flow->port == port->get()) gone.push_back(key);
+    for (const auto& key : gone) end(key, "the port is not published any more");
+    context_.loop.unwatch((*port)->socket.get());
+    ports_.erase(port);
 }
 
 void Datagrams::on_port(Port& port) {

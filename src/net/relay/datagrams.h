@@ -26,8 +26,10 @@ class Datagrams {
     Datagrams& operator=(const Datagrams&) = delete;
 
     Result<> start();
-    // Datagrams to `socket`, one of the host, go to the guest's port.
-    Result<> publish(os::Fd socket, std::uint16_t guest_port);
+    // Datagrams to `socket`, one of the host, go to the guest's port. `number`: nobody else's, and not 0.
+    Result<> publish(os::Fd socket, std::uint16_t guest_port, std::uint16_t number);
+    // And its flows end. A number that is none here is left alone.
+    void unpublish(std::uint32_t number);
     void judge_again();
     std::size_t open() const { return flows_.size(); }
 

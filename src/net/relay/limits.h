@@ -37,5 +37,6 @@ inline constexpr std::size_t kMostHostAddresses = 4096;    // of the host's own 
 inline constexpr std::size_t kMostSpecBytes = 98304;       // a network as it was asked for, its policy included
 inline constexpr std::size_t kMostOrderBytes = 131072;     // that, and what the host adds
 inline constexpr std::size_t kMostPorts = 64;              // that one box publishes
+inline constexpr std::chrono::milliseconds kObeyPatience{5000};  // until it has carried out an order; then it is killed
 
 }  // namespace caisson::net::relay

@@ -51,19 +51,29 @@ class Netd {
         wire::NetworkOrder order;
         if (packet.cut || !order.ParseFromArray(bytes.data(), static_cast<int>(packet.length))) return stop(failure(Errc::kProtocol, "an order is not a message"));
         auto done = carry_out(order, std::move(packet.descriptors));
+        if (done && order.confirm() && !os::send_packet(orders_.get(), kConfirmation)) done = failure_errno("cannot say that an order holds");
         if (!done) stop(std::move(done));
     }
     Result<> carry_out(const wire::NetworkOrder& order, std::vector<os::Fd> descriptors) {
         if (order.has_begin()) return begin(order.begin(), std::move(descriptors));
         if (!connections_) return failure(Errc::kProtocol, "an order comes at the wrong time");
         if (order.has_add_port()) return add_port(order.add_port(), std::move(descriptors));
+        if (order.has_remove_port()) return remove_port(order.remove_port().number());
+        if (order.has_set_limits()) return set_limits(order.set_limits());
         if (order.order_case() == wire::NetworkOrder::kSetPolicy) return set_policy(order.set_policy());
         return failure(Errc::kProtocol, "an order asks for nothing");
     }
     Result<> add_port(const wire::NetworkOrder::AddPort& port, std::vector<os::Fd> descriptors) {
         if (descriptors.size() != 1 || port.guest_port() == 0 || port.guest_port() > 65535) return failure(Errc::kProtocol, "a port comes without what it needs");
         const auto guest_port = static_cast<std::uint16_t>(port.guest_port());
-        return port.udp() ? datagrams_->publish(std::move(descriptors[0]), guest_port) : connections_->publish(std::move(descriptors[0]), guest_port);
+        if (port.number() == 0 || port.number() > kMostPorts) return failure(Errc::kProtocol, "a port comes without its number");
+        const auto number = static_cast<std::uint16_t>(port.number());
+        return port.udp() ? datagrams_->publish(std::move(descriptors[0]), guest_port, number) : connections_->publish(std::move(descriptors[0]), guest_port, number);
+    }
+    Result<> remove_port(std::uint32_t number) {
+        connections_->unpublish(number);
+        datagrams_->unpublish(number);
+        return {};
     }
     Result<> set_policy(const std::string& text) {
         auto policy = CAISSON_TRY(Policy::parse(text));
@@ -100,13 +110,14 @@ class Netd {
 };
 
 Result<> Netd::set_limits(const wire::NetworkSpec::Limits& limits) {
-    if (limits.connections() != 0) context_.most_connections = limits.connections();
-    if (limits.flows() != 0) context_.most_flows = limits.flows();
-    if (limits.connects_per_second() != 0) context_.connects = Rate(limits.connects_per_second(), limits.connects_per_second());
+    context_.most_connections = limits.connections() != 0 ? limits.connections() : kConnections;
+    context_.most_flows = limits.flows() != 0 ? limits.flows() : kFlows;
+    const auto connects = limits.connects_per_second() != 0 ? limits.connects_per_second() : kConnectsPerSecond;
+    context_.connects = Rate(connects, connects);
     // Half a second's worth may pass at once.
     const std::uint64_t rates[] = {limits.bytes_per_second_out(), limits.bytes_per_second_in()};
     for (std::size_t way = 0; way < 2; ++way)
-        if (rates[way] != 0) context_.rates[way] = Rate(rates[way], std::max<std::uint64_t>(rates[way] / 2, 65536));
+        context_.rates[way] = rates[way] != 0 ? Rate(rates[way], std::max<std::uint64_t>(rates[way] / 2, 65536)) : Rate();
     return {};
 }
 

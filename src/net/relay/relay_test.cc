@@ -190,5 +190,51 @@ TEST_F(Relay, AnAddressOfTheHostsOwnNeedsItsOwnRule) {
     EXPECT_EQ(connected(client), ECONNREFUSED);
 }
 
+TEST_F(Relay, WhatAnotherPolicyDeniesIsCutAndNothingElse) {
+    const auto one = listen_at(kServer, 25), other = listen_at(kServer, 26);
+    start(R"({"version": 1, "mode": "rules", "allow": ["93.184.216.34"]})");
+    auto goes = guest_->connect({kWeb.address, 25}), stays = guest_->connect({kWeb.address, 26});
+    ASSERT_EQ(connected(goes), 0);
+    ASSERT_EQ(connected(stays), 0);
+    os::Fd served(::accept(one.get(), nullptr, nullptr)), kept(::accept(other.get(), nullptr, nullptr));
+    ASSERT_TRUE(run_until([&] { return connections_->open() == 2; }));
+    ASSERT_EQ(::send(served.get(), "hello", 5, 0), 5);
+    EXPECT_EQ(hear(goes), "hello");
+    context_.use(*Policy::parse(R"({"version": 1, "mode": "rules", "allow": ["93.184.216.34:26"]})"));
+    connections_->judge_again();
+    EXPECT_EQ(hear(goes), std::nullopt) << "what the new policy denies is open";
+    EXPECT_EQ(hear(served), std::nullopt);
+    ASSERT_EQ(::send(kept.get(), "still", 5, 0), 5);
+    EXPECT_EQ(hear(stays), "still");
+    EXPECT_EQ(connections_->open(), 1u);
+}
+
+TEST_F(Relay, APortThatIsPublishedNoMoreIsClosedAndWhatCameThroughItIsCut) {
+    start(R"({"version": 1, "mode": "rules"})");
+    const auto inside = guest_->socket(AF_INET, SOCK_STREAM);
+    const auto place = to_socket({Address::v4(0), 5000});
+    ASSERT_EQ(::bind(inside.get(), place.get(), place.length), 0);
+    ASSERT_EQ(::listen(inside.get(), 8), 0);
+    ASSERT_TRUE(connections_->publish(listen_at("127.0.0.1", 5000), 5000, 1));
+    const auto to = to_socket({*Address::parse("127.0.0.1"), 5000});
+    auto begin = [&] {
+        os::Fd client(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+        static_cast<void>(::connect(client.get(), to.get(), to.length));
+        return client;
+    };
+    auto client = begin();
+    ASSERT_EQ(connected(client), 0);
+    os::Fd arrived;
+    ASSERT_TRUE(run_until([&] { return static_cast<bool>(arrived = os::Fd(::accept(inside.get(), nullptr, nullptr))); }));
+    ASSERT_EQ(::send(arrived.get(), "hello", 5, 0), 5);
+    EXPECT_EQ(hear(client), "hello");
+    connections_->unpublish(2);  // somebody else's
+    ASSERT_EQ(::send(arrived.get(), "still", 5, 0), 5);
+    EXPECT_EQ(hear(client), "still");
+    connections_->unpublish(1);
+    EXPECT_EQ(hear(client), std::nullopt);
+    EXPECT_EQ(connected(begin()), ECONNREFUSED);
+}
+
 }  // namespace
 }  // namespace caisson::net::relay

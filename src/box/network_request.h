@@ -1,0 +1,43 @@
+// How a network that was changed reaches the launcher of a box that runs: as a file beside the box's directory, where the
+// box's supervisor cannot write (see shim_lock.h). It only says that there is one. So whoever takes the supervisor over
+// through what a guest says does not choose what the box reaches.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "audit/event.h"
+#include "os/file.h"
+#include "wire/net.pb.h"
+
+namespace caisson::box {
+
+// The file is there as long as this is; one at a time. Any thread.
+class NetworkRequest {
+  public:
+    // Errors: kInUse, somebody else is changing the network of this box; of writing.
+    static Result<NetworkRequest> leave(const std::string& box_directory, const wire::NetworkSpec& spec);
+    NetworkRequest(NetworkRequest&&) noexcept;
+    NetworkRequest& operator=(NetworkRequest&&) = delete;
+    ~NetworkRequest();
+
+  private:
+    NetworkRequest(std::string path, os::FileLock lock) : path_(std::move(path)), lock_(std::move(lock)) {}
+    std::string path_;  // empty: it was moved away
+    std::optional<os::FileLock> lock_;
+};
+
+// The launcher's end. kNotFound: nothing was left; kCorrupt: somebody else has put something there.
+Result<wire::NetworkSpec> read_network_request(const std::string& box_directory);
+
+// What the journal has of such a change: a kind, and its details. Of ports, whoever publishes them tells.
+std::vector<std::pair<std::string, std::vector<std::pair<std::string, audit::Value>>>> network_changes(const wire::NetworkSpec& before, const wire::NetworkSpec& now);
+
+// A file with this name in the directory of boxes is one; whoever left it may be dead.
+bool is_network_request(const std::string& name);
+// Removes one whose owner is dead.
+void sweep_network_request(const std::string& path);
+
+}  // namespace caisson::box

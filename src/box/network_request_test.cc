@@ -1,0 +1,93 @@
+#include "box/network_request.h"
+
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "net/relay/limits.h"
+
+namespace caisson::box {
+namespace {
+
+class NetworkRequestTest : public testing::Test {
+  protected:
+    os::TemporaryDirectory place_ = os::TemporaryDirectory::create("/var/tmp", "caisson-request-test-").value();
+    std::string box_ = place_.path() + "/01ARZ3NDEKTSV4RRFFQ69G5FAV", file_ = box_ + ".network";
+    wire::NetworkSpec spec_ = [] {
+        wire::NetworkSpec spec;
+        spec.set_policy("{}");
+        return spec;
+    }();
+};
+
+TEST_F(NetworkRequestTest, IsThereAsLongAsWhoeverLeftIt) {
+    EXPECT_EQ(read_network_request(box_).error().code, Errc::kNotFound);
+    {
+        auto request = NetworkRequest::leave(box_, spec_);
+        ASSERT_TRUE(request) << request.error().to_string();
+        const auto moved = std::move(*request);
+        auto read = read_network_request(box_);
+        ASSERT_TRUE(read) << read.error().to_string();
+        EXPECT_EQ(read->policy(), "{}");
+        EXPECT_EQ(NetworkRequest::leave(box_, spec_).error().code, Errc::kInUse);
+        sweep_network_request(file_);
+        EXPECT_TRUE(os::exists(file_));
+    }
+    EXPECT_FALSE(os::exists(file_));
+}
+
+TEST_F(NetworkRequestTest, WhatADeadProcessLeftIsReplacedOrRemoved) {
+    ASSERT_TRUE(os::write_file_atomic(file_, std::string(1000, 'x')));
+    {
+        auto request = NetworkRequest::leave(box_, spec_);
+        ASSERT_TRUE(request) << request.error().to_string();
+        EXPECT_EQ(read_network_request(box_).value().policy(), "{}");
+    }
+    ASSERT_TRUE(os::write_file_atomic(file_, "x"));
+    EXPECT_TRUE(is_network_request("01ARZ3NDEKTSV4RRFFQ69G5FAV.network"));
+    EXPECT_FALSE(is_network_request("01ARZ3NDEKTSV4RRFFQ69G5FAV"));
+    sweep_network_request(file_);
+    EXPECT_FALSE(os::exists(file_));
+}
+
+TEST_F(NetworkRequestTest, OnlyAFileOfItsOwnIsRead) {
+    const auto elsewhere = place_.path() + "/elsewhere";
+    ASSERT_TRUE(os::write_file_atomic(elsewhere, spec_.SerializeAsString()));
+    ASSERT_EQ(::symlink(elsewhere.c_str(), file_.c_str()), 0);
+    EXPECT_FALSE(read_network_request(box_).has_value()) << "a link was followed";
+    ASSERT_EQ(::unlink(file_.c_str()), 0);
+    ASSERT_EQ(::link(elsewhere.c_str(), file_.c_str()), 0);
+    EXPECT_FALSE(read_network_request(box_).has_value()) << "a file with two names was read";
+    ASSERT_EQ(::unlink(file_.c_str()), 0);
+    ASSERT_EQ(::mkfifo(file_.c_str(), 0600), 0);
+    EXPECT_FALSE(read_network_request(box_).has_value()) << "a pipe was read";
+}
+
+TEST_F(NetworkRequestTest, WhatIsNoneOrTooLargeIsRefused) {
+    ASSERT_TRUE(os::write_file_atomic(file_, ""));
+    EXPECT_EQ(read_network_request(box_).error().code, Errc::kCorrupt);
+    ASSERT_TRUE(os::write_file_atomic(file_, std::string(64, '\xff')));
+    EXPECT_EQ(read_network_request(box_).error().code, Errc::kCorrupt);
+    spec_.set_policy(std::string(net::relay::kMostOrderBytes, ' '));
+    ASSERT_TRUE(os::write_file_atomic(file_, spec_.SerializeAsString()));
+    EXPECT_EQ(read_network_request(box_).error().code, Errc::kLimit);
+}
+
+TEST(NetworkChanges, TellsWhatIsDifferentAndNothingElse) {
+    wire::NetworkSpec before, now;
+    before.set_policy("a");
+    now = before;
+    EXPECT_TRUE(network_changes(before, now).empty());
+    now.set_policy("b");
+    now.mutable_limits()->set_flows(3);
+    const auto changes = network_changes(before, now);
+    ASSERT_EQ(changes.size(), 2u);
+    EXPECT_EQ(changes[0].first, "network_policy_changed");
+    EXPECT_EQ(changes[0].second[0].second, audit::Value(std::string("b")));
+    EXPECT_EQ(changes[0].second[1].second, audit::Value(std::string("a")));
+    EXPECT_EQ(changes[1].first, "network_limits_changed");
+    EXPECT_EQ(changes[1].second[0].second, audit::Value(std::string("flows=3")));
+}
+
+}  // namespace
+}  // namespace caisson::box
