@@ -411,3 +411,16 @@ rule("net_filter", "the namespace's program makes no netlink sockets", ["net_spa
      "tests/net_space_lock_test --gtest_filter=NetnsLockDeathTest.*", r"FAILED.*NoOtherSocketIs")
 rule("net_held_bounded", "connections that wait for a verdict are counted", ["net_space_parts_test"],
      "tests/net_space_parts_test --gtest_filter=Gate.*", r"FAILED.*SoManyWaitAndNoMore")
+
+# The jail of a box's network.
+def netd_rule(name, what, attempt):
+    rule(name, what, ["attack_table", "attempts"], "tests/attack_table --gtest_filter=AttemptTable.InPlaceOfTheNetwork", attempt)
+
+
+netd_rule("netd_filter", "the network's process runs under a system call filter", r"description\.filter")
+netd_rule("netd_files", "it opens no file", r"attempt host_file")
+netd_rule("netd_processes", "it makes no process", r"attempt many_processes")
+netd_rule("netd_options", "it sets the options of sockets that it needs, and no others", r"attempt network_mark")
+netd_rule("netd_protocols", "it makes sockets of TCP and UDP, and of no other protocol", r"attempt network_protocols")
+netd_rule("netd_families", "it makes no local and no netlink sockets", r"attempt (abstract_socket|network_families)")
+netd_rule("netd_listens", "it listens at no port of the host", r"attempt network_service")
