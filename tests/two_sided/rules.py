@@ -412,7 +412,7 @@ rule("net_filter", "the namespace's program makes no netlink sockets", ["net_spa
 rule("net_held_bounded", "connections that wait for a verdict are counted", ["net_space_parts_test"],
      "tests/net_space_parts_test --gtest_filter=Gate.*", r"FAILED.*SoManyWaitAndNoMore")
 
-# The jail of a box's network.
+# The jail of a box's network, and what is suggested for it.
 def netd_rule(name, what, attempt):
     rule(name, what, ["attack_table", "attempts"], "tests/attack_table --gtest_filter=AttemptTable.InPlaceOfTheNetwork", attempt)
 
@@ -424,3 +424,9 @@ netd_rule("netd_options", "it sets the options of sockets that it needs, and no 
 netd_rule("netd_protocols", "it makes sockets of TCP and UDP, and of no other protocol", r"attempt network_protocols")
 netd_rule("netd_families", "it makes no local and no netlink sockets", r"attempt (abstract_socket|network_families)")
 netd_rule("netd_listens", "it listens at no port of the host", r"attempt network_service")
+SUGGEST = ["net_policy_test"]
+rule("suggest_denied", "what the operator denied is not suggested", SUGGEST, "tests/net_policy_test --gtest_filter=Suggest.*", r"FAILED.*WhatAnAllowListRefusedIsWanted")
+rule("suggest_inside", "what was refused for not being the internet is not suggested", SUGGEST, "tests/net_policy_test --gtest_filter=Suggest.*",
+     r"FAILED.*WhatIsNotTheInternetIsToldApart")
+rule("suggest_host", "an address of the host is not suggested", SUGGEST, "tests/net_policy_test --gtest_filter=Suggest.*",
+     r"FAILED.*WhatIsNotTheInternetIsToldApart")
