@@ -125,6 +125,9 @@ struct BoxOptions {
     std::vector<std::pair<std::string, std::string>> hosts;  // names and their addresses, before all name servers
     std::vector<PublishedPort> ports;
     NetworkLimits network_limits;
+    // Lets the journal keep each target once, however many there are (docs/limits.md has the bound), and reads the names that
+    // connections show: for a policy of what the box wanted. Needs a network.
+    bool network_learn = false;
     std::optional<std::chrono::milliseconds> timeout;  // of the command; its end is Outcome::kTimedOut
     std::map<std::string, std::string> labels;
     RestartPolicy restart = RestartPolicy::kNo;  // only for boxes that are detached and not removed
@@ -299,6 +302,7 @@ struct BoxDetails {
     std::vector<MountInfo> mounts;  // volumes and tmpfs, by target
     HostLimits host_limits;
     std::string network_policy;         // text of a policy file; empty: no network
+    bool network_learn = false;         // see BoxOptions
     std::vector<PublishedPort> ports;   // of a box that runs, with the ports that were chosen
     std::string network, restart;  // "none", "public", "open" or "rules"; "no", "on-failure", "on-failure:3", "always"
     std::int64_t timeout_ms = 0, max_duration_ms = 0, idle_timeout_ms = 0, stop_timeout_ms = 0;  // 0: none

@@ -34,6 +34,7 @@ inline constexpr std::size_t kMostCopies = 64;                         // --copy
 inline constexpr int kMostToldAddresses = 256;                          // of the host's own that its process is told at its start
 inline constexpr std::uint32_t kMostNetworkRecordsAtOnce = 500;        // in the box's journal; how many more there were is recorded
 inline constexpr std::uint32_t kNetworkRecordsPerSecond = 5;           // of which this many come back: the older ones are not to be pushed out soon
+inline constexpr std::size_t kMostLearntTargets = 2048;                // of --net-learn, each of which is recorded whatever the two above say
 
 // ---- what QEMU may take on the host beside the machine that it runs; see docs/limits.md ----
 inline constexpr std::uint64_t kVmmMib = 128;                          // its own memory, and bubblewrap's

@@ -54,7 +54,8 @@ Result<> add_names(wire::NetworkSpec& spec, const BoxOptions& options) {
 }
 
 bool asks_for_more(const BoxOptions& options) {
-    return !options.allow_network.empty() || !options.deny_network.empty() || !options.ports.empty() || !options.name_servers.empty() || !options.hosts.empty();
+    return !options.allow_network.empty() || !options.deny_network.empty() || !options.ports.empty() || !options.name_servers.empty() || !options.hosts.empty() ||
+           options.network_learn;
 }
 
 Result<std::optional<wire::NetworkSpec>> without_network(const BoxOptions& options) {
@@ -73,6 +74,7 @@ Result<std::optional<wire::NetworkSpec>> network_of(const BoxOptions& options) {
     spec.set_policy(policy.to_json());
     for (const auto& port : options.ports) CAISSON_TRY(add_port(spec, port));
     CAISSON_TRY(add_names(spec, options));
+    spec.set_learn(options.network_learn);
     for (const auto asked : {options.network_limits.connections, options.network_limits.flows})
         if (asked > net::relay::kMostConnections)
             return failure(Errc::kUsage, "a box may have at most " + std::to_string(net::relay::kMostConnections) + " connections and as many flows, not " + std::to_string(asked));
@@ -191,6 +193,7 @@ wire::NetworkLink network_link() {
 void describe_network(const wire::NetworkSpec& spec, BoxDetails& details) {
     if (auto policy = net::Policy::parse(spec.policy())) details.network = net::to_string(policy->mode());
     details.network_policy = spec.policy();
+    details.network_learn = spec.learn();
     for (const auto& port : spec.ports())
         details.ports.push_back({port.address(), static_cast<std::uint16_t>(port.host_port()), static_cast<std::uint16_t>(port.guest_port()), port.udp()});
 }

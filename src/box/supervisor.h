@@ -69,6 +69,8 @@ struct Machine {
     std::chrono::steady_clock::time_point network_second;  // of the records of its network
     std::uint32_t network_records = 0;
     std::uint64_t network_left_out = 0;
+    std::set<std::string> learnt;  // what of its network has been recorded, by address
+    std::size_t learnt_records = 0;
     os::Fd init;            // pidfd of the jail's first process
     bool asked = false;     // for its start
     bool running = false;
@@ -133,6 +135,7 @@ class Supervisor {
     void begin_network_events(os::Fd socket);
     void on_network_events();
     bool network_record_is_due();
+    bool is_learnt_anew(const wire::NetworkEvent& event);
     void record_network(const wire::NetworkEvent& event);
     void on_network_ended(const std::string& why);
     void hear_of_ports(const std::string& packed);

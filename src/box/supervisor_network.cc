@@ -102,12 +102,32 @@ bool Supervisor::network_record_is_due() {
     return true;
 }
 
+// With --net-learn each target is told of once, beside what is told of anyway. Connections begin with their address, so that those
+// of an address are found that a name now stands for: they may be another wish by then.
+bool Supervisor::is_learnt_anew(const wire::NetworkEvent& event) {
+    if (!launch_.spec().network().learn() || vm_.learnt_records >= limits::kMostLearntTargets) return false;
+    if (event.has_question()) {
+        const auto& told = event.question();
+        if (!vm_.learnt.insert("? " + told.name() + " " + told.verdict() + " " + joined(told.addresses())).second) return false;
+        for (const auto& address : told.addresses())
+            std::erase_if(vm_.learnt, [&](const std::string& one) { return one.starts_with(address + " "); });
+        ++vm_.learnt_records;
+        return true;
+    }
+    const auto& told = event.connection();
+    if (!event.has_connection() || told.state() == wire::NetworkEvent::Connection::ENDED || told.published()) return false;
+    const auto target = told.address() + " " + std::to_string(told.port()) + (told.udp() ? " udp " : " tcp ") + told.name() + " " + kind_of(told.state());
+    if (!vm_.learnt.insert(target).second) return false;
+    ++vm_.learnt_records;
+    return true;
+}
+
 void Supervisor::record_network(const wire::NetworkEvent& event) {
     if (event.event_case() == wire::NetworkEvent::kLost) {
         vm_.network_left_out = std::min(vm_.network_left_out + std::min(event.lost(), kMostCounted), kMostCounted);
         return;
     }
-    if (!network_record_is_due()) return;
+    if (!is_learnt_anew(event) && !network_record_is_due()) return;
     const auto self = audit::this_actor();
     const auto chain = audit::network_chain(launch_.box_id());
     if (event.has_connection()) record_in(chain, self, kind_of(event.connection().state()), details_of(event.connection()));

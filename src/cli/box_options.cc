@@ -239,6 +239,8 @@ Result<> add_network(BoxOptions& options, const BoxArguments& arguments) {
         options.network = choice.mode;
         options.network_policy = choice.policy;
     }
+    options.network_learn = arguments.net_learn;
+    if (arguments.net_learn && !arguments.net->given()) options.network = net::to_string(net::Mode::kPublic);
     for (const auto& text : arguments.ports)
         for (auto& port : CAISSON_TRY(parse_ports(text))) options.ports.push_back(std::move(port));
     options.name_servers = arguments.servers;
@@ -340,6 +342,7 @@ void add_box_options(CLI::App& command, const std::shared_ptr<BoxArguments>& arg
     add_net_options(command, arguments->net);
     add_publish_option(command, "-p,--publish", arguments->ports, "Lead a port of this host (of 127.0.0.1, if no address is given) to one of the box");
     add_net_limit_option(command, arguments->net_limits, "Limit the network: connections=N, flows=N, connects=N a second, in=SIZE or out=SIZE a second");
+    command.add_flag("--net-learn", arguments->net_learn, "Keep each target of the network in the journal, for caisson net suggest; alone: --net public");
     command.add_option("--dns", arguments->servers, "Ask this name server instead of the host's")->type_name("IP[:PORT]")->allow_extra_args(false)->take_all();
     command.add_option("--add-host", arguments->hosts, "Let a name stand for an address")->type_name("NAME:IP")->allow_extra_args(false)->take_all();
     command.add_option("--pull", arguments->pull, "Ask a registry for the image: always, missing or never")->type_name("WHEN")->capture_default_str();

@@ -45,7 +45,8 @@ void add_volume_commands(CLI::App& app, Action& action);
 void add_volume_file_commands(CLI::App& group, Action& action);
 void add_registry_commands(CLI::App& app, Action& action);
 // What happened: audit, events.
-void add_network_log(CLI::App& group, Action& action);  // caisson net log
+void add_network_log(CLI::App& group, Action& action);      // caisson net log
+void add_network_suggest(CLI::App& group, Action& action);  // caisson net suggest
 void add_audit_commands(CLI::App& app, Action& action);
 void add_template_commands(CLI::App& app, Action& action);
 void add_doctor(CLI::App& app, Action& action);

@@ -173,6 +173,7 @@ void add_net_commands(CLI::App& app, Action& action) {
     net->require_subcommand(1);
     add_explain(*net, action);
     add_network_log(*net, action);
+    add_network_suggest(*net, action);
 }
 
 }  // namespace caisson::cli

@@ -41,24 +41,6 @@ std::uint64_t most_descriptors() {
     return std::min<std::uint64_t>(now.rlim_max, kNetdDescriptors);
 }
 
-jail::Description netd_jail(const std::string& program, const jail::Sandbox& sandbox) {
-    jail::Description description;
-    description.name = "netd";
-    description.share_network = true;
-    description.resource_limits = {{RLIMIT_NOFILE, most_descriptors()}};
-    description.arguments = {program};
-    if (&sandbox == &jail::no_jail()) return description;
-    description.filter = jail::netd_filter();
-#ifdef CAISSON_STATIC_NETD
-    description.mounts = {{jail::Mount::Kind::kReadOnly, program, kNetdInJail}};
-    description.arguments = {kNetdInJail};
-    description.resource_limits.push_back({RLIMIT_DATA, kNetdMemoryBytes});
-#else
-    description.root = "/";  // sanitizers need shared libraries
-#endif
-    return description;
-}
-
 // A socket of the host for one published port.
 Result<os::Fd> listen_at(const wire::NetworkSpec::Port& port) {
     auto address = Address::parse(port.address());
@@ -87,6 +69,24 @@ std::uint16_t chosen_port(const os::Fd& socket) {
 }
 
 }  // namespace
+
+jail::Description netd_jail(const std::string& program, const jail::Sandbox& sandbox) {
+    jail::Description description;
+    description.name = "netd";
+    description.share_network = true;
+    description.resource_limits = {{RLIMIT_NOFILE, most_descriptors()}};
+    description.arguments = {program};
+    if (&sandbox == &jail::no_jail()) return description;
+    description.filter = jail::netd_filter();
+#ifdef CAISSON_STATIC_NETD
+    description.mounts = {{jail::Mount::Kind::kReadOnly, program, kNetdInJail}};
+    description.arguments = {kNetdInJail};
+    description.resource_limits.push_back({RLIMIT_DATA, kNetdMemoryBytes});
+#else
+    description.root = "/";  // sanitizers need shared libraries
+#endif
+    return description;
+}
 
 Result<NetworkHost> NetworkHost::open(Options options) {
     NetworkHost host;

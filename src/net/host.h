@@ -81,6 +81,10 @@ class NetworkHost {
     jail::Init init_;
 };
 
+// What caisson-netd, this file of the host, may touch; without its descriptors and control groups. Pure but for the limit of
+// open files, which is the host's own where that is lower.
+jail::Description netd_jail(const std::string& program, const jail::Sandbox& sandbox);
+
 // The name servers that the host asks, from its resolv.conf(5); and the addresses of its own interfaces.
 std::vector<std::string> host_name_servers();
 std::vector<Address> host_addresses();

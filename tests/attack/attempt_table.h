@@ -12,7 +12,7 @@
 
 namespace caisson::attack {
 
-enum Kind { kVmm, kUnpacker, kFetch, kShare, kKinds };
+enum Kind { kVmm, kUnpacker, kFetch, kShare, kNetd, kKinds };
 
 // Names of errno, "ok" (it succeeds), names of signals; several with " or " between them where kernels and settings of
 // hosts differ. Empty: does not apply to this kind.
@@ -67,35 +67,39 @@ inline std::vector<Row> attempt_table() {
     };
     // clang-format off
 #define DENIED(group, id, attempt, layer, all) std::move(add(group, id, attempt, layer)).alone(all)
+// caisson-netd may open nothing at all.
+#define OPENED(group, id, attempt, layer, all) DENIED(group, id, attempt, layer, all).filtered(kNetd, "ENOSYS")
     const char* group = "Files";
-    DENIED(group, "host_file", "a file of the host that everybody may read", "mount namespace", "ENOENT");
-    DENIED(group, "host_write", "writing to a file of the same user", "mount namespace", "ENOENT");
+    OPENED(group, "host_file", "a file of the host that everybody may read", "mount namespace", "ENOENT");
+    OPENED(group, "host_write", "writing to a file of the same user", "mount namespace", "ENOENT");
     DENIED(group, "host_remove", "removing it", "mount namespace", "ENOENT").filtered("ENOSYS").filtered(kFetch, "ENOENT").filtered(kShare, "ENOENT");
-    DENIED(group, "shadow", "/etc/shadow", "mount namespace", "ENOENT");
-    DENIED(group, "passwd", "/etc/passwd", "mount namespace", "ENOENT");
-    DENIED(group, "home", "the home", "mount namespace", "ENOENT");
-    DENIED(group, "database", "the database", "mount namespace", "ENOENT");
-    DENIED(group, "other_box", "another box's disk", "mount namespace", "ENOENT");
-    DENIED(group, "other_socket", "another box's socket", "mount namespace", "ENOENT");
-    DENIED(group, "secret", "a secret of the user", "mount namespace", "ENOENT");
-    DENIED(group, "climb", "`..` forty times, then etc/shadow", "mount namespace", "ENOENT");
+    OPENED(group, "shadow", "/etc/shadow", "mount namespace", "ENOENT");
+    OPENED(group, "passwd", "/etc/passwd", "mount namespace", "ENOENT");
+    OPENED(group, "home", "the home", "mount namespace", "ENOENT");
+    OPENED(group, "database", "the database", "mount namespace", "ENOENT");
+    OPENED(group, "other_box", "another box's disk", "mount namespace", "ENOENT");
+    OPENED(group, "other_socket", "another box's socket", "mount namespace", "ENOENT");
+    OPENED(group, "secret", "a secret of the user", "mount namespace", "ENOENT");
+    OPENED(group, "climb", "`..` forty times, then etc/shadow", "mount namespace", "ENOENT");
     DENIED(group, "leave_root_directory", "the chroot(2) trick", "capabilities", "EPERM").filtered("SIGSYS");
-    DENIED(group, "create_file", "a new file in /", "read-only mount", "EROFS");
+    OPENED(group, "create_file", "a new file in /", "read-only mount", "EROFS");
     DENIED(group, "make_device", "a device node of its own", "capabilities", "EROFS or EPERM").filtered("ENOSYS");
-    DENIED(group, "devices", "mem, kvm, net/tun, fuse, vhost-net, tty, disks in /dev", "mount namespace", "ENOENT");
-    DENIED(group, "proc", "/proc: itself, process 1, another process, kcore, sysctl, sysrq", "mount namespace", "ENOENT").alone(kShare, "");
-    DENIED(group, "sys", "/sys/kernel", "mount namespace", "ENOENT");
+    OPENED(group, "devices", "mem, kvm, net/tun, fuse, vhost-net, tty, disks in /dev", "mount namespace", "ENOENT");
+    OPENED(group, "proc", "/proc: itself, process 1, another process, kcore, sysctl, sysrq", "mount namespace", "ENOENT").alone(kShare, "");
+    OPENED(group, "sys", "/sys/kernel", "mount namespace", "ENOENT");
 
     group = "Descriptors";
     DENIED(group, "inherited_descriptor", "a descriptor that the starting program left open", "list of descriptors", "EBADF");
-    DENIED(group, "reopen_descriptor", "its descriptors again, through /proc/self/fd and /dev/fd", "mount namespace", "ENOENT").alone(kShare, "");
+    OPENED(group, "reopen_descriptor", "its descriptors again, through /proc/self/fd and /dev/fd", "mount namespace", "ENOENT").alone(kShare, "");
     DENIED(group, "directory_descriptor", "`..` of a descriptor that it holds", "list of descriptors", "ENOTDIR");
     DENIED(group, "by_handle", "a file by its handle (open_by_handle_at)", "capabilities", "EPERM").filtered("SIGSYS");
 
     group = "Sockets";
-    DENIED(group, "loopback", "a TCP service on the host's loopback", "network namespace", "ECONNREFUSED").alone(kFetch, "ok").filtered("ENOSYS").filtered(kFetch, "ok");
-    DENIED(group, "outside", "an address outside", "network namespace", "ENETUNREACH").alone(kFetch, "ok or ENETUNREACH").filtered("ENOSYS").filtered(kFetch, "ok or ENETUNREACH");
-    DENIED(group, "abstract_socket", "an abstract socket of the host", "network namespace; system call filter", "ECONNREFUSED").alone(kFetch, "ok")
+    DENIED(group, "loopback", "a TCP service on the host's loopback", "network namespace", "ECONNREFUSED").alone(kFetch, "ok").alone(kNetd, "ok").filtered("ENOSYS")
+        .filtered(kFetch, "ok").filtered(kNetd, "ok");
+    DENIED(group, "outside", "an address outside", "network namespace", "ENETUNREACH").alone(kFetch, "ok or ENETUNREACH").alone(kNetd, "ok or ENETUNREACH").filtered("ENOSYS")
+        .filtered(kFetch, "ok or ENETUNREACH").filtered(kNetd, "ok or ENETUNREACH");
+    DENIED(group, "abstract_socket", "an abstract socket of the host", "network namespace; system call filter", "ECONNREFUSED").alone(kFetch, "ok").alone(kNetd, "ok")
         .filtered("ENOSYS");
     DENIED(group, "path_socket", "a socket in the host's file system", "mount namespace", "ENOENT").filtered("ENOSYS");
     DENIED(group, "netlink_change", "taking an interface down by netlink", "capabilities", "EPERM").filtered("ENOSYS").filtered(kFetch, "EPERM");
@@ -119,7 +123,7 @@ inline std::vector<Row> attempt_table() {
     DENIED(group, "clone_user", "clone with a user namespace", "limit of user namespaces", "ENOSPC").filtered("SIGSYS");
     DENIED(group, "clone3_user", "clone3 with a user namespace", "limit of user namespaces", "ENOSPC").filtered("ENOSYS");
     DENIED(group, "clone3_others", "clone3 with each other namespace", "capabilities", "EPERM").filtered("ENOSYS");
-    DENIED(group, "enter_namespace", "setns", "capabilities", "EPERM").filtered("SIGSYS").filtered(kShare, "ENOSYS");
+    DENIED(group, "enter_namespace", "setns", "capabilities", "EPERM").filtered("SIGSYS").filtered(kShare, "ENOSYS").filtered(kNetd, "ENOSYS");
     DENIED(group, "mount_tmpfs", "mount", "capabilities", "EPERM").filtered("SIGSYS");
     DENIED(group, "mount_again", "mounting / again, writable", "capabilities", "EPERM").filtered("SIGSYS");
     DENIED(group, "unmount_root", "umount of /", "capabilities", "EPERM").filtered("SIGSYS");
@@ -188,11 +192,24 @@ inline std::vector<Row> attempt_table() {
     VOLUME("volume_proc_first", "the host's files, through /proc/1", "mount namespace", "ENOENT");
 #undef VOLUME
 
+#define NETWORK(id, attempt, layer, result) std::move(add("The network", id, attempt, layer)).alone(kNetd, result).filtered(kNetd, "ENOSYS")
+    NETWORK("network_service", "a TCP service of its own on the host", "system call filter only", "ok");
+    NETWORK("network_port", "a port of the host, for datagrams", "system call filter only", "ok");
+    NETWORK("network_protocols", "protocols that load modules of the kernel: SCTP, DCCP, UDP-Lite, MPTCP, ICMP", "system call filter only",
+            "ok or EPROTONOSUPPORT or EXFULL");
+    NETWORK("network_families", "sockets of other families: netlink, Bluetooth, CAN, TIPC, ALG, XDP, SMC, RDS, Phonet", "system call filter only",
+            "ok or EAFNOSUPPORT");
+    NETWORK("network_mark", "marks, interfaces and foreign source addresses for its connections", "capabilities; system call filter", "ok or EPERM");
+    NETWORK("network_program", "a BPF program for a socket", "system call filter only", "ok");
+    NETWORK("network_held", "its local sockets, turned to an abstract socket of the host", "they are connected for good", "EISCONN").filtered(kNetd, "EISCONN");
+#undef NETWORK
+
     group = "Using things up";
     DENIED(group, "many_descriptors", "descriptors", "resource limit", "EMFILE");
     DENIED(group, "much_address_space", "64 GiB of address space", "resource limit; for the VMM control groups, too", "ENOMEM").alone(kFetch, "ok");
-    DENIED(group, "large_file", "a file of 1 TiB", "resource limit", "EFBIG").alone(kShare, "ok");
-    DENIED(group, "many_processes", "600 processes", "control groups, for the VMM where the host has them", "ok").filtered(kShare, "ENOSYS");
+    DENIED(group, "large_file", "a file of 1 TiB", "resource limit", "EFBIG").alone(kShare, "ok").alone(kNetd, "EROFS").filtered(kNetd, "ENOSYS");
+    DENIED(group, "many_processes", "600 processes", "control groups, for the VMM where the host has them", "ok").filtered(kShare, "ENOSYS").filtered(kNetd, "ENOSYS");
+#undef OPENED
 #undef DENIED
     // clang-format on
     return rows;

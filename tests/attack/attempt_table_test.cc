@@ -1,5 +1,5 @@
 // Whoever owns a jailed process owns nothing more: attempts.cc runs in the place of QEMU, of the reader of layers, of
-// the registry client and of the server of volumes, each under exactly the description that caisson makes for it, and gets what attempt_table.h says.
+// the registry client, of the server of volumes and of a box's network, each under exactly the description that caisson makes for it, and gets what attempt_table.h says.
 // `attack_table --print` prints the table as it stands in docs/security.md.
 #include "attempt_table.h"
 #include "host_things.h"
@@ -17,6 +17,8 @@
 #include "image/protocol.h"
 #include "image/registry/client.h"
 #include "image/unpacker.h"
+#include "net/host.h"
+#include "net/relay/netd.h"
 #include "os/file.h"
 #include "os/landlock.h"
 #include "vmm/machine.h"
@@ -35,7 +37,7 @@ constexpr bool kHasPorts = true;
 constexpr bool kHasPorts = false;
 #endif
 
-constexpr const char* kKindNames[kKinds] = {"VMM", "unpacker", "registry client", "volume server"};
+constexpr const char* kKindNames[kKinds] = {"VMM", "unpacker", "registry client", "volume server", "network"};
 
 // ---- the table as text
 
@@ -52,10 +54,10 @@ std::string cell(const Expected& expected) {
 }
 
 std::string in_markdown(const std::vector<Row>& rows) {
-    std::string text = "| attempt | layer below the filter | VMM | unpacker | registry client | volume server |\n|---|---|---|---|---|---|\n";
+    std::string text = "| attempt | layer below the filter | VMM | unpacker | registry client | volume server | network |\n|---|---|---|---|---|---|---|\n";
     std::string group;
     for (const auto& row : rows) {
-        if (row.group != group) text += "| **" + row.group + "** | | | | | |\n";
+        if (row.group != group) text += "| **" + row.group + "** | | | | | | |\n";
         group = row.group;
         text += "| " + row.attempt + " | " + row.layer;
         for (const auto& expected : row.expected) text += " | " + cell(expected);
@@ -152,6 +154,16 @@ jail::Description share(Place& place, const std::string& program) {
     for (auto* other : {&sockets.second, &port.second}) place.keep(std::move(*other));
     for (const char* word : {"listed=0,1,2,3,4,5,6,", "writable=/proc/self/fd/5", "kept=4", "own=5", "single=6"})
         description.arguments.emplace_back(word);
+    return description;
+}
+
+jail::Description netd(Place& place, const std::string& program) {
+    auto description = net::netd_jail(place.file("caisson-netd", program, 0755), jail::bubblewrap());
+    auto orders = os::make_socketpair(SOCK_SEQPACKET).value();
+    auto events = os::make_socketpair(SOCK_SEQPACKET).value();
+    description.descriptors = {{place.keep(std::move(orders.first)), net::relay::kOrdersFd}, {place.keep(std::move(events.first)), net::relay::kEventsFd}};
+    for (auto* other : {&orders.second, &events.second}) place.keep(std::move(*other));
+    description.arguments.emplace_back("listed=0,1,2,3,");
     return description;
 }
 
@@ -262,8 +274,9 @@ class AttemptTable : public testing::Test {
         HostThings host(place);
         place.file("caisson-enter", os::read_file(CAISSON_ENTER, 64 << 20).value(), 0755);
         auto description = describe(place, os::read_file(CAISSON_ATTEMPTS, 64 << 20).value());
-        // The server's files lie in mounts that come to it later, and that no rule of Landlock could name by then.
-        const bool landlock = kind != kShare;
+        // The server's files lie in mounts that come to it later, and that no rule of Landlock could name by then; the network's
+        // process may open no file.
+        const bool landlock = kind != kShare && kind != kNetd;
         ASSERT_TRUE(description.filter.has_value() && description.enter.empty() != landlock);
         for (const auto& argument : host.arguments()) description.arguments.push_back(argument);
         for (auto layers : {Layers::kWhole, Layers::kNoLandlock, Layers::kNeither})
@@ -275,10 +288,11 @@ TEST_F(AttemptTable, InPlaceOfTheVmm) { expect_denials(kVmm, vmm); }
 TEST_F(AttemptTable, InPlaceOfTheUnpacker) { expect_denials(kUnpacker, unpacker); }
 TEST_F(AttemptTable, InPlaceOfTheRegistryClient) { expect_denials(kFetch, fetch); }
 TEST_F(AttemptTable, InPlaceOfTheVolumeServer) { expect_denials(kShare, share); }
+TEST_F(AttemptTable, InPlaceOfTheNetwork) { expect_denials(kNetd, netd); }
 
 // What may come of an attempt as "ok" under a whole description is listed here, and no more.
 TEST(AttemptTableText, NothingElseSucceeds) {
-    const std::vector<std::string> meant{"loopback registry client", "outside registry client",  // its work
+    const std::vector<std::string> meant{"loopback registry client", "loopback network", "outside registry client", "outside network",  // their work
                                          // It has volumes to write to, for a guest that may; see docs/security.md.
                                          "volume_access_list volume server",
                                          // Bounded by control groups, or by the host's own limits.

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <linux/bpf.h>
 #include <linux/capability.h>
+#include <linux/filter.h>
 #include <linux/io_uring.h>
 #include <linux/keyctl.h>
 #include <linux/netlink.h>
@@ -620,6 +621,77 @@ long volume_proc_first() {
     return all.answer();
 }
 
+// ---- the network, for whoever is it
+
+sockaddr_in any_port() {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    return address;
+}
+long network_service() {
+    const auto address = any_port();
+    const int fd = socket(AF_INET, SOCK_STREAM, 0);
+    if (fd < 0 || bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) return -1;
+    return listen(fd, 1);
+}
+long network_port() {
+    const auto address = any_port();
+    const int fd = socket(AF_INET, SOCK_DGRAM, 0);
+    return fd < 0 ? -1 : bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address);
+}
+long network_protocols() {
+    Together all;
+    constexpr int kUdpLite = 136;
+    constexpr int kMultipath = 262;
+    for (int protocol : {static_cast<int>(IPPROTO_SCTP), kMultipath}) all.add(socket(AF_INET, SOCK_STREAM, protocol));
+    all.add(socket(AF_INET, 6 /* SOCK_DCCP */, IPPROTO_DCCP));
+    for (int protocol : {kUdpLite, static_cast<int>(IPPROTO_ICMP)}) all.add(socket(AF_INET, SOCK_DGRAM, protocol));
+    all.add(socket(AF_INET6, SOCK_DGRAM, IPPROTO_ICMPV6));
+    return all.answer();
+}
+// AF_INET6's, AF_INET's and AF_UNIX's neighbours, and netlink of other kinds than routes.
+long network_families() {
+    Together all;
+    for (int kind : {NETLINK_ROUTE, NETLINK_NETFILTER, NETLINK_SOCK_DIAG, NETLINK_GENERIC}) all.add(socket(AF_NETLINK, SOCK_RAW, kind));
+    for (int family : {AF_BLUETOOTH, AF_CAN, AF_TIPC, AF_ALG, AF_XDP, AF_SMC, AF_RDS, AF_PHONET})
+        for (int type : {SOCK_STREAM, SOCK_SEQPACKET, SOCK_RAW}) all.add(socket(family, type, 0));
+    int pair[2];
+    all.add(socketpair(AF_UNIX, SOCK_DGRAM, 0, pair));
+    return all.answer();
+}
+long network_mark() {
+    Together all;
+    const int fd = socket(AF_INET, SOCK_STREAM, 0);
+    const int value = 1;
+    if (fd < 0) return 0;
+    all.add(setsockopt(fd, SOL_SOCKET, SO_MARK, &value, sizeof value));
+    all.add(setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, "lo", 2));
+    all.add(setsockopt(fd, SOL_IP, IP_TRANSPARENT, &value, sizeof value));
+    all.add(setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &value, sizeof value));
+    return all.answer();
+}
+long network_program() {
+    sock_filter instruction{BPF_RET | BPF_K, 0, 0, 0};
+    const sock_fprog program{1, &instruction};
+    const int fd = socket(AF_INET, SOCK_DGRAM, 0);
+    return fd < 0 ? 0 : setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program);
+}
+long network_held() {
+    Together all;
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    strncpy(address.sun_path + 1, target.abstract, sizeof address.sun_path - 2);
+    const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + strlen(target.abstract) + 1);
+    for (int fd = 0; fd < 8; ++fd) {
+        sockaddr_un own{};
+        socklen_t own_length = sizeof own;
+        if (getsockname(fd, reinterpret_cast<sockaddr*>(&own), &own_length) == 0 && own.sun_family == AF_UNIX)
+            all.add(connect(fd, reinterpret_cast<const sockaddr*>(&address), length));
+    }
+    return all.answer();
+}
+
 // ---- using things up. "ok" says that nothing stopped it before it had what would hurt a small host.
 
 long many_descriptors() {
@@ -694,6 +766,8 @@ constexpr Attempt kAttempts[] = {
     ATTEMPT(volume_new_open_to_all), ATTEMPT(volume_capability), ATTEMPT(volume_access_list), ATTEMPT(volume_device),
     ATTEMPT(volume_pipe), ATTEMPT(volume_program), ATTEMPT(volume_library), ATTEMPT(volume_reopen), ATTEMPT(volume_proc_of_others),
     ATTEMPT(volume_proc_settings), ATTEMPT(volume_proc_first),
+    ATTEMPT(network_service), ATTEMPT(network_port), ATTEMPT(network_protocols), ATTEMPT(network_families), ATTEMPT(network_mark),
+    ATTEMPT(network_program), ATTEMPT(network_held),
     ATTEMPT(many_descriptors), ATTEMPT(much_address_space), ATTEMPT(large_file), ATTEMPT(many_processes),
 #undef ATTEMPT
 };

@@ -24,8 +24,8 @@
 
 namespace caisson::attack {
 
-inline os::Fd listen_on(const sockaddr* address, socklen_t length) {
-    os::Fd fd(::socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+inline os::Fd listen_on(const sockaddr* address, socklen_t length, int type = SOCK_STREAM) {
+    os::Fd fd(::socket(address->sa_family, type | SOCK_CLOEXEC, 0));
     EXPECT_EQ(::bind(fd.get(), address, length), 0) << errno;
     EXPECT_EQ(::listen(fd.get(), 64), 0);
     return fd;
@@ -94,10 +94,12 @@ class HostThings {
         name.sun_family = AF_UNIX;
         abstract.copy(name.sun_path + 1, sizeof name.sun_path - 2);
         abstract_ = listen_on(reinterpret_cast<sockaddr*>(&name), static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + abstract.size()));
+        // The same name once more, for local sockets that somebody holds: they are of this type.
+        abstract_packets_ = listen_on(reinterpret_cast<sockaddr*>(&name), static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + abstract.size()), SOCK_SEQPACKET);
         arguments_.push_back("abstract=" + abstract);
     }
     std::vector<std::string> arguments_;
-    os::Fd tcp_, path_, abstract_;
+    os::Fd tcp_, path_, abstract_, abstract_packets_;
     int key_ = 0;
     int segment_ = -1;
     std::string queue_name_;

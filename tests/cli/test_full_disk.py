@@ -69,7 +69,7 @@ def calls(source):
         ("registry", "login"): ["--user", "x", "--password-stdin", "127.0.0.1:1"], ("registry", "logout"): ["127.0.0.1:1"],
         ("template", "ls"): [], ("template", "build"): ["--memory", "256M", TINY],
         ("audit", "verify"): [], ("audit", "head"): [], ("events",): [], ("stats",): [], ("update",): ["--label", "tried=yes", "first"], ("port",): ["first"],
-        ("check",): [], ("net", "log"): ["first"], ("net", "explain"): ["--allow-net", "a.example", "a.example:443"],
+        ("check",): [], ("net", "log"): ["first"], ("net", "suggest"): ["first"], ("net", "explain"): ["--allow-net", "a.example", "a.example:443"],
         ("template", "rm"): ["0" * 32], ("df",): [], ("gc",): ["--dry-run"], ("doctor",): [], ("version",): [],
     }
 

@@ -1,4 +1,5 @@
 """What the tests do inside of a box: guest.py WHAT ARGUMENTS..., a line of JSON for each thing that was done."""
+import contextlib
 import errno
 import hashlib
 import json
@@ -62,8 +63,58 @@ def udp(address, port, size):
     return {"same": sender.recv(65535) == data}
 
 
+def first_bytes(port, name):
+    """What a client says first: of its name, or nothing that shows one."""
+    if not name:
+        return b"\0probe\n"
+    if port == 80:
+        return f"GET / HTTP/1.1\r\nHost: {name}\r\n\r\n".encode()
+    context, said = ssl.create_default_context(), ssl.MemoryBIO()
+    try:
+        context.wrap_bio(ssl.MemoryBIO(), said, server_hostname=name).do_handshake()
+    except ssl.SSLWantReadError:
+        return said.read()
+
+
+def probe(address, port, name=""):
+    """A connection to a server that sends back what comes. A failure is one of connecting."""
+    connection = socket.create_connection((address, int(port)), PATIENCE)
+    said, answer = first_bytes(int(port), name), b""
+    try:
+        connection.sendall(said)
+        while len(answer) < len(said) and (data := connection.recv(65536)):
+            answer += data
+    except OSError as error:
+        return {"answered": False, "end": str(error)}
+    return {"answered": answer == said, "end": answer[:200].decode(errors="replace")}
+
+
+def probe_udp(address, port):
+    sender = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+    sender.settimeout(1.5)
+    sender.connect((address, int(port)))
+    sender.send(b"probe")
+    return {"answered": sender.recv(100) == b"probe"}
+
+
 def resolve(name):
     return {"addresses": sorted({entry[4][0] for entry in socket.getaddrinfo(name, 80, proto=socket.IPPROTO_TCP)})}
+
+
+def probe_echo(address, port):
+    connection = socket.create_connection((address, int(port)), PATIENCE)
+    connection.sendall(b"there and back")
+    return {"same": connection.recv(100) == b"there and back"}
+
+
+def greeted(address, port):
+    return {"greeting": socket.create_connection((address, int(port)), PATIENCE).recv(100).decode().strip()}
+
+
+def sweep(address, first, count):
+    for port in range(int(first), int(first) + int(count)):
+        with contextlib.suppress(OSError):
+            socket.create_connection((address, port), PATIENCE).close()
 
 
 def bulk(address, megabytes):

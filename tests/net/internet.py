@@ -41,14 +41,24 @@ def run(*words, namespace=None):
 
 
 class Internet:
-    def __init__(self, place):
+    """`ports`: (of TCP, of UDP); then every address there is, the host's loopback among them, sends back what comes to these,
+    and there are no other servers."""
+
+    def __init__(self, place, ports=None):
         self.place, self.processes = pathlib.Path(place), []
         self.host, self.world = self.namespace(), self.namespace()
         self.wire()
-        certificate(self.place)
         self.log = self.place / "requests"
-        self.log.write_text("")
-        self.serve("all")
+        self.forget()
+        self.names(ZONE)
+        if ports is None:
+            certificate(self.place)
+            self.serve(self.world)
+            return
+        self.hold_every_address()
+        words = [",".join(map(str, numbers)) for numbers in ports]
+        self.serve(self.world, *words)
+        self.serve(self.host, *words)
 
     def namespace(self):
         """A process that does nothing but hold one."""
@@ -77,11 +87,22 @@ class Internet:
         run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward", namespace=self.world)
         run("ip", "route", "add", "blackhole", SILENT, namespace=self.world)
 
-    def serve(self, what):
-        words = ["nsenter", f"--net=/proc/{self.world}/ns/net", sys.executable, "-B", str(HERE / "servers.py"), str(self.place), json.dumps(ZONE)]
+    def hold_every_address(self):
+        """Whatever is sent there arrives, but for the way back."""
+        for words, everything, ways_back in ((("ip",), "0.0.0.0/0", (f"{HOST}/32",)), (("ip", "-6"), "::/0", (f"{HOST6}/128", "fe80::/64"))):
+            for back in ways_back:
+                run(*words, "route", "add", back, "dev", "in", "table", "local", namespace=self.world)
+            run(*words, "route", "add", "local", everything, "dev", "lo", "table", "local", namespace=self.world)
+
+    def names(self, zone):
+        """What the name servers answer from now on."""
+        (self.place / "zone").write_text(json.dumps(zone))
+
+    def serve(self, namespace, *ports):
+        words = ["nsenter", f"--net=/proc/{namespace}/ns/net", sys.executable, "-B", str(HERE / "servers.py"), str(self.place), *ports]
         process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
         self.processes.append(process)
-        assert process.stdout.readline() == b"ready\n", what
+        assert process.stdout.readline() == b"ready\n", ports
 
     def requests(self):
         """What the servers were asked, a line each: what, server's address, peer, more."""
@@ -105,4 +126,5 @@ def certificate(place):
 def server_context(place):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(place / "cert.pem", place / "key.pem")
+    context.set_alpn_protocols(["h2", "http/1.1"])
     return context

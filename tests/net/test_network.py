@@ -1,5 +1,4 @@
 """A box's network, asked from inside: what it reaches, how it is refused, and what is recorded of it."""
-import contextlib
 import json
 import os
 import pathlib
@@ -12,7 +11,8 @@ import boxes
 import internet
 import pytest
 from boxes import BASE
-from internet import CGNAT, DNS, METADATA, OTHER, PRIVATE, SILENT, WEB, WEB6
+from internet import CGNAT, METADATA, OTHER, PRIVATE, WEB, WEB6
+from networks import Inside, box, denied, events
 
 pytestmark = pytest.mark.skipif(bool(internet.unavailable()), reason=internet.unavailable())
 HERE = pathlib.Path(__file__).parent
@@ -27,47 +27,6 @@ def world():
     yield made
     made.close()
     shutil.rmtree(place, ignore_errors=True)
-
-
-class Inside:
-    """Runs caisson on the private internet's host."""
-
-    def __init__(self, world):
-        self.namespace = world.host
-
-    def caisson(self, *words, timeout=120):
-        done = subprocess.run(["nsenter", f"--net=/proc/{self.namespace}/ns/net", boxes.BIN, *map(str, words)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, env=boxes.environment(), cwd="/", timeout=timeout)
-        return boxes.Ended(words, done.returncode, done.stdout, done.stderr, 0)
-
-
-@contextlib.contextmanager
-def box(world, *options):
-    """A box that stays for a while: what it is asked to do is answered by one result for each line."""
-    inside = Inside(world)
-    name = f"net-{os.getpid()}"
-    inside.caisson("run", "-d", "--pull", "never", "--name", name, "--dns", DNS, "--copy", f"{HERE / 'guest.py'}:/guest.py", *options, BASE, "sleep", "1000").ok()
-
-    def ask(*lines, timeout=120):
-        done = inside.caisson("exec", name, "python3", "/guest.py", *lines, timeout=timeout).ok()
-        results = [json.loads(line) for line in done.lines]
-        return results[0] if len(lines) == 1 else results
-
-    ask.name = name
-    ask.inside = inside
-    try:
-        yield ask
-    finally:
-        inside.caisson("rm", "--force", name)
-
-
-def events(name, kind):
-    """What the journal has of it, once it has been written."""
-    return [event["details"] for event in map(json.loads, boxes.caisson("audit", name, "--kind", kind, "--format", "json").ok().lines)]
-
-
-def denied(box_name, /, **wanted):
-    return boxes.until(lambda: [event for event in events(box_name, "connection_denied") if all(event.get(key) == value for key, value in wanted.items())], 5, wanted)
 
 
 def test_none_has_only_loopback():

@@ -419,3 +419,22 @@ rule("net_template_seeds", "nothing of TCP or UDP is sent before a template is s
      "vm net/test_clones.py -k share", r"FAILED.*test_no_two_boxes_share_the_secret_of_tcp", root=True)
 rule("net_held_bounded", "connections that wait for a verdict are counted", ["net_space_parts_test"],
      "tests/net_space_parts_test --gtest_filter=Gate.*", r"FAILED.*SoManyWaitAndNoMore")
+
+# The jail of a box's network, and what is suggested for it.
+def netd_rule(name, what, attempt):
+    rule(name, what, ["attack_table", "attempts"], "tests/attack_table --gtest_filter=AttemptTable.InPlaceOfTheNetwork", attempt)
+
+
+netd_rule("netd_filter", "the network's process runs under a system call filter", r"description\.filter")
+netd_rule("netd_files", "it opens no file", r"attempt host_file")
+netd_rule("netd_processes", "it makes no process", r"attempt many_processes")
+netd_rule("netd_options", "it sets the options of sockets that it needs, and no others", r"attempt network_mark")
+netd_rule("netd_protocols", "it makes sockets of TCP and UDP, and of no other protocol", r"attempt network_protocols")
+netd_rule("netd_families", "it makes no local and no netlink sockets", r"attempt (abstract_socket|network_families)")
+netd_rule("netd_listens", "it listens at no port of the host", r"attempt network_service")
+SUGGEST = ["net_policy_test"]
+rule("suggest_denied", "what the operator denied is not suggested", SUGGEST, "tests/net_policy_test --gtest_filter=Suggest.*", r"FAILED.*WhatAnAllowListRefusedIsWanted")
+rule("suggest_inside", "what was refused for not being the internet is not suggested", SUGGEST, "tests/net_policy_test --gtest_filter=Suggest.*",
+     r"FAILED.*WhatIsNotTheInternetIsToldApart")
+rule("suggest_host", "an address of the host is not suggested", SUGGEST, "tests/net_policy_test --gtest_filter=Suggest.*",
+     r"FAILED.*WhatIsNotTheInternetIsToldApart")

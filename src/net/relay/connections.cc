@@ -194,7 +194,7 @@ void Connections::arrived(os::Fd socket, const Endpoint& guest, const Endpoint& 
     connection->timer = 0;
     connection->inside = std::move(socket);
     if (connection->by_name) return peek(*connection);
-    if (connection->verdict.looks) return peek(*connection);
+    if (connection->verdict.looks || context_.learn) return peek(*connection);
     run(*connection, std::move(connection->outside_socket));
 }
 
@@ -213,7 +213,7 @@ void Connections::peek(Connection& connection) {
         if (one == nullptr) return;
         one->timer = 0;
         // Elsewhere a name only would be judged as well, and it need not show one; nor may it show half of one.
-        if (!shows_name && one->first.empty()) return judge_hello(*one, std::nullopt, false);
+        if ((!shows_name && one->first.empty()) || only_learns(*one)) return judge_hello(*one, std::nullopt, false);
         deny(*one, {.rule = one->verdict.rule, .reason = "it showed no name in time"}, false);
     });
 }
@@ -238,9 +238,12 @@ void Connections::on_first_bytes(Id id) {
         return judge_hello(*connection, head->host ? std::optional(head->host->name) : std::nullopt, true);
     }
     auto* malformed = std::get_if<Malformed>(&shown);
-    if (malformed != nullptr) return deny(*connection, {.rule = connection->verdict.rule, .reason = "what it begins with is malformed: " + malformed->why}, false);
+    if (malformed != nullptr && !only_learns(*connection)) return deny(*connection, {.rule = connection->verdict.rule, .reason = "what it begins with is malformed: " + malformed->why}, false);
     judge_hello(*connection, std::nullopt, false);
 }
+
+// No rule wants to know its name, so nothing that it shows or does not show is held against it.
+bool Connections::only_learns(const Connection& connection) { return !connection.by_name && !connection.verdict.looks; }
 
 // A client that waits for its server to speak first shows no name.
 void Connections::on_server_first(Id id) {
@@ -263,7 +266,7 @@ void Connections::judge_hello(Connection& connection, const std::optional<std::s
     const auto port = connection.subject.outside.port;
     if (name) connection.subject.name = *name;
     if (!connection.by_name) {
-        if (name)
+        if (name && !only_learns(connection))
             if (auto verdict = context_.policy.judge_shown(connection.verdict, *name, port, Protocol::kTcp); !verdict.allowed()) return deny(connection, verdict, is_http);
         return run(connection, std::move(connection.outside_socket));
     }

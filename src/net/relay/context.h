@@ -28,6 +28,7 @@ struct Context {
     std::vector<Address> host_addresses;  // the host's own, as far as they are known
     Pins pins;
     bool ipv6 = false;  // the host has a way to IPv6 addresses
+    bool learn = false; // connections are read for the names that they show, whether or not a rule is about names
     std::uint32_t most_connections = kConnections;
     std::uint32_t most_flows = kFlows;
     Rate connects{kConnectsPerSecond, kConnectsPerSecond};

@@ -151,6 +151,7 @@ Result<> Netd::begin(const wire::NetworkOrder::Begin& begin, std::vector<os::Fd>
     const auto& spec = begin.spec();
     if (connections_ || descriptors.size() != 3) return failure(Errc::kProtocol, "an order comes with other descriptors than it should");
     context_.ipv6 = has_ipv6();
+    context_.learn = spec.learn();
     for (const auto& text : begin.host_addresses())
         if (auto address = Address::parse(text)) context_.host_addresses.push_back(*address);
     CAISSON_TRY(set_limits(spec.limits()));

@@ -1,0 +1,56 @@
+"""Boxes with a network, for tests: started on the private internet's host, asked from inside, and what their journals say."""
+import contextlib
+import json
+import os
+import pathlib
+import subprocess
+
+import boxes
+from boxes import BASE
+
+HERE = pathlib.Path(__file__).parent
+
+
+class Inside:
+    """Runs caisson on the private internet's host."""
+
+    def __init__(self, world):
+        self.namespace = world.host
+
+    def caisson(self, *words, timeout=120):
+        done = subprocess.run(["nsenter", f"--net=/proc/{self.namespace}/ns/net", boxes.BIN, *map(str, words)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, env=boxes.environment(), cwd="/", timeout=timeout)
+        return boxes.Ended(words, done.returncode, done.stdout, done.stderr, 0)
+
+
+@contextlib.contextmanager
+def box(world, *options, dns=("--dns", "9.9.9.9")):
+    """A box that stays for a while: what it is asked to do is answered by one result for each line."""
+    inside = Inside(world)
+    name = f"net-{os.getpid()}"
+    inside.caisson("run", "-d", "--pull", "never", "--name", name, *dns, "--copy", f"{HERE / 'guest.py'}:/guest.py", *options, BASE, "sleep", "1000").ok()
+
+    def ask(*lines, timeout=120):
+        done = inside.caisson("exec", name, "python3", "/guest.py", *lines, timeout=timeout).ok()
+        results = [json.loads(line) for line in done.lines]
+        return results[0] if len(lines) == 1 else results
+
+    ask.name = name
+    ask.inside = inside
+    try:
+        yield ask
+    finally:
+        inside.caisson("rm", "--force", name)
+
+
+def all_events(name):
+    """What the journal has: (kind, details) each."""
+    return [(event["kind"], event["details"]) for event in map(json.loads, boxes.caisson("audit", name, "--format", "json").ok().lines)]
+
+
+def events(name, kind):
+    return [details for found, details in all_events(name) if found == kind]
+
+
+def denied(box_name, /, **wanted):
+    return boxes.until(lambda: [event for event in events(box_name, "connection_denied") if all(event.get(key) == value for key, value in wanted.items())], 5, wanted)
