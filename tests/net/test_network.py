@@ -199,7 +199,7 @@ def test_what_a_network_does_has_a_chain_of_its_own(world):
     try:
         chain.write_text(text.replace('"port":1000', '"port":1001', 1))
         found = boxes.caisson("audit", "verify")
-        assert found.code == 1 and f"{identity}.network" in found.everything.decode(), found
+        assert found.code == 1 and f"{identity}.network" in found.text, found
     finally:
         chain.write_text(text)
     assert boxes.caisson("audit", "verify").code == 0
