@@ -343,6 +343,8 @@ rule("net_dials_name", "a connection that a name decides goes to where that name
      "vm net/test_network.py -k lie_about", r"_+ test_a_lie_about\w* _+", root=True)
 rule("net_judged_again", "what is open is judged again when the policy changes", PROGRAM,
      "vm net/test_live.py -k another_policy_holds", r"a connection that the new policy denies is open", root=True)
+rule("net_looks_anew", "a rule about names that comes while a connection is read holds for it", ["net_relay_space_test"],
+     "tests/net_relay_space_test --gtest_filter=*WhileAConnectionIsRead*", r"Value of: heard")
 rule("net_request_own_file", "a box's launcher takes a network from the operator's own file only", ["shim_test"],
      "tests/shim_test --gtest_filter=NetworkRequest*", r"a file with two names was read")
 

@@ -405,11 +405,21 @@ void Connections::judge_again() {
     for (auto& [id, connection] : all_) {
         if (connection->subject.published) continue;
         const auto refusal = refusal_of(*connection);
-        if (!refusal) continue;
+        if (!refusal) {
+            look_anew(*connection);
+            continue;
+        }
         context_.records.connection(Event::DENIED, connection->subject, refusal->rule, "the policy was changed: " + refusal->reason);
         gone.push_back(id);
     }
     for (const auto id : gone) cut(*find(id));
+}
+
+// One that has not shown its name yet, and now may have to.
+void Connections::look_anew(Connection& connection) {
+    if (connection.by_name || connection.pump) return;
+    auto verdict = context_.judge(connection.subject.outside, Protocol::kTcp);
+    if (verdict.allowed()) connection.verdict = std::move(verdict);
 }
 
 // Both sides hear of it at once.

@@ -52,6 +52,7 @@ class Connections {
     void not_accepted(int listener, int error);
     void arrived(os::Fd socket, const Endpoint& guest, const Endpoint& outside);
     void peek(Connection& connection);
+    void look_anew(Connection& connection);
     static bool only_learns(const Connection& connection);
     void on_first_bytes(Id id);
     void on_server_first(Id id);

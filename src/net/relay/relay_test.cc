@@ -209,6 +209,20 @@ TEST_F(Relay, WhatAnotherPolicyDeniesIsCutAndNothingElse) {
     EXPECT_EQ(connections_->open(), 1u);
 }
 
+TEST_F(Relay, ARuleThatComesWhileAConnectionIsReadForItsNameHoldsForIt) {
+    const auto server = listen_at(kServer, 80);
+    context_.learn = true;
+    start(R"({"version": 1, "mode": "public", "allow": ["93.184.216.34"]})");
+    auto client = guest_->connect(kWeb);
+    ASSERT_EQ(connected(client), 0);
+    context_.use(*Policy::parse(R"({"version": 1, "mode": "public", "allow": ["93.184.216.34"], "deny": ["inside.example.com"]})"));
+    connections_->judge_again();
+    ask(client);
+    const auto heard = hear(client);
+    ASSERT_TRUE(heard);
+    EXPECT_EQ(heard->substr(0, 12), "HTTP/1.1 403");
+}
+
 TEST_F(Relay, APortThatIsPublishedNoMoreIsClosedAndWhatCameThroughItIsCut) {
     start(R"({"version": 1, "mode": "rules"})");
     const auto inside = guest_->socket(AF_INET, SOCK_STREAM);
