@@ -130,6 +130,7 @@ Result<> Server::start() {
     if (vm_.process.running() || ends_ > 0 || !vm_.init.gone()) return refuse(because(Errc::kInUse, "the box's machine runs already"));
     vm_ = vmm::Vm();
     end_shares();
+    network_.end_netd();
     network_ = net::NetworkHost();
     network_ended_ = false;
     CAISSON_TRY(group_.remove());
@@ -237,6 +238,8 @@ Result<> Server::change_network(bool anew) {
         ended.error.message = "the box's network process was ended, and no other could be started";
         CAISSON_TRY(send_news(socket_.get(), ended));
     }
+    // One that could not be replaced may have its ports open again.
+    if (!network_.netd().running()) network_.died();
     return send_news(socket_.get(), news);
 }
 
@@ -401,6 +404,7 @@ Result<> Server::answer_ends() {
     if (ends_ == 0 || vm_.process.running() || !vm_.init.gone()) return {};
     // Whatever may be left of the machine, before anybody has a say in this box.
     end_shares();
+    network_.end_netd();
     network_ = net::NetworkHost();
     disks_.clear();
     if (auto removed = group_.remove(); !removed) std::fprintf(stderr, "%s: %s\n", kLauncherName, removed.error().to_string().c_str());

@@ -677,7 +677,7 @@ Result<BoxDetails> Runtime::inspect(const std::string& reference) const {
     details.vmm_pid = answer->status().vmm_pid();
     if (answer->status().network_changes()) {
         details.ports.clear();
-        for (const auto& port : answer->status().ports())
+        for (const auto& port : box::sound_ports(answer->status().ports()))
             details.ports.push_back({port.address(), static_cast<std::uint16_t>(port.chosen_port()), static_cast<std::uint16_t>(port.guest_port()), port.udp()});
     }
     for (const auto& live : answer->status().executions()) {

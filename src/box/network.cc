@@ -107,6 +107,18 @@ std::string port_text(const wire::NetworkSpec::Port& port) {
            (port.udp() ? "/udp" : "");
 }
 
+std::vector<wire::NetworkSpec::Port> sound_ports(const google::protobuf::RepeatedPtrField<wire::NetworkSpec::Port>& told) {
+    constexpr std::uint32_t kLastPort = 65535;
+    std::vector<wire::NetworkSpec::Port> ports;
+    for (const auto& one : told) {
+        const auto address = net::Address::parse(one.address());
+        if (ports.size() >= net::relay::kMostPorts || !address || one.host_port() > kLastPort || one.chosen_port() > kLastPort || one.guest_port() > kLastPort) continue;
+        ports.push_back(one);
+        ports.back().set_address(address->to_string());
+    }
+    return ports;
+}
+
 namespace {
 
 PublishedPort published(const wire::NetworkSpec::Port& port) {
@@ -118,6 +130,7 @@ BoxOptions options_of(const wire::NetworkSpec* spec) {
     BoxOptions options;
     if (spec == nullptr) return options;
     options.network_policy = spec->policy();
+    options.network_learn = spec->learn();
     options.name_servers.assign(spec->servers().begin(), spec->servers().end());
     for (const auto& host : spec->hosts()) options.hosts.emplace_back(host.name(), host.address());
     for (const auto& port : spec->ports()) options.ports.push_back(published(port));
@@ -137,7 +150,7 @@ Result<> unpublish(BoxOptions& options, const std::vector<wire::NetworkSpec::Por
     for (const auto& one : chosen) {
         auto real = published(one);
         real.host_port = static_cast<std::uint16_t>(one.chosen_port());
-        if (found == options.ports.end() && is_same(real, port)) found = find(published(one));
+        if (found == options.ports.end() && one.host_port() == 0 && is_same(real, port)) found = find(published(one));
     }
     if (found != options.ports.end()) {
         options.ports.erase(found);
@@ -166,6 +179,7 @@ Result<std::optional<wire::NetworkSpec>> changed_network(const wire::NetworkSpec
         // They would be of no use; and with ports it is an error.
         options.name_servers.clear();
         options.hosts.clear();
+        options.network_learn = false;
         if (update.network_limits) return failure(Errc::kUsage, "a box without a network has no limits of it", "choose a network: public or open; or rules alone");
     }
     if (update.network_limits) options.network_limits = *update.network_limits;

@@ -26,6 +26,8 @@ std::string resolver_file(bool connected);
 Result<std::optional<wire::NetworkSpec>> changed_network(const wire::NetworkSpec* before, const std::vector<wire::NetworkSpec::Port>& ports, const BoxUpdate& update);
 // "127.0.0.1:8080:80/udp", as --publish takes it.
 std::string port_text(const wire::NetworkSpec::Port& port);
+// Of what a supervisor tells of its ports, whoever speaks for it: those that can be, addresses in their one spelling.
+std::vector<wire::NetworkSpec::Port> sound_ports(const google::protobuf::RepeatedPtrField<wire::NetworkSpec::Port>& told);
 
 void describe_network(const wire::NetworkSpec& spec, BoxDetails& details);
 

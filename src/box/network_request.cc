@@ -22,7 +22,7 @@ std::string path_of(const std::string& box_directory) { return box_directory + s
 
 }  // namespace
 
-Result<NetworkRequest> NetworkRequest::leave(const std::string& box_directory, const wire::NetworkSpec& spec) {
+Result<NetworkRequest> NetworkRequest::hold(const std::string& box_directory) {
     constexpr int kTries = 8;
     const auto path = path_of(box_directory);
     for (int tried = 1;; ++tried) {
@@ -36,9 +36,20 @@ Result<NetworkRequest> NetworkRequest::leave(const std::string& box_directory, c
         if (info.st_nlink != 1) return failure(Errc::kInUse, "somebody else is changing the network of the box", "try again");
         NetworkRequest request(path, std::move(*lock));
         if (::ftruncate(request.lock_->fd().get(), 0) != 0) return failure_errno("cannot empty " + path);
-        CAISSON_TRY(os::write_all(request.lock_->fd().get(), std::string_view(spec.SerializeAsString())));
         return request;
     }
+}
+
+Result<NetworkRequest> NetworkRequest::leave(const std::string& box_directory, const wire::NetworkSpec& spec) {
+    auto request = CAISSON_TRY(hold(box_directory));
+    CAISSON_TRY(request.write(spec));
+    return request;
+}
+
+Result<> NetworkRequest::write(const wire::NetworkSpec& spec) {
+    const int file = lock_->fd().get();
+    if (::ftruncate(file, 0) != 0 || ::lseek(file, 0, SEEK_SET) != 0) return failure_errno("cannot empty " + path_);
+    return os::write_all(file, std::string_view(spec.SerializeAsString()));
 }
 
 NetworkRequest::NetworkRequest(NetworkRequest&& other) noexcept : path_(std::exchange(other.path_, {})), lock_(std::exchange(other.lock_, std::nullopt)) {}

@@ -14,11 +14,15 @@
 
 namespace caisson::box {
 
-// The file is there as long as this is; one at a time. Any thread.
+// The right to change the network of one box, and the file, which is there as long as this is. Any thread.
 class NetworkRequest {
   public:
-    // Errors: kInUse, somebody else is changing the network of this box; of writing.
+    // Errors: kInUse, somebody else is changing the network of this box; of making the file.
+    static Result<NetworkRequest> hold(const std::string& box_directory);
+    // Both at once.
     static Result<NetworkRequest> leave(const std::string& box_directory, const wire::NetworkSpec& spec);
+    // Leaves `spec` for the launcher, in the place of what was left before.
+    Result<> write(const wire::NetworkSpec& spec);
     NetworkRequest(NetworkRequest&&) noexcept;
     NetworkRequest& operator=(NetworkRequest&&) = delete;
     ~NetworkRequest();

@@ -270,6 +270,7 @@ void Supervisor::begin_running() {
     for (auto& client : clients_)
         if (client.launcher) send(client, launched);
     if (launch_.without_command()) return;
+    if (vm_.network_died) record_state(store::BoxState::kRunning, running_reason());
     auto& command = *find_execution(kMainExecution);
     record(command.actor, "box_started", {{"engine", launch_.engine()}, {"detached", launch_.detached()}, {"restarts", std::int64_t{standing_.restarts}}});
     record_execution_started(command);

@@ -65,6 +65,7 @@ struct Machine {
     os::Fd qmp, agent, console;
     os::Fd network;         // what is told of its network; none: it has none, or that has died
     wire::NetworkPorts ports;   // that it publishes
+    bool network_asked = false;  // the launcher was asked for another one, and has not answered
     bool network_died = false;  // a process of it: the box runs on without
     std::chrono::steady_clock::time_point network_second;  // of the records of its network
     std::uint32_t network_records = 0;

@@ -151,7 +151,7 @@ Result<> Supervisor::on_agent_message(base::ByteView payload) {
     if (message.has_configured()) {
         if (phase_ != Phase::kConfiguring || command_sent_) return failure(Errc::kProtocol, "it was configured twice");
         timings_.set_configured(mark());
-        if (launch_.spec().network().ports_size() > 0 && standing_.launcher) note(standing_.launcher->ask(LauncherVerb::kLetIn));
+        if (launch_.shape().network() && standing_.launcher) note(standing_.launcher->ask(LauncherVerb::kLetIn));
         timings_.set_guest_mount_root(message.configured().mount_root_microseconds());
         timings_.set_guest_container(message.configured().container_microseconds());
         timings_.set_guest_configure(message.configured().total_microseconds());

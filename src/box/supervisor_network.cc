@@ -21,6 +21,7 @@ namespace {
 // Before other things of the loop have their turn.
 constexpr int kEventsAtOnce = 32;
 constexpr std::size_t kShown = 256;
+constexpr int kMostAddresses = 32;  // of one answer; an honest process tells no more
 // Longer than the launcher waits for each of its processes.
 constexpr std::chrono::milliseconds kNetworkPatience{30000};
 // Whatever the process claims to have lost.
@@ -108,9 +109,10 @@ bool Supervisor::is_learnt_anew(const wire::NetworkEvent& event) {
     if (!launch_.spec().network().learn() || vm_.learnt_records >= limits::kMostLearntTargets) return false;
     if (event.has_question()) {
         const auto& told = event.question();
+        if (told.addresses_size() > kMostAddresses) return false;
         if (!vm_.learnt.insert("? " + told.name() + " " + told.verdict() + " " + joined(told.addresses())).second) return false;
         for (const auto& address : told.addresses())
-            std::erase_if(vm_.learnt, [&](const std::string& one) { return one.starts_with(address + " "); });
+            std::erase_if(vm_.learnt, [before = address + " "](const std::string& one) { return one.starts_with(before); });
         ++vm_.learnt_records;
         return true;
     }
@@ -186,12 +188,16 @@ void Supervisor::hear_of_ports(const std::string& packed) {
 
 // What it is to be, the launcher knows from the operator, and not from here.
 void Supervisor::change_network(const wire::UpdateBox& request) {
+    // What is said of it would be taken for an answer to this one.
+    if (vm_.network_asked) return end_update(because(Errc::kInUse, "the box's launcher is still changing its network"));
     update_->timer = loop_.after(kNetworkPatience, [this] { end_update(because(Errc::kTimeout, "the box's launcher does not say that its network is another one now")); });
     const auto verb = request.restart_network() ? LauncherVerb::kNetworkAnew : LauncherVerb::kNetwork;
-    if (!standing_.launcher || !standing_.launcher->ask(verb)) end_update(because(Errc::kInternal, "the box's launcher is gone"));
+    if (!standing_.launcher || !standing_.launcher->ask(verb)) return end_update(because(Errc::kInternal, "the box's launcher is gone"));
+    vm_.network_asked = true;
 }
 
 void Supervisor::on_network_changed(const Error& error) {
+    vm_.network_asked = false;
     // Late, if nobody waited any longer.
     if (!update_ || !update_->request.has_network()) return;
     if (!error.message.empty()) return end_update(error);

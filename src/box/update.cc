@@ -1,8 +1,10 @@
 #include "box/update.h"
 
 #include <algorithm>
+#include <chrono>
 #include <iterator>
 #include <set>
+#include <thread>
 
 #include "base/text.h"
 #include "box/convert.h"
@@ -68,6 +70,14 @@ std::string why_later(const std::optional<RunningMachine>& running, bool fits, c
     if (!running) return "the box does not run";
     if (!running->can_change) return "its supervisor is of an older caisson";
     return fits ? "" : "its machine was made with " + machine_has;
+}
+
+// An update of a network waits so long for another one of the same box; longer than a launcher may take.
+constexpr std::chrono::seconds kNetworkTurn{40};
+
+bool asks_for_network(const BoxUpdate& update) {
+    return update.network || !update.network_policy.empty() || !update.allow_network.empty() || !update.deny_network.empty() || update.network_limits ||
+           !update.published.empty() || !update.unpublished.empty() || update.restart_network;
 }
 
 // Adds up what changes.
@@ -176,9 +186,7 @@ class Planner {
 
     // Its machine has a card or none. What becomes of the network as it is needs no other machine.
     Result<> change_network() {
-        const bool asked = update_.network || !update_.network_policy.empty() || !update_.allow_network.empty() || !update_.deny_network.empty() ||
-                           update_.network_limits || !update_.published.empty() || !update_.unpublished.empty();
-        if (!asked && !update_.restart_network) return {};
+        if (!asks_for_network(update_)) return {};
         const auto* before = before_.has_network() ? &before_.network() : nullptr;
         const auto after = CAISSON_TRY(changed_network(before, running_ ? running_->ports : std::vector<wire::NetworkSpec::Port>(), update_));
         if (running_ && after.has_value() != running_->shape.network) return no_such_card(after.has_value());
@@ -254,7 +262,7 @@ Result<RunningMachine> machine_of(ShimClient& shim) {
     machine.can_change = status.has_shape();
     machine.can_change_network = status.network_changes();
     machine.network_died = status.network_died();
-    machine.ports.assign(status.ports().begin(), status.ports().end());
+    machine.ports = sound_ports(status.ports());
     if (!machine.can_change) return machine;
     machine.shape = shape_from(status.shape());
     machine.detached = status.detached();
@@ -268,29 +276,31 @@ Result<> tell(ShimClient& shim, const wire::UpdateBox& update) {
     return {};
 }
 
-// The launcher goes by what it finds beside the box's directory while this lasts.
-Result<> tell_network(const internal::RuntimeState& runtime, const std::string& id, ShimClient& shim, const wire::UpdateBox& update) {
-    const auto request = CAISSON_TRY(NetworkRequest::leave(runtime.home.box(id), update.network()));
+// The launcher goes by what it finds beside the box's directory.
+Result<> tell_network(ShimClient& shim, NetworkRequest& request, const wire::UpdateBox& update) {
+    CAISSON_TRY(request.write(update.network()));
     return tell(shim, update);
 }
 
 // The box as it was: what was refused is the first failure, and the one to be told.
-void undo(const internal::RuntimeState& runtime, const std::string& id, ShimClient& shim, const UpdatePlan& plan, bool network) {
-    if (network && plan.network_undo) static_cast<void>(tell_network(runtime, id, shim, *plan.network_undo));
+void undo(ShimClient& shim, NetworkRequest* request, const UpdatePlan& plan) {
+    if (request != nullptr && plan.network_undo) static_cast<void>(tell_network(shim, *request, *plan.network_undo));
     if (plan.undo) static_cast<void>(tell(shim, *plan.undo));
 }
 
 // What changes now in a box that runs.
-Result<> tell_all(const internal::RuntimeState& runtime, const std::string& id, ShimClient& shim, const UpdatePlan& plan) {
+Result<> tell_all(ShimClient& shim, NetworkRequest* request, const UpdatePlan& plan) {
     if (plan.to_running) CAISSON_TRY(tell(shim, *plan.to_running));
-    if (!plan.network) return {};
-    auto told = tell_network(runtime, id, shim, *plan.network);
-    if (!told) undo(runtime, id, shim, plan, false);
+    if (!plan.network || request == nullptr) return {};
+    auto told = tell_network(shim, *request, *plan.network);
+    // What took too long may hold all the same, or come to hold.
+    if (!told) undo(shim, told.error().code == Errc::kTimeout ? request : nullptr, plan);
     return told;
 }
 
 // The box may be changed by several at once; whoever comes second looks again.
-Result<UpdatePlan> update_once(internal::RuntimeState& runtime, const store::BoxRecord& record, const BoxUpdate& update) {
+// `request`: of who changes the network.
+Result<UpdatePlan> update_once(internal::RuntimeState& runtime, const store::BoxRecord& record, const BoxUpdate& update, NetworkRequest* request) {
     const auto spec = CAISSON_TRY(internal::spec_of(record));
     std::unique_ptr<ShimClient> shim;
     std::optional<RunningMachine> running;
@@ -300,13 +310,13 @@ Result<UpdatePlan> update_once(internal::RuntimeState& runtime, const store::Box
     }
     auto plan = CAISSON_TRY(plan_update(spec, running, update));
     if (update.dry_run || plan.changes.empty()) return plan;
-    if (shim) CAISSON_TRY(tell_all(runtime, record.id, *shim, plan));
+    if (shim) CAISSON_TRY(tell_all(*shim, request, plan));
     auto recorded = [&] {
         std::scoped_lock guard(runtime.database_mutex);
         return runtime.database->change_box_spec(record.id, record.spec, plan.spec.SerializeAsString());
     }();
     if (!recorded) {
-        if (shim) undo(runtime, record.id, *shim, plan, true);
+        if (shim) undo(*shim, request, plan);
         return base::failure(std::move(recorded.error()));
     }
     // Of a box that runs its supervisor tells.
@@ -318,6 +328,16 @@ Result<UpdatePlan> update_once(internal::RuntimeState& runtime, const store::Box
     return plan;
 }
 
+// One after the other: what one finds recorded, tells and records is not another's meanwhile.
+Result<NetworkRequest> wait_for_network(internal::RuntimeState& runtime, const std::string& reference) {
+    const auto id = CAISSON_TRY(internal::find_record(runtime, reference)).id;
+    for (const auto end = std::chrono::steady_clock::now() + kNetworkTurn;;) {
+        auto request = NetworkRequest::hold(runtime.home.box(id));
+        if (request || request.error().code != Errc::kInUse || std::chrono::steady_clock::now() > end) return request;
+        std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+}
+
 }  // namespace
 
 }  // namespace caisson::box
@@ -326,9 +346,11 @@ namespace caisson {
 
 Result<BoxUpdatePlan> Runtime::update_box(const std::string& reference, const BoxUpdate& update) {
     constexpr int kTries = 3;
+    std::optional<box::NetworkRequest> request;
+    if (box::asks_for_network(update) && !update.dry_run) request.emplace(CAISSON_TRY(box::wait_for_network(*state_, reference)));
     for (int tried = 1;; ++tried) {
         const auto record = CAISSON_TRY(internal::find_record(*state_, reference));
-        auto plan = box::update_once(*state_, record, update);
+        auto plan = box::update_once(*state_, record, update, request ? &*request : nullptr);
         if (plan) return BoxUpdatePlan{record.id, record.name, std::move(plan->changes)};
         const auto now = internal::find_record(*state_, record.id);
         const bool changed = now && (now->spec != record.spec || now->state != record.state);

@@ -41,6 +41,14 @@ std::uint64_t most_descriptors() {
     return std::min<std::uint64_t>(now.rlim_max, kNetdDescriptors);
 }
 
+std::uint16_t chosen_port(const os::Fd& socket) {
+    SocketAddress own;
+    own.length = sizeof own.storage;
+    if (::getsockname(socket.get(), own.get(), &own.length) != 0) return 0;
+    const auto place = from_socket(own.get(), own.length);
+    return place ? place->port : 0;
+}
+
 // A socket of the host for one published port.
 Result<os::Fd> listen_at(const wire::NetworkSpec::Port& port) {
     auto address = Address::parse(port.address());
@@ -52,20 +60,19 @@ Result<os::Fd> listen_at(const wire::NetworkSpec::Port& port) {
     if (!socket) return failure_errno("cannot make a socket");
     const int on = 1;
     if (!port.udp()) ::setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    // The kernel keeps a port for a socket that stops listening only if it was asked for by number: see died().
+    if (!port.udp() && place.port == 0) {
+        if (::bind(socket.get(), where.get(), where.length) != 0) return failure_errno("cannot listen at " + said);
+        auto chosen = port;
+        chosen.set_host_port(chosen_port(socket));
+        return listen_at(chosen);
+    }
     if (::bind(socket.get(), where.get(), where.length) != 0 || (!port.udp() && ::listen(socket.get(), SOMAXCONN) != 0)) {
         if (errno == EADDRINUSE) return failure(Errc::kInUse, "port " + said + " of this host is in use", "see by whom: ss -lntup; or publish another one");
         if (errno == EACCES) return failure(Errc::kPermission, "port " + said + " of this host is for root", "publish one from 1024 on, or: sudo sysctl net.ipv4.ip_unprivileged_port_start=" + std::to_string(place.port));
         return failure_errno("cannot listen at " + said);
     }
     return socket;
-}
-
-std::uint16_t chosen_port(const os::Fd& socket) {
-    SocketAddress own;
-    own.length = sizeof own.storage;
-    if (::getsockname(socket.get(), own.get(), &own.length) != 0) return 0;
-    const auto place = from_socket(own.get(), own.length);
-    return place ? place->port : 0;
 }
 
 }  // namespace
@@ -124,6 +131,10 @@ Result<os::Fd> NetworkHost::start_netd() {
     netd_ = std::move(jailed.process);
     init_ = std::move(jailed.init);
     orders_ = std::move(orders.first);
+    // Who does not read its orders keeps nobody waiting who gives them.
+    const int room = 2 * static_cast<int>(relay::kMostOrderBytes);
+    ::setsockopt(orders_.get(), SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
+    CAISSON_TRY(os::set_nonblocking(orders_.get(), true));
     wire::NetworkOrder order;
     *order.mutable_begin() = begin_;
     CAISSON_TRY(tell(order, descriptors));
@@ -207,12 +218,14 @@ Result<> NetworkHost::change(const wire::NetworkSpec& spec) {
         static_cast<void>(netd_.send_signal(SIGKILL));
         return base::failure(std::move(obeyed.error()));
     }
+    dont_linger();
     ports_ = std::move(ports.all);
     *begin_.mutable_spec() = spec;
     return {};
 }
 
 Result<> NetworkHost::obey(const wire::NetworkSpec& spec, const Ports& ports) {
+    obeys_until_ = std::chrono::steady_clock::now() + relay::kObeyPatience;
     wire::NetworkOrder order;
     order.set_confirm(true);
     auto say = [&]() -> Result<> {
@@ -254,6 +267,14 @@ void NetworkHost::end_netd() {
     init_.kill();
     netd_ = os::Process();
     init_ = jail::Init();
+    dont_linger();
+}
+
+// caisson-netd could have made them sockets whose close() waits.
+void NetworkHost::dont_linger() const {
+    const linger off{};
+    for (const auto& port : ports_) ::setsockopt(port.socket.get(), SOL_SOCKET, SO_LINGER, &off, sizeof off);
+    ::setsockopt(space_.listener.get(), SOL_SOCKET, SO_LINGER, &off, sizeof off);
 }
 
 // It stays bound, so that nobody else gets it; who comes is refused.
@@ -281,8 +302,10 @@ Result<> NetworkHost::tell(const wire::NetworkOrder& order, const std::vector<os
 Result<> NetworkHost::hear_confirmation() {
     struct pollfd waited {orders_.get(), POLLIN, 0};
     int ready;
-    do ready = ::poll(&waited, 1, static_cast<int>(relay::kObeyPatience.count()));
-    while (ready < 0 && errno == EINTR);
+    do {
+        const auto left = std::chrono::ceil<std::chrono::milliseconds>(obeys_until_ - std::chrono::steady_clock::now()).count();
+        ready = ::poll(&waited, 1, static_cast<int>(std::max<std::int64_t>(0, left)));
+    } while (ready < 0 && errno == EINTR);
     char room[8];
     if (ready > 0)
         if (const auto packet = os::receive_packet(orders_.get(), room); packet.length == static_cast<ssize_t>(relay::kConfirmation.size())) return {};

@@ -2,6 +2,7 @@
 // Single-threaded callers only: they die with the calling thread.
 #pragma once
 
+#include <chrono>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,8 @@ class NetworkHost {
     NetworkHost() = default;
     // Makes the namespace. Errors: kHostMissing, naming what the kernel lacks or refuses, and what would help.
     static Result<NetworkHost> open(Options options);
+    // Ends caisson-netd; before this is dropped or replaced, unless its process ends.
+    void end_netd();
     // Of a machine's card.
     const os::Fd& tap() const { return space_.tap; }
     // Listens at the ports that `begin.spec` publishes, and starts caisson-netd. The socket from which its events are read
@@ -64,7 +67,7 @@ class NetworkHost {
     };
     Result<Ports> plan_ports(const wire::NetworkSpec& spec) const;
     Result<os::Fd> start_netd();
-    void end_netd();
+    void dont_linger() const;
     Result<> add_ports();
     Result<> add_port(const Port& port, bool confirm);
     Result<> obey(const wire::NetworkSpec& spec, const Ports& ports);
@@ -76,6 +79,7 @@ class NetworkHost {
     wire::NetworkOrder::Begin begin_;  // as caisson-netd was told, or would be now
     std::vector<Port> ports_;
     os::Fd orders_, words_, words_in_;
+    std::chrono::steady_clock::time_point obeys_until_;
     bool open_ = false;  // let_in() was called: caisson-netd has the ports
     os::Process netd_;
     jail::Init init_;
