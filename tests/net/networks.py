@@ -3,12 +3,26 @@ import contextlib
 import json
 import os
 import pathlib
+import shutil
 import subprocess
+import tempfile
 
 import boxes
+import internet
 from boxes import BASE
 
 HERE = pathlib.Path(__file__).parent
+
+
+@contextlib.contextmanager
+def private_internet(*ports):
+    place = pathlib.Path(tempfile.mkdtemp(prefix="internet-", dir=boxes.WORK))
+    made = internet.Internet(place, *ports)
+    try:
+        yield made
+    finally:
+        made.close()
+        shutil.rmtree(place, ignore_errors=True)
 
 
 class Inside:
@@ -54,3 +68,10 @@ def events(name, kind):
 
 def denied(box_name, /, **wanted):
     return boxes.until(lambda: [event for event in events(box_name, "connection_denied") if all(event.get(key) == value for key, value in wanted.items())], 5, wanted)
+
+
+def network_process():
+    """The caisson-netd of the only box that has one."""
+    found = boxes.of_role("netd")
+    assert len(found) == 1, found
+    return found[0]

@@ -1,7 +1,5 @@
 """What programs that people use make of a box's network: curl, with HTTP/1.1 and HTTP/2, and nc."""
-import pathlib
 import shutil
-import tempfile
 
 import boxes
 import internet
@@ -11,15 +9,6 @@ from networks import box, denied
 
 pytestmark = pytest.mark.skipif(bool(internet.unavailable()), reason=internet.unavailable())
 NOT_RESOLVED, TLS_FAILED, CLOSED = 6, 35, (16, 52, 55, 56)  # curl(1); which of the last depends on how far it came
-
-
-@pytest.fixture(scope="module")
-def world():
-    place = pathlib.Path(tempfile.mkdtemp(prefix="internet-", dir=boxes.WORK))
-    made = internet.Internet(place)
-    yield made
-    made.close()
-    shutil.rmtree(place, ignore_errors=True)
 
 
 def in_box(world, *options):

@@ -2,9 +2,6 @@
 the same, and their cards work as the template's did."""
 import json
 import os
-import pathlib
-import shutil
-import tempfile
 
 import boxes
 import internet
@@ -61,15 +58,6 @@ tell["link"] = open("/sys/class/net/eth0/address").read().strip()
 print(json.dumps(tell), flush=True)
 sys.stdin.read()
 """
-
-
-@pytest.fixture(scope="module")
-def world():
-    place = pathlib.Path(tempfile.mkdtemp(prefix="internet-", dir=boxes.WORK))
-    made = internet.Internet(place)
-    yield made
-    made.close()
-    shutil.rmtree(place, ignore_errors=True)
 
 
 def start(world, *words):

@@ -1,8 +1,5 @@
 """--net-learn and caisson net suggest: a box is watched, and the policy that comes of it lets the same through and no more."""
 import json
-import pathlib
-import shutil
-import tempfile
 
 import boxes
 import internet
@@ -15,15 +12,6 @@ pytestmark = pytest.mark.skipif(bool(internet.unavailable()), reason=internet.un
 WANTED = ("http example.test 80 example.test", f"tls {WEB} 443 www.example.test", "probe_echo deep.www.example.test 7", f"udp {OTHER} 7 10", f"tls {OTHER} 443 ")
 POLICY = {"version": 1, "mode": "rules",
           "allow": ["deep.www.example.test:7", "example.test", "www.example.test", f"{OTHER}:443", f"{OTHER}:7/udp"]}
-
-
-@pytest.fixture(scope="module")
-def world():
-    place = pathlib.Path(tempfile.mkdtemp(prefix="internet-", dir=boxes.WORK))
-    made = internet.Internet(place)
-    yield made
-    made.close()
-    shutil.rmtree(place, ignore_errors=True)
 
 
 def suggestion(ask):

@@ -1,7 +1,6 @@
 """What can be changed of a network while its box runs: its process, its policy, its limits and its ports."""
 import contextlib
 import json
-import os
 import pathlib
 import signal
 import subprocess
@@ -12,7 +11,7 @@ import internet
 import pytest
 from boxes import BASE
 from internet import OTHER, WEB
-from test_network import box, comm, denied, events, world  # noqa: F401: a fixture
+from networks import box, denied, events, network_process
 
 pytestmark = pytest.mark.skipif(bool(internet.unavailable()), reason=internet.unavailable())
 # Connects, says so in a file, waits for the end, says that as well.
@@ -32,29 +31,8 @@ HTTP_SERVER = "import http.server as h; h.test(h.SimpleHTTPRequestHandler, port=
 ECHO = "import socket; s=socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', 7))\nwhile True:\n d,p=s.recvfrom(65535); s.sendto(d[::-1], p)"
 
 
-def parent_of(pid):
-    try:
-        return int(pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
-    except OSError:
-        return 0
-
-
-def netd_of(name):
-    """Its network's process: of those with this name, the one below its supervisor."""
-    supervisor = boxes.inspect(name)["supervisor_pid"]
-    found = []
-    for pid in (int(entry) for entry in os.listdir("/proc") if entry.isdigit() and comm(entry) == "caisson-netd"):
-        above = pid
-        while above > 1 and above != supervisor:
-            above = parent_of(above)
-        if above == supervisor:
-            found.append(pid)
-    assert len(found) == 1, found
-    return found[0]
-
-
 def kill_network(ask):
-    os.kill(netd_of(ask.name), signal.SIGKILL)
+    network_process().kill()
     boxes.until(lambda: boxes.inspect(ask.name)["reason"] == "network process died", 10)
 
 
@@ -148,11 +126,11 @@ def test_a_network_that_died_is_given_another_process(world):
 
 def test_a_network_that_runs_is_replaced(world):
     with box(world, "--net", "public") as ask:
-        connection, before = held(ask, WEB, 7), netd_of(ask.name)
+        connection, before = held(ask, WEB, 7), network_process().pid
         assert effects(update(ask, "--net-restart", "--deny-net", OTHER)) == {
             "network_process": ("running", "a new one", "now"),
             "network_policy": ('{"version":1,"mode":"public"}', '{"version":1,"mode":"public","deny":["%s"]}' % OTHER, "now")}
-        assert netd_of(ask.name) != before
+        assert network_process().pid != before
         boxes.until(lambda: connection() not in ("open", ""), 10)
         assert ask("http example.test 80 example.test")["ok"] and ask(f"connect {OTHER} 80")["error"] == "ECONNREFUSED"
         assert boxes.inspect(ask.name)["reason"] == "" and not events(ask.name, "network_ended")

@@ -2,31 +2,20 @@
 import json
 import os
 import pathlib
-import shutil
 import signal
 import subprocess
-import tempfile
 
 import boxes
 import internet
 import pytest
 from boxes import BASE
 from internet import CGNAT, METADATA, OTHER, PRIVATE, WEB, WEB6
-from networks import Inside, box, denied, events
+from networks import Inside, box, denied, events, network_process
 
 pytestmark = pytest.mark.skipif(bool(internet.unavailable()), reason=internet.unavailable())
 HERE = pathlib.Path(__file__).parent
 # Each way: 1024 are a minute or two.
 MEGABYTES = int(os.environ.get("CAISSON_TEST_MEGABYTES", "64"))
-
-
-@pytest.fixture(scope="module")
-def world():
-    place = pathlib.Path(tempfile.mkdtemp(prefix="internet-", dir=boxes.WORK))
-    made = internet.Internet(place)
-    yield made
-    made.close()
-    shutil.rmtree(place, ignore_errors=True)
 
 
 def test_none_has_only_loopback():
@@ -171,10 +160,7 @@ def test_a_port_in_use_leaves_nothing(world):
 def test_the_network_dies_and_the_box_runs_on(world):
     with box(world, "--net", "public") as ask:
         assert ask(f"connect {WEB} 80")["ok"]
-        pids = [int(entry) for entry in os.listdir("/proc") if entry.isdigit() and comm(entry) == "caisson-netd"]
-        assert pids
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
+        network_process().kill()
         reasons = boxes.until(lambda: events(ask.name, "network_ended"), 10)
         assert "network process" in reasons[0]["reason"]
         assert not ask(f"connect {WEB} 80", timeout=60)["ok"]
@@ -203,13 +189,6 @@ def test_what_a_network_does_has_a_chain_of_its_own(world):
     finally:
         chain.write_text(text)
     assert boxes.caisson("audit", "verify").code == 0
-
-
-def comm(pid):
-    try:
-        return pathlib.Path(f"/proc/{pid}/comm").read_text().strip()
-    except OSError:
-        return ""
 
 
 def test_bad_words(world):

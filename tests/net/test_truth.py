@@ -6,13 +6,11 @@ decided."""
 import collections
 import ipaddress
 import pathlib
-import shutil
-import tempfile
 
 import boxes
 import internet
 import pytest
-from networks import all_events, box
+from networks import all_events, box, private_internet
 
 pytestmark = pytest.mark.skipif(bool(internet.unavailable()), reason=internet.unavailable())
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "network.md"
@@ -73,11 +71,8 @@ def ports(protocol):
 
 @pytest.fixture(scope="module")
 def world():
-    place = pathlib.Path(tempfile.mkdtemp(prefix="internet-", dir=boxes.WORK))
-    made = internet.Internet(place, (sorted(ports("tcp")), sorted(ports("udp") | {53})))
-    yield made
-    made.close()
-    shutil.rmtree(place, ignore_errors=True)
+    with private_internet((sorted(ports("tcp")), sorted(ports("udp") | {53}))) as made:
+        yield made
 
 
 def zone_of(rows):
