@@ -1,8 +1,6 @@
 #include "box/strays.h"
 
 #include <fcntl.h>
-#include <signal.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -120,25 +118,13 @@ bool runs_unjailed(std::string_view command, const std::string& box_directory) {
 }
 
 int kill_strays(const std::string& box_directory) {
-    int found = 0;
-    auto names = os::list_directory("/proc");
-    if (!names) return 0;
     const auto place = mounted_place(box_directory);
-    for (const auto& name : *names) {
-        auto pid = base::parse_u64(name);
-        if (!pid || static_cast<pid_t>(*pid) == ::getpid()) continue;
-        const std::string process = "/proc/" + name;
-        os::Fd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, static_cast<pid_t>(*pid), 0)));
-        if (!pidfd || !jail::is_own_process(process)) continue;
-        auto mounts = os::read_file(process + "/mountinfo", 1 << 20);
+    return jail::kill_own_processes([&](const std::string& process) {
+        const auto mounts = os::read_file(process + "/mountinfo", 1 << 20);
         // "<dir>/" so that one box's name cannot be the beginning of another's.
-        if (!(mounts && place && shows_overlay(*mounts, *place)) && !jail::is_unfinished_jail(process, box_directory + "/") &&
-            !is_unjailed_vmm(process, box_directory) && !is_launcher(process, box_directory))
-            continue;
-        ::syscall(SYS_pidfd_send_signal, pidfd.get(), SIGKILL, nullptr, 0);
-        ++found;
-    }
-    return found;
+        return (mounts && place && shows_overlay(*mounts, *place)) || jail::is_unfinished_jail(process, box_directory + "/") ||
+               is_unjailed_vmm(process, box_directory) || is_launcher(process, box_directory);
+    });
 }
 
 namespace {

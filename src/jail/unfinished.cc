@@ -27,19 +27,23 @@ bool is_unfinished_jail(const std::string& process, const std::string& path) {
     return command && command->find(path) != std::string::npos;
 }
 
-int kill_unfinished_jails(const std::string& path) {
+int kill_own_processes(const std::function<bool(const std::string& process)>& meant) {
     int found = 0;
     for (const auto& name : os::list_directory("/proc").value_or(std::vector<std::string>())) {
         auto pid = base::parse_u64(name);
-        if (!pid) continue;
+        if (!pid || static_cast<pid_t>(*pid) == ::getpid()) continue;
         const std::string process = "/proc/" + name;
         // Opened before it is looked at: the number may be another process's at once.
         os::Fd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, static_cast<pid_t>(*pid), 0)));
-        if (!pidfd || !is_own_process(process) || !is_unfinished_jail(process, path)) continue;
+        if (!pidfd || !is_own_process(process) || !meant(process)) continue;
         ::syscall(SYS_pidfd_send_signal, pidfd.get(), SIGKILL, nullptr, 0);
         ++found;
     }
     return found;
+}
+
+int kill_unfinished_jails(const std::string& path) {
+    return kill_own_processes([&](const std::string& process) { return is_unfinished_jail(process, path); });
 }
 
 }  // namespace caisson::jail

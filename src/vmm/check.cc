@@ -57,8 +57,9 @@ store::Troubles check_templates(const std::string& home, const std::string& temp
     store::find_unfinished(home, templates, found);
     for (const auto& name : os::list_directory(templates).value_or(std::vector<std::string>())) {
         const auto path = templates + "/" + name;
-        const bool is_new = base::starts_with(name, ".new-"), is_old = base::starts_with(name, ".old-");
-        const auto key = is_new ? name.substr(5, name.rfind('-') - 5) : is_old ? name.substr(5) : name;
+        const auto unfinished = key_of_unfinished(name);
+        const bool is_new = unfinished.has_value(), is_old = base::starts_with(name, ".old-");
+        const auto key = is_new ? *unfinished : is_old ? name.substr(5) : name;
         const auto lock_path = templates + "/" + key + ".lock";
         if (is_new || is_old) {
             if (store::is_held(lock_path)) continue;

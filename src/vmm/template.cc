@@ -182,17 +182,20 @@ void mark_template_used(const std::string& directory) {
 
 namespace {
 
-constexpr std::string_view kUnfinished = ".new-";
-
 // Under this nobody makes the template; none: it is not unfinished, or somebody does.
 std::optional<os::FileLock> lock_of_unfinished(const std::string& templates, const std::string& name) {
-    if (!base::starts_with(name, kUnfinished)) return std::nullopt;
-    const auto key = name.substr(kUnfinished.size(), name.rfind('-') - kUnfinished.size());
-    auto taken = os::FileLock::try_acquire(templates + "/" + key + ".lock");
+    const auto key = key_of_unfinished(name);
+    if (!key) return std::nullopt;
+    auto taken = os::FileLock::try_acquire(templates + "/" + *key + ".lock");
     return taken ? std::optional(std::move(*taken)) : std::nullopt;
 }
 
 }  // namespace
+
+std::optional<std::string> key_of_unfinished(const std::string& name) {
+    if (!base::starts_with(name, kUnfinishedTemplate)) return std::nullopt;
+    return name.substr(kUnfinishedTemplate.size(), name.rfind('-') - kUnfinishedTemplate.size());
+}
 
 void end_unfinished_makers(const std::string& templates) {
     for (const auto& name : os::list_directory(templates).value_or(std::vector<std::string>()))

@@ -13,6 +13,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "os/fd.h"
@@ -67,6 +68,9 @@ void mark_template_used(const std::string& directory);
 // Removes templates that can no longer be used, and the least used beyond `keep`.
 Result<> collect_templates(const std::string& templates, std::size_t keep);
 inline constexpr std::size_t kTemplatesKept = 12;
+// The key of the template that is being made, or was, under this name; none: it is another name.
+inline constexpr std::string_view kUnfinishedTemplate = ".new-";
+std::optional<std::string> key_of_unfinished(const std::string& name);
 // Ends the machines that killed makers of templates have left running. Cheap where nothing is unfinished.
 void end_unfinished_makers(const std::string& templates);
 // What a killed maker or an interrupted removal left, and nobody works on; `found` hears of each.

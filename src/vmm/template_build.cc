@@ -306,7 +306,7 @@ tl::expected<std::string, BuildFailure> build_template(const BuildRequest& reque
 
     // Under this template's lock every earlier attempt is dead, whatever killed it. One that cannot be removed takes
     // room and nothing else.
-    const std::string prefix = ".new-" + request.key + "-";
+    const std::string prefix = std::string(kUnfinishedTemplate) + request.key + "-";
     for (const auto& name : CAISSON_TRY(os::list_directory(request.templates)))
         if (base::starts_with(name, prefix)) {
             jail::kill_unfinished_jails(request.templates + "/" + name + "/");
