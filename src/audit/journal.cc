@@ -11,7 +11,8 @@ constexpr std::size_t kMostWriters = 16;
 
 std::string chain_directory(const std::string& root, const std::string& chain) {
     if (chain == kHomeChain) return root + "/home";
-    return root + (chain.ends_with(store::kNetworkChain) ? "/networks/" + store::box_of_chain(chain) : "/boxes/" + chain);
+    if (chain.ends_with(store::kNetworkChain)) return root + "/networks/" + chain.substr(0, chain.size() - store::kNetworkChain.size());
+    return root + "/boxes/" + chain;
 }
 
 std::string network_chain(const std::string& box_id) { return box_id + std::string(store::kNetworkChain); }

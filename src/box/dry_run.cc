@@ -51,7 +51,7 @@ std::string host_limits_line(const internal::RuntimeState& state, const box::Dec
 // The other processes on the host: those that this box has, and those that make its image.
 std::string other_processes(const internal::RuntimeState& state, const std::string& box_directory, bool connected) {
     std::vector<std::string> journals{audit::chain_directory(state.home.audit(), "ID")};
-    if (connected) journals.push_back(state.home.audit() + "/networks/ID");
+    if (connected) journals.push_back(audit::chain_directory(state.home.audit(), audit::network_chain("ID")));
     std::string text = box::describe_lock(box_directory, journals);
     text += "launcher\n  not locked   it starts the VMM; it reads nothing that a guest or a VMM says\n";
     const auto options = state.image_options();

@@ -151,7 +151,8 @@ TEST_F(LauncherTest, NothingIsAttachedToAMachineThatDoesNotRun) {
 TEST_F(LauncherTest, AMachineThatDoesNotRunHasNoNetworkToChange) {
     wire::NetworkSpec wanted;
     wanted.set_policy("{}");
-    const auto request = NetworkRequest::leave(directory_, wanted).value();
+    auto request = NetworkRequest::hold(directory_).value();
+    ASSERT_TRUE(request.write(wanted));
     for (const char* verb : {"n", "r"}) {
         say(verb);
         auto refused = answer().value();

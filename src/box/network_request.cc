@@ -40,12 +40,6 @@ Result<NetworkRequest> NetworkRequest::hold(const std::string& box_directory) {
     }
 }
 
-Result<NetworkRequest> NetworkRequest::leave(const std::string& box_directory, const wire::NetworkSpec& spec) {
-    auto request = CAISSON_TRY(hold(box_directory));
-    CAISSON_TRY(request.write(spec));
-    return request;
-}
-
 Result<> NetworkRequest::write(const wire::NetworkSpec& spec) {
     const int file = lock_->fd().get();
     if (::ftruncate(file, 0) != 0 || ::lseek(file, 0, SEEK_SET) != 0) return failure_errno("cannot empty " + path_);

@@ -19,8 +19,6 @@ class NetworkRequest {
   public:
     // Errors: kInUse, somebody else is changing the network of this box; of making the file.
     static Result<NetworkRequest> hold(const std::string& box_directory);
-    // Both at once.
-    static Result<NetworkRequest> leave(const std::string& box_directory, const wire::NetworkSpec& spec);
     // Leaves `spec` for the launcher, in the place of what was left before.
     Result<> write(const wire::NetworkSpec& spec);
     NetworkRequest(NetworkRequest&&) noexcept;

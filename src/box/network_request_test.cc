@@ -23,13 +23,14 @@ class NetworkRequestTest : public testing::Test {
 TEST_F(NetworkRequestTest, IsThereAsLongAsWhoeverLeftIt) {
     EXPECT_EQ(read_network_request(box_).error().code, Errc::kNotFound);
     {
-        auto request = NetworkRequest::leave(box_, spec_);
+        auto request = NetworkRequest::hold(box_);
         ASSERT_TRUE(request) << request.error().to_string();
+        ASSERT_TRUE(request->write(spec_));
         const auto moved = std::move(*request);
         auto read = read_network_request(box_);
         ASSERT_TRUE(read) << read.error().to_string();
         EXPECT_EQ(read->policy(), "{}");
-        EXPECT_EQ(NetworkRequest::leave(box_, spec_).error().code, Errc::kInUse);
+        EXPECT_EQ(NetworkRequest::hold(box_).error().code, Errc::kInUse);
         sweep_network_request(file_);
         EXPECT_TRUE(os::exists(file_));
     }
@@ -39,8 +40,9 @@ TEST_F(NetworkRequestTest, IsThereAsLongAsWhoeverLeftIt) {
 TEST_F(NetworkRequestTest, WhatADeadProcessLeftIsReplacedOrRemoved) {
     ASSERT_TRUE(os::write_file_atomic(file_, std::string(1000, 'x')));
     {
-        auto request = NetworkRequest::leave(box_, spec_);
+        auto request = NetworkRequest::hold(box_);
         ASSERT_TRUE(request) << request.error().to_string();
+        ASSERT_TRUE(request->write(spec_));
         EXPECT_EQ(read_network_request(box_).value().policy(), "{}");
     }
     ASSERT_TRUE(os::write_file_atomic(file_, "x"));

@@ -21,7 +21,6 @@ namespace {
 // Before other things of the loop have their turn.
 constexpr int kEventsAtOnce = 32;
 constexpr std::size_t kShown = 256;
-constexpr int kMostAddresses = 32;  // of one answer; an honest process tells no more
 // Longer than the launcher waits for each of its processes.
 constexpr std::chrono::milliseconds kNetworkPatience{30000};
 // Whatever the process claims to have lost.
@@ -109,7 +108,7 @@ bool Supervisor::is_learnt_anew(const wire::NetworkEvent& event) {
     if (!launch_.spec().network().learn() || vm_.learnt_records >= limits::kMostLearntTargets) return false;
     if (event.has_question()) {
         const auto& told = event.question();
-        if (told.addresses_size() > kMostAddresses) return false;
+        if (told.addresses_size() > net::relay::kMostEventAddresses) return false;  // an honest process tells no more
         if (!vm_.learnt.insert("? " + told.name() + " " + told.verdict() + " " + joined(told.addresses())).second) return false;
         for (const auto& address : told.addresses())
             std::erase_if(vm_.learnt, [before = address + " "](const std::string& one) { return one.starts_with(before); });

@@ -31,12 +31,13 @@ inline constexpr std::size_t kMostDatagramsAtOnce = 64;    // before others have
 
 // ---- records ----
 inline constexpr std::size_t kMostEventBytes = 4096;
+inline constexpr int kMostEventAddresses = 32;             // of an answer, and as many that were dropped of it
 
 // ---- of what it is told ----
 inline constexpr std::size_t kMostHostAddresses = 4096;    // of the host's own that it knows, those found later included
 inline constexpr std::size_t kMostSpecBytes = 98304;       // a network as it was asked for, its policy included
 inline constexpr std::size_t kMostOrderBytes = 131072;     // that, and what the host adds
 inline constexpr std::size_t kMostPorts = 64;              // that one box publishes
-inline constexpr std::chrono::milliseconds kObeyPatience{5000};  // until it has carried out an order; then it is killed
+inline constexpr std::chrono::milliseconds kObeyPatience{5000};  // until it has carried out a change; then it is killed
 
 }  // namespace caisson::net::relay

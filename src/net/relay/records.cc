@@ -1,6 +1,7 @@
 #include "net/relay/records.h"
 
 #include <algorithm>
+#include <span>
 
 #include "net/relay/limits.h"
 
@@ -8,9 +9,6 @@ namespace caisson::net::relay {
 
 namespace {
 std::string bytes_of(const Address& address) { return address.to_string(); }
-
-// An event has room for so many of each kind, and nobody's answer may be too long to be told of.
-constexpr std::size_t kMostToldAddresses = 32;
 }  // namespace
 
 void Records::connection(wire::NetworkEvent::Connection::State state, const Subject& subject, const std::string& rule, const std::string& reason) {
@@ -40,8 +38,10 @@ void Records::question(const dns::Question& question) {
     told.set_name(question.name);
     told.set_type(dns::to_string(question.type));
     told.set_verdict(dns::to_string(question.verdict));
-    for (std::size_t i = 0; i < std::min(question.addresses.size(), kMostToldAddresses); ++i) told.add_addresses(bytes_of(question.addresses[i]));
-    for (std::size_t i = 0; i < std::min(question.dropped.size(), kMostToldAddresses); ++i) told.add_dropped(bytes_of(question.dropped[i]));
+    // An event has room for so many, and nobody's answer may be too long to be told of.
+    const auto some_of = [](const auto& addresses) { return std::span(addresses).first(std::min<std::size_t>(addresses.size(), kMostEventAddresses)); };
+    for (const auto& address : some_of(question.addresses)) told.add_addresses(bytes_of(address));
+    for (const auto& address : some_of(question.dropped)) told.add_dropped(bytes_of(address));
     send(std::move(event));
 }
 
