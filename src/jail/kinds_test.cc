@@ -51,5 +51,10 @@ TEST(Kinds, OnlyWhoTalksToTheWorldMakesSockets) {
     }
 }
 
+TEST(Kinds, TheNetworkHandsNoDescriptorToItsNeighbours) {
+    for (const auto& filter : all())
+        for (const char* call : {"sendmsg", "sendmmsg"}) EXPECT_FALSE(filter.name == "netd" && lists(filter.allowed, call)) << call;
+}
+
 }  // namespace
 }  // namespace caisson::jail

@@ -40,24 +40,27 @@ Result<> set_nonblocking(int fd, bool on) {
 
 bool send_packet(int socket, std::string_view bytes, const std::vector<Fd>& descriptors) {
     CAISSON_CHECK(descriptors.size() <= kMostPacketDescriptors);
+    ssize_t sent;
+    if (descriptors.empty()) {
+        do sent = ::send(socket, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+        while (sent < 0 && errno == EINTR);
+        return sent >= 0;
+    }
     struct iovec part {const_cast<char*>(bytes.data()), bytes.size()};
     alignas(struct cmsghdr) char control[CMSG_SPACE(kMostPacketDescriptors * sizeof(int))]{};
     struct msghdr message {};
     message.msg_iov = &part;
     message.msg_iovlen = 1;
-    if (!descriptors.empty()) {
-        message.msg_control = control;
-        message.msg_controllen = CMSG_SPACE(descriptors.size() * sizeof(int));
-        auto* rights = CMSG_FIRSTHDR(&message);
-        rights->cmsg_level = SOL_SOCKET;
-        rights->cmsg_type = SCM_RIGHTS;
-        rights->cmsg_len = CMSG_LEN(descriptors.size() * sizeof(int));
-        for (std::size_t i = 0; i < descriptors.size(); ++i) {
-            const int number = descriptors[i].get();
-            std::memcpy(CMSG_DATA(rights) + i * sizeof number, &number, sizeof number);
-        }
+    message.msg_control = control;
+    message.msg_controllen = CMSG_SPACE(descriptors.size() * sizeof(int));
+    auto* rights = CMSG_FIRSTHDR(&message);
+    rights->cmsg_level = SOL_SOCKET;
+    rights->cmsg_type = SCM_RIGHTS;
+    rights->cmsg_len = CMSG_LEN(descriptors.size() * sizeof(int));
+    for (std::size_t i = 0; i < descriptors.size(); ++i) {
+        const int number = descriptors[i].get();
+        std::memcpy(CMSG_DATA(rights) + i * sizeof number, &number, sizeof number);
     }
-    ssize_t sent;
     do sent = ::sendmsg(socket, &message, MSG_NOSIGNAL);
     while (sent < 0 && errno == EINTR);
     return sent >= 0;

@@ -52,7 +52,8 @@ Result<FdPair> make_socketpair(int type);
 Result<> set_nonblocking(int fd, bool on);
 
 // One packet of a SOCK_SEQPACKET socket, whole or not at all, with descriptors (SCM_RIGHTS, at most
-// kMostPacketDescriptors), which stay the caller's. Again after EINTR. false: errno says why.
+// kMostPacketDescriptors), which stay the caller's; without any by send(2), for who may not call sendmsg(2). Again after
+// EINTR. false: errno says why.
 inline constexpr std::size_t kMostPacketDescriptors = 3;
 bool send_packet(int socket, std::string_view bytes, const std::vector<Fd>& descriptors = {});
 struct Packet {

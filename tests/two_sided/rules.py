@@ -434,6 +434,8 @@ netd_rule("netd_options", "it sets the options of sockets that it needs, and no 
 netd_rule("netd_protocols", "it makes sockets of TCP and UDP, and of no other protocol", r"attempt network_protocols")
 netd_rule("netd_families", "it makes no local and no netlink sockets", r"attempt (abstract_socket|network_families)")
 netd_rule("netd_listens", "it listens at no port of the host", r"attempt network_service")
+rule("netd_descriptors", "it hands no descriptor to its neighbours", ["jail_test"], "tests/jail_test --gtest_filter=Kinds.*",
+     r"FAILED.*TheNetworkHandsNoDescriptor")
 SUGGEST = ["net_policy_test"]
 rule("suggest_denied", "what the operator denied is not suggested", SUGGEST, "tests/net_policy_test --gtest_filter=Suggest.*", r"FAILED.*WhatAnAllowListRefusedIsWanted")
 rule("suggest_inside", "what was refused for not being the internet is not suggested", SUGGEST, "tests/net_policy_test --gtest_filter=Suggest.*",
