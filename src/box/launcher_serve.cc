@@ -52,7 +52,7 @@ class Server {
     Result<> on_share_exit();
     void explain_share_exit(os::ExitStatus status);
     void end_shares();
-    Result<> open_network(vmm::MachinePlan& plan);
+    Result<> start_connected(vmm::MachinePlan& plan, const vmm::Assets& assets, bool tap_follows);
     Result<> begin_network();
     Result<> let_in();
     Result<> on_network_exit(os::Process& process);
@@ -185,20 +185,37 @@ Result<> Server::start_machine() {
         group_ = CAISSON_TRY_CTX(os::Cgroup::create(groups_from(launch_.limits())), "limiting the box on the host");
         plan.groups = group_.entry();
     }
-    CAISSON_TRY(open_network(plan));
-    if (sandbox == &jail::no_jail()) plan = CAISSON_TRY(vmm::without_jail(std::move(plan), assets));
-    vm_ = CAISSON_TRY(vmm::start_vm(plan, assets));
+    const bool jailed = sandbox != &jail::no_jail();
+    if (!jailed) plan = CAISSON_TRY(vmm::without_jail(std::move(plan), assets));
+    if (plan.shape.network) CAISSON_TRY(start_connected(plan, assets, jailed && !vmm::enter_program(assets).empty()));
+    else vm_ = CAISSON_TRY(vmm::start_vm(plan, assets));
     shares_ = volume::ShareHost({.program = launch_.share_program(), .sandbox = sandbox, .groups = group_.entry()}, std::move(vm_.share));
     return {};
 }
 
-// The namespace comes before the machine, whose card is a tap in it; who serves it comes after, while the machine begins.
-Result<> Server::open_network(vmm::MachinePlan& plan) {
-    if (!plan.shape.network) return {};
-    network_ = CAISSON_TRY(net::NetworkHost::open({.netns_program = launch_.netns_program(), .netd_program = launch_.netd_program(),
-                                                   .sandbox = CAISSON_TRY(jail::sandbox_named(launch_.spec().security())),
-                                                   .groups = group_.entry(), .tun_fd = kShimTunFd}));
-    plan.tap_source_fd = network_.tap().get();
+// The machine's card is a tap in its network's namespace. That is made while its jail is, if it can be handed on later; who
+// serves it comes after, while the machine begins.
+Result<> Server::start_connected(vmm::MachinePlan& plan, const vmm::Assets& assets, bool tap_follows) {
+    const net::NetworkHost::Options options{.netns_program = launch_.netns_program(), .netd_program = launch_.netd_program(),
+                                            .sandbox = CAISSON_TRY(jail::sandbox_named(launch_.spec().security())),
+                                            .groups = group_.entry(), .tun_fd = kShimTunFd};
+    if (!tap_follows) {
+        network_ = CAISSON_TRY(net::NetworkHost::open(options));
+        plan.tap_source_fd = network_.tap().get();
+        vm_ = CAISSON_TRY(vmm::start_vm(plan, assets));
+        return {};
+    }
+    auto way = CAISSON_TRY(os::make_socketpair(SOCK_SEQPACKET));
+    plan.tap_source_fd = way.second.get();
+    plan.tap_follows = true;
+    vm_ = CAISSON_TRY(vmm::start_vm(plan, assets));
+    way.second.reset();
+    network_ = CAISSON_TRY(net::NetworkHost::start(options));
+    CAISSON_TRY(network_.wait());
+    std::vector<os::Fd> tap;
+    tap.push_back(CAISSON_TRY(network_.tap().duplicate()));
+    // A jail that could not be made tells so itself.
+    static_cast<void>(os::send_packet(way.first.get(), "t", tap));
     return {};
 }
 

@@ -54,6 +54,7 @@ std::vector<std::string> program_words(const Description& description) {
     if (!description.enter.empty()) {
         words.push_back(description.enter);
         if (description.share_network) words.push_back("--tcp");
+        if (description.received >= 0) words.insert(words.end(), {"--receive", std::to_string(description.received)});
         for (const auto& mount : description.mounts)
             if (mount.kind == Mount::Kind::kReadWrite) words.push_back(mount.target);
         words.push_back("--");

@@ -42,6 +42,8 @@ struct Description {
     // caisson-enter's path inside (one of the mounts), which puts Landlock's rules on before the program: read and execute
     // everything, write to the read-write mounts; no TCP (unless it shares the network), no signals and abstract sockets of others. Empty: no Landlock.
     std::string enter;
+    // One of the descriptors' targets: a socket, which caisson-enter turns into what it receives over it. -1: none.
+    int received = -1;
     // The jail dies when the process that spawned it does. Only single-threaded programs of ours may set this:
     // the kernel sends the signal when the spawning *thread* ends.
     bool die_with_parent = true;

@@ -96,6 +96,14 @@ jail::Description netd_jail(const std::string& program, const jail::Sandbox& san
 }
 
 Result<NetworkHost> NetworkHost::open(Options options) {
+    auto host = CAISSON_TRY(start(std::move(options)));
+    CAISSON_TRY(host.wait());
+    return host;
+}
+
+Result<> NetworkHost::wait() { return space_.wait(); }
+
+Result<NetworkHost> NetworkHost::start(Options options) {
     NetworkHost host;
     auto words = CAISSON_TRY(os::make_pipe());
     SpaceHost::Options space;

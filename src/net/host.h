@@ -24,7 +24,11 @@ class NetworkHost {
         int tun_fd = -1;  // see open_tun_node(); stays the caller's
     };
     NetworkHost() = default;
-    // Makes the namespace. Errors: kHostMissing, naming what the kernel lacks or refuses, and what would help.
+    // Begins to make the namespace, and waits until it is there. Errors: kHostMissing, naming what the kernel lacks or
+    // refuses, and what would help.
+    static Result<NetworkHost> start(Options options);
+    Result<> wait();
+    // Both.
     static Result<NetworkHost> open(Options options);
     // Ends caisson-netd; before this is dropped or replaced, unless its process ends.
     void end_netd();

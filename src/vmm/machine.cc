@@ -199,6 +199,7 @@ jail::Description vmm_jail(const MachinePlan& plan, const Assets& assets) {
     if (plan.start != MachinePlan::Start::kRestore)
         description.mounts.push_back({Kind::kReadOnly, assets.kernel, kKernelInJail});
     jail::enter_by(description, enter, kEnterInJail);
+    if (plan.tap_follows) description.received = plan.tap_fd;
     std::uint64_t largest_volume = 0;
     if (plan.disk) {
         description.mounts.push_back({Kind::kTmpfs, "", "/box"});

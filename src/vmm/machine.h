@@ -71,6 +71,8 @@ struct MachinePlan {
     // The starter's own descriptor of the card's tap, with virtio headers and offloads: what the card has agreed to with
     // its guest is frozen with a template, so every machine with a card has one, its template's included.
     int tap_source_fd = -1;
+    // That is a socket yet (SOCK_SEQPACKET), over which the tap comes while the jail is made. Not without caisson-enter.
+    bool tap_follows = false;
     // Control groups that the jail enters.
     os::GroupEntry groups;
     // How QEMU is called and where it finds its files: in its jail, unless without_jail() says otherwise.

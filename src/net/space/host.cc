@@ -46,12 +46,10 @@ Result<SpaceHost> SpaceHost::start(const Options& options) {
     host.process_ = CAISSON_TRY_CTX(os::spawn(command), "starting the box's network");
     host.launcher_ = std::move(to_launcher.first);
     host.ask = std::move(to_netd.first);
-    to_launcher.second.reset();
-    CAISSON_TRY(host.hear_ready());
     return host;
 }
 
-Result<> SpaceHost::hear_ready() {
+Result<> SpaceHost::wait() {
     struct pollfd waited {launcher_.get(), POLLIN, 0};
     int ready;
     do ready = ::poll(&waited, 1, kPatienceMs);

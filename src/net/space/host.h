@@ -23,11 +23,12 @@ class SpaceHost {
         std::optional<uid_t> user;  // of root: as whom it runs; else the caller
         int tun = -1;               // open_tun_node()'s, of a time when there was root; stays the caller's. -1: it is opened here
     };
-    // Starts it and waits, for kPatience at most, until the namespace is there. Errors: kHostMissing and kPermission, with
-    // what the host lacks and a hint; kTimeout.
+    // Starts it. Errors: kHostMissing and kPermission, with what the host lacks and a hint.
     static Result<SpaceHost> start(const Options& options);
+    // Waits, for kPatience at most, until the namespace is there. Errors: as of start(); kTimeout.
+    Result<> wait();
 
-    // The first three as NetnsSaid has them; may be given away. `ask` is caisson-netd's end of the socket to caisson-netns.
+    // The first three as NetnsSaid has them, once it is there; may be given away. `ask` is caisson-netd's end of the socket to caisson-netns.
     os::Fd tap, listener, datagrams, ask;
     // The same for a caisson-netd that was started anew: the socket of the old one leads nowhere any more.
     Result<os::Fd> another_ask();
@@ -37,7 +38,6 @@ class SpaceHost {
 
   private:
     static constexpr int kPatienceMs = 20000;
-    Result<> hear_ready();
     os::Process process_;
     os::Fd launcher_;
 };

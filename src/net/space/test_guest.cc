@@ -73,7 +73,9 @@ bool readable(const os::Fd& fd, int milliseconds) {
 }
 
 Result<Box> Box::start(uid_t user) {
-    return Box{CAISSON_TRY(SpaceHost::start({.program = os::program_directory() + "/../libexec/caisson/caisson-netns", .user = user}))};
+    Box box{CAISSON_TRY(SpaceHost::start({.program = os::program_directory() + "/../libexec/caisson/caisson-netns", .user = user}))};
+    CAISSON_TRY(box.host.wait());
+    return box;
 }
 
 std::optional<NetnsMessage> Box::hear(int milliseconds, std::vector<os::Fd>* descriptors) const {
