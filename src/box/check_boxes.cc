@@ -150,8 +150,14 @@ class Checker {
     // A directory without a record is what a removal leaves that was cut short, or all that there is of a box whose record
     // was lost.
     void check_stray(const std::string& name) {
-        if (is_network_request(name)) return;  // somebody is changing a network, or whoever opens the home next removes it
         const auto path = home_.box(name);
+        if (is_network_request(name)) {
+            // Else somebody is changing a network.
+            if (is_unsettled_request(path))
+                found_.push_back(store::warning("network_unsettled", "box " + box_of_network_request(name), "somebody died while he changed its network: what is recorded may not be in force",
+                                                "nothing; any change of its network settles it: caisson update BOX --net-restart"));
+            return;
+        }
         if (store::is_held(path + "/lock") || !os::exists(path)) return;
         auto stray = base::is_ulid(name) ? store::warning("box_stray", object(path), "is the directory of a box that has no record", "moves it aside; else it is removed when the home is opened next")
                                          : store::warning("box_unknown", object(path), "is no box, but lies among them", "moves it aside");

@@ -34,19 +34,22 @@ Result<NetworkRequest> NetworkRequest::hold(const std::string& box_directory) {
         // Whoever had it before has removed it meanwhile.
         if (info.st_nlink == 0 && tried < kTries) continue;
         if (info.st_nlink != 1) return failure(Errc::kInUse, "somebody else is changing the network of the box", "try again");
-        NetworkRequest request(path, std::move(*lock));
-        if (::ftruncate(request.lock_->fd().get(), 0) != 0) return failure_errno("cannot empty " + path);
-        return request;
+        return NetworkRequest(path, std::move(*lock), info.st_size > 0);
     }
 }
 
 Result<> NetworkRequest::write(const wire::NetworkSpec& spec) {
+    // Never empty on the way: that would say that nothing had begun.
     const int file = lock_->fd().get();
-    if (::ftruncate(file, 0) != 0 || ::lseek(file, 0, SEEK_SET) != 0) return failure_errno("cannot empty " + path_);
-    return os::write_all(file, std::string_view(spec.SerializeAsString()));
+    const auto text = spec.SerializeAsString();
+    if (::lseek(file, 0, SEEK_SET) != 0) return failure_errno("cannot write " + path_);
+    CAISSON_TRY(os::write_all(file, std::string_view(text)));
+    if (::ftruncate(file, static_cast<off_t>(text.size())) != 0) return failure_errno("cannot shorten " + path_);
+    return {};
 }
 
-NetworkRequest::NetworkRequest(NetworkRequest&& other) noexcept : path_(std::exchange(other.path_, {})), lock_(std::exchange(other.lock_, std::nullopt)) {}
+NetworkRequest::NetworkRequest(NetworkRequest&& other) noexcept
+    : path_(std::exchange(other.path_, {})), lock_(std::exchange(other.lock_, std::nullopt)), unsettled_(other.unsettled_) {}
 
 NetworkRequest::~NetworkRequest() {
     if (!path_.empty()) ::unlink(path_.c_str());
@@ -75,11 +78,31 @@ std::vector<std::pair<std::string, std::vector<std::pair<std::string, audit::Val
 
 bool is_network_request(const std::string& name) { return name.ends_with(kSuffix); }
 
-void sweep_network_request(const std::string& path) {
+std::string box_of_network_request(const std::string& name) { return name.substr(0, name.size() - kSuffix.size()); }
+
+namespace {
+// Held, so that nobody begins meanwhile; nullopt: somebody has it, or it has no name any more.
+struct Abandoned {
+    os::FileLock lock;
+    bool begun;
+};
+std::optional<Abandoned> abandoned_at(const std::string& path) {
+    if (!os::exists(path)) return std::nullopt;
     auto lock = os::FileLock::try_acquire(path);
     struct stat info {};
-    // One that has no name any more is not what has this name now.
-    if (lock && ::fstat(lock->fd().get(), &info) == 0 && info.st_nlink == 1) ::unlink(path.c_str());
+    if (!lock || ::fstat(lock->fd().get(), &info) != 0 || info.st_nlink != 1) return std::nullopt;
+    return Abandoned{std::move(*lock), info.st_size > 0};
+}
+}  // namespace
+
+bool is_unsettled_request(const std::string& path) {
+    const auto found = abandoned_at(path);
+    return found && found->begun;
+}
+
+void sweep_network_request(const std::string& path, bool box_runs) {
+    const auto found = abandoned_at(path);
+    if (found && !(found->begun && box_runs)) ::unlink(path.c_str());
 }
 
 }  // namespace caisson::box

@@ -19,6 +19,10 @@ class NetworkRequest {
   public:
     // Errors: kInUse, somebody else is changing the network of this box; of making the file.
     static Result<NetworkRequest> hold(const std::string& box_directory);
+    // Whoever had it before died while he changed something: what is recorded may not be in force.
+    bool unsettled() const { return unsettled_; }
+    // It is to be so again.
+    void leave() { path_.clear(); }
     // Leaves `spec` for the launcher, in the place of what was left before.
     Result<> write(const wire::NetworkSpec& spec);
     NetworkRequest(NetworkRequest&&) noexcept;
@@ -26,9 +30,10 @@ class NetworkRequest {
     ~NetworkRequest();
 
   private:
-    NetworkRequest(std::string path, os::FileLock lock) : path_(std::move(path)), lock_(std::move(lock)) {}
-    std::string path_;  // empty: it was moved away
+    NetworkRequest(std::string path, os::FileLock lock, bool unsettled) : path_(std::move(path)), lock_(std::move(lock)), unsettled_(unsettled) {}
+    std::string path_;  // empty: it was moved away, or is left
     std::optional<os::FileLock> lock_;
+    bool unsettled_ = false;
 };
 
 // The launcher's end. kNotFound: nothing was left; kCorrupt: somebody else has put something there.
@@ -39,7 +44,10 @@ std::vector<std::pair<std::string, std::vector<std::pair<std::string, audit::Val
 
 // A file with this name in the directory of boxes is one; whoever left it may be dead.
 bool is_network_request(const std::string& name);
-// Removes one whose owner is dead.
-void sweep_network_request(const std::string& path);
+// Whose owner is dead, and was about to change something.
+bool is_unsettled_request(const std::string& path);
+// Removes one whose owner is dead; of a box that runs only if he had not begun to change anything.
+void sweep_network_request(const std::string& path, bool box_runs);
+std::string box_of_network_request(const std::string& name);
 
 }  // namespace caisson::box

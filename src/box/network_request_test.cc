@@ -31,7 +31,8 @@ TEST_F(NetworkRequestTest, IsThereAsLongAsWhoeverLeftIt) {
         ASSERT_TRUE(read) << read.error().to_string();
         EXPECT_EQ(read->policy(), "{}");
         EXPECT_EQ(NetworkRequest::hold(box_).error().code, Errc::kInUse);
-        sweep_network_request(file_);
+        EXPECT_FALSE(is_unsettled_request(file_)) << "somebody is at it";
+        sweep_network_request(file_, false);
         EXPECT_TRUE(os::exists(file_));
     }
     EXPECT_FALSE(os::exists(file_));
@@ -42,13 +43,27 @@ TEST_F(NetworkRequestTest, WhatADeadProcessLeftIsReplacedOrRemoved) {
     {
         auto request = NetworkRequest::hold(box_);
         ASSERT_TRUE(request) << request.error().to_string();
+        EXPECT_TRUE(request->unsettled());
         ASSERT_TRUE(request->write(spec_));
         EXPECT_EQ(read_network_request(box_).value().policy(), "{}");
     }
+    {
+        auto request = NetworkRequest::hold(box_);
+        ASSERT_TRUE(request && request->write(spec_) && !request->unsettled());
+        request->leave();
+    }
+    EXPECT_EQ(box_of_network_request("01ARZ3NDEKTSV4RRFFQ69G5FAV.network"), "01ARZ3NDEKTSV4RRFFQ69G5FAV");
+    EXPECT_TRUE(is_unsettled_request(file_));
+    sweep_network_request(file_, true);
+    EXPECT_TRUE(os::exists(file_)) << "nobody would know that the change was cut short";
+    ASSERT_TRUE(os::write_file_atomic(file_, ""));
+    EXPECT_FALSE(is_unsettled_request(file_));
+    sweep_network_request(file_, true);
+    EXPECT_FALSE(os::exists(file_));
     ASSERT_TRUE(os::write_file_atomic(file_, "x"));
     EXPECT_TRUE(is_network_request("01ARZ3NDEKTSV4RRFFQ69G5FAV.network"));
     EXPECT_FALSE(is_network_request("01ARZ3NDEKTSV4RRFFQ69G5FAV"));
-    sweep_network_request(file_);
+    sweep_network_request(file_, false);
     EXPECT_FALSE(os::exists(file_));
 }
 

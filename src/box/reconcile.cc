@@ -53,7 +53,10 @@ Result<> reconcile(const store::Home& home, store::Database& database) {
     std::set<std::string> known;
     for (auto& id : CAISSON_TRY(database.box_ids())) known.insert(std::move(id));
     for (const auto& name : names) {
-        if (box::is_network_request(name)) box::sweep_network_request(home.box(name));
+        if (box::is_network_request(name)) {
+            const auto box = database.find_box(box::box_of_network_request(name));
+            box::sweep_network_request(home.box(name), box && store::is_live(box->state));
+        }
         if (!base::is_ulid(name) || known.count(name) > 0) continue;
         auto lock = os::FileLock::try_acquire(home.box(name) + "/lock");
         if (!lock && lock.error().code == Errc::kInUse) continue;

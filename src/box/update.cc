@@ -83,8 +83,8 @@ bool asks_for_network(const BoxUpdate& update) {
 // Adds up what changes.
 class Planner {
   public:
-    Planner(const wire::BoxSpec& spec, const std::optional<RunningMachine>& running, const BoxUpdate& update)
-        : before_(spec), running_(running), update_(update) {
+    Planner(const wire::BoxSpec& spec, const std::optional<RunningMachine>& running, const BoxUpdate& update, bool settle)
+        : before_(spec), running_(running), update_(update), settle_(settle) {
         plan_.spec = spec;
     }
 
@@ -200,7 +200,7 @@ class Planner {
         static const wire::NetworkSpec kNone;
         const auto& was = before != nullptr ? *before : kNone;
         const auto& is = after ? *after : kNone;
-        bool now = update_.restart_network;
+        bool now = update_.restart_network || (settle_ && running_ && after && running_->can_change_network);
         auto policy = [](const wire::NetworkSpec& spec) { return spec.policy().empty() ? std::string("none") : spec.policy(); };
         if (was.policy() != is.policy()) now |= add("network_policy", policy(was), policy(is), later);
         if (const auto from = network_limits_text(was.limits()), to = network_limits_text(is.limits()); from != to) now |= add("network_limits", from, to, later);
@@ -241,13 +241,14 @@ class Planner {
     const wire::BoxSpec& before_;
     const std::optional<RunningMachine>& running_;
     const BoxUpdate& update_;
+    const bool settle_;
     UpdatePlan plan_;
 };
 
 }  // namespace
 
-Result<UpdatePlan> plan_update(const wire::BoxSpec& spec, const std::optional<RunningMachine>& running, const BoxUpdate& update) {
-    return Planner(spec, running, update).plan();
+Result<UpdatePlan> plan_update(const wire::BoxSpec& spec, const std::optional<RunningMachine>& running, const BoxUpdate& update, bool settle) {
+    return Planner(spec, running, update, settle).plan();
 }
 
 namespace {
@@ -298,6 +299,11 @@ Result<> tell_all(ShimClient& shim, NetworkRequest* request, const UpdatePlan& p
     return told;
 }
 
+Result<> record_spec(internal::RuntimeState& runtime, const store::BoxRecord& record, const std::string& before, const std::string& after) {
+    std::scoped_lock guard(runtime.database_mutex);
+    return runtime.database->change_box_spec(record.id, before, after);
+}
+
 // The box may be changed by several at once; whoever comes second looks again.
 // `request`: of who changes the network.
 Result<UpdatePlan> update_once(internal::RuntimeState& runtime, const store::BoxRecord& record, const BoxUpdate& update, NetworkRequest* request) {
@@ -308,16 +314,18 @@ Result<UpdatePlan> update_once(internal::RuntimeState& runtime, const store::Box
         shim = CAISSON_TRY(internal::reach(runtime, record));
         running = CAISSON_TRY(machine_of(*shim));
     }
-    auto plan = CAISSON_TRY(plan_update(spec, running, update));
-    if (update.dry_run || plan.changes.empty()) return plan;
-    if (shim) CAISSON_TRY(tell_all(*shim, request, plan));
-    auto recorded = [&] {
-        std::scoped_lock guard(runtime.database_mutex);
-        return runtime.database->change_box_spec(record.id, record.spec, plan.spec.SerializeAsString());
-    }();
-    if (!recorded) {
-        if (shim) undo(*shim, request, plan);
-        return base::failure(std::move(recorded.error()));
+    auto plan = CAISSON_TRY(plan_update(spec, running, update, request != nullptr && request->unsettled()));
+    if (update.dry_run || (plan.changes.empty() && !plan.network)) return plan;
+    // Whoever dies before the box has been told leaves the request, by which the next one knows.
+    if (plan.network && request != nullptr) CAISSON_TRY(request->write(plan.network->network()));
+    const auto after = plan.spec.SerializeAsString();
+    CAISSON_TRY(record_spec(runtime, record, record.spec, after));
+    if (shim) {
+        if (auto told = tell_all(*shim, request, plan); !told) {
+            // Nobody knows what is in force then, or the record says what is not.
+            if (auto back = record_spec(runtime, record, after, record.spec); (!back || told.error().code == Errc::kTimeout) && request != nullptr) request->leave();
+            return base::failure(std::move(told.error()));
+        }
     }
     // Of a box that runs its supervisor tells.
     if (!plan.network)

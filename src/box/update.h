@@ -28,7 +28,8 @@ struct UpdatePlan {
     bool cpus_now = false;                     // the host's own limit changes, too
 };
 
-// `running`: nullopt if it does not. kUsage: what is wanted cannot be.
-Result<UpdatePlan> plan_update(const wire::BoxSpec& spec, const std::optional<RunningMachine>& running, const BoxUpdate& update);
+// `running`: nullopt if it does not. `settle`: the network that is recorded may not be in force, so it is told again. kUsage:
+// what is wanted cannot be.
+Result<UpdatePlan> plan_update(const wire::BoxSpec& spec, const std::optional<RunningMachine>& running, const BoxUpdate& update, bool settle = false);
 
 }  // namespace caisson::box

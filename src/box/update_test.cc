@@ -225,6 +225,18 @@ TEST(UpdateOfTheNetwork, OfABoxThatDoesNotRunIsForItsNextStart) {
     EXPECT_EQ(back->spec.configure().files(0).content().find("nameserver"), std::string::npos);
 }
 
+TEST(UpdateOfTheNetwork, WhatMayNotBeInForceIsToldAgain) {
+    const auto spec = connected(kPublic);
+    BoxUpdate same;
+    same.network = "public";
+    EXPECT_FALSE(plan_update(spec, with_card(spec), same).value().network);
+    const auto again = plan_update(spec, with_card(spec), same, true).value();
+    EXPECT_TRUE(again.changes.empty());
+    ASSERT_TRUE(again.network);
+    EXPECT_EQ(again.network->network().policy(), spec.network().policy());
+    EXPECT_FALSE(plan_update(spec, std::nullopt, same, true).value().network) << "it gets what is recorded when it starts";
+}
+
 TEST(UpdateOfTheNetwork, AnotherProcessIsForABoxThatRunsWithANetwork) {
     const auto spec = connected(kPublic);
     auto machine = with_card(spec);

@@ -1,4 +1,5 @@
-"""What the tests do inside of a box: guest.py WHAT ARGUMENTS..., a line of JSON for each thing that was done."""
+"""What the tests do inside of a box: guest.py "WHAT ARGUMENT..."..., or the same as lines of standard input. A line of JSON for
+each thing that was done."""
 import contextlib
 import errno
 import hashlib
@@ -159,6 +160,7 @@ def many(address, port, count):
     return {"open": len(there), "works": works, "errors": errors}
 
 
-for line in sys.argv[1:]:
+for line in sys.argv[1:] or sys.stdin:
+    line = line.rstrip("\n")
     words = line.split(" ")
     told(line=line, **outcome(lambda: globals()[words[0]](*words[1:])))

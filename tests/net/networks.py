@@ -3,9 +3,11 @@ import contextlib
 import json
 import os
 import pathlib
+import select
 import shutil
 import subprocess
 import tempfile
+import time
 
 import boxes
 import internet
@@ -31,10 +33,26 @@ class Inside:
     def __init__(self, world):
         self.namespace = world.host
 
-    def caisson(self, *words, timeout=120):
+    def caisson(self, *words, timeout=120, env=None):
         done = subprocess.run(["nsenter", f"--net=/proc/{self.namespace}/ns/net", boxes.BIN, *map(str, words)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, env=boxes.environment(), cwd="/", timeout=timeout)
+                              stderr=subprocess.PIPE, env=env or boxes.environment(), cwd="/", timeout=timeout)
         return boxes.Ended(words, done.returncode, done.stdout, done.stderr, 0)
+
+    def start(self, *words):
+        """The same, left to itself, with pipes for standard input and output."""
+        return subprocess.Popen(["nsenter", f"--net=/proc/{self.namespace}/ns/net", boxes.BIN, *map(str, words)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                bufsize=0, env=boxes.environment(), cwd="/")
+
+
+def answers(process, count, timeout):
+    """The next lines that a process writes."""
+    deadline, text = time.monotonic() + timeout, b""
+    while text.count(b"\n") < count:
+        ready = select.select([process.stdout], [], [], max(0, deadline - time.monotonic()))[0]
+        more = process.stdout.read(1 << 16) if ready else b""
+        assert more, f"{'it ended' if ready else 'no answer'}: {text!r}"
+        text += more
+    return text.decode().splitlines()
 
 
 @contextlib.contextmanager
@@ -44,9 +62,16 @@ def box(world, *options, dns=("--dns", "9.9.9.9")):
     name = f"net-{os.getpid()}"
     inside.caisson("run", "-d", "--pull", "never", "--name", name, *dns, "--copy", f"{HERE / 'guest.py'}:/guest.py", *options, BASE, "sleep", "1000").ok()
 
+    guest = None
+
     def ask(*lines, timeout=120):
-        done = inside.caisson("exec", name, "python3", "/guest.py", *lines, timeout=timeout).ok()
-        results = [json.loads(line) for line in done.lines]
+        nonlocal guest
+        if guest is None or guest.poll() is not None:
+            guest = inside.start("exec", "-i", name, "python3", "/guest.py")
+        for line in lines:
+            guest.stdin.write(f"{line}\n".encode())
+        guest.stdin.flush()
+        results = [json.loads(line) for line in answers(guest, len(lines), timeout)]
         return results[0] if len(lines) == 1 else results
 
     ask.name = name
@@ -55,6 +80,8 @@ def box(world, *options, dns=("--dns", "9.9.9.9")):
         yield ask
     finally:
         inside.caisson("rm", "--force", name)
+        if guest is not None:
+            guest.communicate(timeout=30)
 
 
 def all_events(name):

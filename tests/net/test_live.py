@@ -1,6 +1,7 @@
 """What can be changed of a network while its box runs: its process, its policy, its limits and its ports."""
 import contextlib
 import json
+import os
 import pathlib
 import signal
 import subprocess
@@ -137,6 +138,27 @@ def test_a_network_that_runs_is_replaced(world):
 
 
 # ---- another policy ----
+
+def unsettled():
+    found = json.loads(boxes.caisson("check", "--format", "json").out)["findings"]
+    return [finding for finding in found if finding["code"] == "network_unsettled"]
+
+
+def test_who_is_killed_over_a_change_leaves_word_of_it(world):
+    with box(world, "--net", "public") as ask:
+        launcher = boxes.of_role("launcher")[0]
+        os.kill(launcher.pid, signal.SIGSTOP)
+        changing = ask.inside.start("update", ask.name, "--deny-net", WEB)
+        boxes.until(lambda: "deny" in boxes.inspect(ask.name)["network_policy"], 10, "the change was not recorded")
+        assert not unsettled(), "somebody is at it"
+        changing.kill()
+        changing.communicate(timeout=10)
+        assert boxes.caisson("ls").ok() and len(unsettled()) == 1
+        os.kill(launcher.pid, signal.SIGCONT)
+        # Whatever has become of it, the same again makes it so.
+        update(ask, "--deny-net", WEB).ok()
+        assert not unsettled() and ask(f"connect {WEB} 80")["error"] == "ECONNREFUSED" and ask(f"http {OTHER} 80 x")["ok"]
+
 
 def test_another_policy_holds_for_what_is_open(world):
     with box(world, "--net", "public") as ask:

@@ -21,7 +21,7 @@ MEGABYTES = int(os.environ.get("CAISSON_TEST_MEGABYTES", "64"))
 def test_none_has_only_loopback():
     ended = boxes.run("--net", "none", BASE, "ls", "/sys/class/net").ok()
     assert ended.lines == ["lo"]
-    ended = boxes.run("--copy", f"{HERE / 'guest.py'}:/guest.py", BASE, "python3", "/guest.py", f"connect {WEB} 80", "resolve example.test", f"udp {WEB} 7 10").ok()
+    ended = boxes.run("--net", "none", "--copy", f"{HERE / 'guest.py'}:/guest.py", BASE, "python3", "/guest.py", f"connect {WEB} 80", "resolve example.test", f"udp {WEB} 7 10").ok()
     for line in ended.lines:
         result = json.loads(line)
         assert not result["ok"] and result["seconds"] < 1, result
@@ -46,6 +46,20 @@ def test_public_reaches_the_internet_and_nothing_else(world):
         assert denied(ask.name, address=METADATA, port=80)
         assert denied(ask.name, address=PRIVATE, port=80)
     assert not [request for request in world.requests() if request[0] == "http"]
+
+
+def test_without_options_a_box_reaches_the_internet_and_nothing_else(world):
+    environment = boxes.environment(CAISSON_NET="")
+    inside, run = Inside(world), ("run", "--rm", "--pull", "never", "--copy", f"{HERE / 'guest.py'}:/guest.py")
+    done = inside.caisson(*run, BASE, "python3", "/guest.py", f"http {WEB} 80 x", f"connect {PRIVATE} 80", f"connect {METADATA} 80", env=environment).ok()
+    web, private, metadata = map(json.loads, done.lines)
+    assert web["ok"] and private["error"] == metadata["error"] == "ECONNREFUSED", done
+    for word, expected in (("none", ["lo"]), ("public", ["eth0", "lo"]), ("open", ["eth0", "lo"])):
+        assert inside.caisson(*run, BASE, "ls", "/sys/class/net", env={**environment, "CAISSON_NET": word}).ok().lines == expected
+    # What is said of a box is said of all of its network.
+    assert inside.caisson(*run, "--allow-net", WEB, BASE, "ls", "/sys/class/net", env={**environment, "CAISSON_NET": "none"}).ok().lines == ["eth0", "lo"]
+    refused = inside.caisson(*run, BASE, "true", env={**environment, "CAISSON_NET": "rules"})
+    assert refused.code == 2 and "CAISSON_NET is 'rules'" in refused.said and "none, public or open" in refused.said, refused
 
 
 def test_open_adds_private_networks(world):
