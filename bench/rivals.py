@@ -5,6 +5,8 @@ import shutil
 import subprocess
 import time
 
+# Of a box with a network bench/net tells; the others measure boxes that have none, as their rivals have.
+os.environ["CAISSON_NET"] = "none"
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 

@@ -46,7 +46,7 @@ int main() {
     auto runtime = caisson::Runtime::open(*options);
     if (!runtime) return fail(runtime.error());
 
-    auto box = runtime->run({.image = "caisson/base", .command = {"true"}, .name = "example-journal"});
+    auto box = runtime->run({.image = "caisson/base", .command = {"true"}, .name = "example-journal", .network = "none"});
     if (!box) return fail(box.error());
     auto outcome = box->main().wait({});
     if (!outcome) return fail(outcome.error());

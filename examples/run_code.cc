@@ -21,6 +21,7 @@ int main(int argc, char** argv) {
     auto started = std::chrono::steady_clock::now();
     auto box = runtime->run({.image = "caisson/base",
                              .command = {"python3", "-c", argc > 1 ? argv[1] : "print(6 * 7)"},
+                             .network = "none",  // without this: the internet, and no private network
                              .timeout = std::chrono::seconds(30)});
     if (!box) return fail(box.error());
     std::string output;

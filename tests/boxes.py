@@ -42,7 +42,9 @@ MEMORY_FACTOR = 4 if SANITIZED else 1
 def environment(**more):
     """Nothing of the tester's but what programs need to run."""
     result = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(WORK), "LC_ALL": "C.UTF-8",
-              "CAISSON_HOME": str(HOME), "CAISSON_ASSETS": ASSETS}
+              "CAISSON_HOME": str(HOME), "CAISSON_ASSETS": ASSETS,
+              # No box reaches this machine's network unless its test has made one of its own: tests/net.
+              "CAISSON_NET": "none"}
     if "CAISSON_ACCEL" in os.environ:
         result["CAISSON_ACCEL"] = os.environ["CAISSON_ACCEL"]
     result.update(more)

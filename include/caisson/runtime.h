@@ -116,9 +116,9 @@ struct BoxOptions {
     bool auto_remove = true;
     bool cold = false;                 // boot instead of restoring a template
     // What it reaches, see docs/network.md: "none", "public" (the internet), "open" (and private networks), or "rules": what
-    // the first list allows, as do rules without a mode. Denying beats allowing. Instead of all these `network_policy`, the
-    // text of a policy file. Where the host cannot make the network asked for there is no box: kHostMissing.
-    std::string network = "none";
+    // the first list allows. Empty: "rules" if there are any, else "public". Denying beats allowing. Instead of all these
+    // `network_policy`, the text of a policy file. Where the host cannot make the network there is no box: kHostMissing.
+    std::string network;
     std::vector<std::string> allow_network, deny_network;
     std::string network_policy;
     std::vector<std::string> name_servers;              // "192.0.2.1" or "192.0.2.1:5353"; empty: the host's
@@ -365,6 +365,7 @@ struct TemplateShape {
     std::string image;
     std::uint32_t cpu_millis = 1000;
     std::uint64_t memory_bytes = 512ull << 20;
+    bool network = true;  // for boxes with a network; those without have templates of their own
 };
 
 struct TemplateInfo {

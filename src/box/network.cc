@@ -128,7 +128,10 @@ PublishedPort published(const wire::NetworkSpec::Port& port) {
 // As the options would say it.
 BoxOptions options_of(const wire::NetworkSpec* spec) {
     BoxOptions options;
-    if (spec == nullptr) return options;
+    if (spec == nullptr) {
+        options.network = net::to_string(net::Mode::kNone);
+        return options;
+    }
     options.network_policy = spec->policy();
     options.network_learn = spec->learn();
     options.name_servers.assign(spec->servers().begin(), spec->servers().end());

@@ -8,6 +8,7 @@
 #include "box/place.h"
 #include "box/recorder.h"
 #include "box/state.h"
+#include "net/policy/policy.h"
 #include "store/reserve.h"
 #include "vmm/template.h"
 
@@ -136,6 +137,7 @@ Result<TemplateInfo> Runtime::build_template(const TemplateShape& shape) {
     options.command = {"true"};
     options.cpu_millis = shape.cpu_millis;
     options.memory_bytes = shape.memory_bytes;
+    if (!shape.network) options.network = net::to_string(net::Mode::kNone);
     auto decision = CAISSON_TRY(box::decide(*state_, options));
     auto base_disk = CAISSON_TRY(box::ensure_base_disk(*state_, decision, options.disk_bytes));
     auto made = CAISSON_TRY(box::ensure_template(*state_, decision.engine, decision.shape,

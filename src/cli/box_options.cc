@@ -234,13 +234,12 @@ Result<std::map<std::string, std::string>> parse_labels(const std::vector<std::s
 }
 
 Result<> add_network(BoxOptions& options, const BoxArguments& arguments) {
-    if (arguments.net->given()) {
-        const auto choice = CAISSON_TRY(net_choice(*arguments.net));
-        options.network = choice.mode;
-        options.network_policy = choice.policy;
-    }
+    auto wanted = *arguments.net;
     options.network_learn = arguments.net_learn;
-    if (arguments.net_learn && !arguments.net->given()) options.network = net::to_string(net::Mode::kPublic);
+    if (arguments.net_learn && !wanted.given()) wanted.net = net::to_string(net::Mode::kPublic);
+    const auto choice = CAISSON_TRY(net_choice(wanted));
+    options.network = choice.mode;
+    options.network_policy = choice.policy;
     for (const auto& text : arguments.ports)
         for (auto& port : CAISSON_TRY(parse_ports(text))) options.ports.push_back(std::move(port));
     options.name_servers = arguments.servers;

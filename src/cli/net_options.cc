@@ -1,6 +1,7 @@
 #include "cli/net_options.h"
 
 #include <CLI/CLI.hpp>
+#include <cstdlib>
 
 #include "base/text.h"
 #include "net/policy/limits.h"
@@ -11,7 +12,7 @@ namespace caisson::cli {
 using base::failure;
 
 void add_net_options(CLI::App& command, const std::shared_ptr<NetArguments>& arguments) {
-    command.add_option("--net", arguments->net, "none, public (the internet) or open (and private networks)")->type_name("MODE")
+    command.add_option("--net", arguments->net, "none, public (the internet; the default unless $CAISSON_NET says otherwise) or open (and private networks)")->type_name("MODE")
         ->check([](const std::string& mode) { return mode.empty() ? std::string("write none, public or open") : std::string(); });
     command
         .add_option("--allow-net", arguments->allow,
@@ -26,7 +27,16 @@ void add_net_options(CLI::App& command, const std::shared_ptr<NetArguments>& arg
     command.add_option("--net-policy", arguments->policy_file, "Take mode and rules from a file instead")->type_name("FILE");
 }
 
+Result<std::string> default_net() {
+    const char* set = std::getenv("CAISSON_NET");
+    if (set == nullptr || *set == '\0') return std::string(net::to_string(net::Mode::kPublic));
+    for (auto mode : {net::Mode::kNone, net::Mode::kPublic, net::Mode::kOpen})
+        if (set == std::string_view(net::to_string(mode))) return std::string(set);
+    return failure(Errc::kUsage, "CAISSON_NET is '" + base::printable(set, 64) + "', which is no default for --net", "set it to none, public or open");
+}
+
 Result<net::Policy> net_policy(const NetArguments& arguments) {
+    if (!arguments.given()) return net::Policy::from_words({CAISSON_TRY(default_net()), {}, {}});
     if (arguments.policy_file.empty()) return net::Policy::from_words({arguments.net, arguments.allow, arguments.deny});
     if (!arguments.net.empty() || !arguments.allow.empty() || !arguments.deny.empty())
         return failure(Errc::kUsage, "--net-policy says everything, so --net, --allow-net and --deny-net do not go with it",

@@ -22,7 +22,9 @@ struct NetArguments {
 
 // Declares --net, --allow-net, --deny-net and --net-policy.
 void add_net_options(CLI::App& command, const std::shared_ptr<NetArguments>& arguments);
-// Reads the file as the calling user: before open_runtime(). Nothing given: mode public without rules.
+// What --net is where no option says anything of the network: $CAISSON_NET, else "public". kUsage: it is no mode.
+Result<std::string> default_net();
+// Reads the file as the calling user: before open_runtime(). Nothing given: default_net() without rules.
 Result<net::Policy> net_policy(const NetArguments& arguments);
 
 // The same as BoxOptions and BoxUpdate take it: a mode, and the text of a policy file unless it is "none".

@@ -10,6 +10,7 @@
 
 #include "base/text.h"
 #include "cli/command.h"
+#include "cli/net_options.h"
 #include "os/file.h"
 
 namespace caisson::cli {
@@ -100,11 +101,12 @@ Result<int> list_templates(Context& context, const std::string& format) {
     return 0;
 }
 
-Result<int> build_template(Context& context, const std::string& image, const std::string& cpus, const std::string& memory) {
+Result<int> build_template(Context& context, const std::string& image, const std::string& cpus, const std::string& memory, const NetArguments& net) {
     TemplateShape shape;
     shape.image = image;
     shape.cpu_millis = static_cast<std::uint32_t>(CAISSON_TRY_CTX(base::parse_u64(cpus), "--cpus") * 1000);
     shape.memory_bytes = CAISSON_TRY_CTX(base::parse_size(memory), "--memory");
+    shape.network = CAISSON_TRY(net_policy(net)).mode() != net::Mode::kNone;
     auto runtime = CAISSON_TRY(open_runtime(context));
     auto info = CAISSON_TRY(runtime.build_template(shape));
     std::printf("%s\n", info.key.c_str());
@@ -227,8 +229,10 @@ void add_template_commands(CLI::App& app, Action& action) {
     build->add_option("IMAGE", *image, "Image whose boxes start from it")->capture_default_str();
     build->add_option("--cpus", *cpus, "CPUs")->type_name("N")->capture_default_str();
     build->add_option("-m,--memory", *memory, "Memory")->type_name("SIZE")->capture_default_str();
-    build->callback([image, cpus, memory, &action] {
-        action = [image, cpus, memory](Context& context) { return build_template(context, *image, *cpus, *memory); };
+    auto net = std::make_shared<NetArguments>();
+    build->add_option("--net", net->net, "Of boxes that have a network (public, open), or of those that have none (none)")->type_name("MODE");
+    build->callback([image, cpus, memory, net, &action] {
+        action = [image, cpus, memory, net](Context& context) { return build_template(context, *image, *cpus, *memory, *net); };
     });
 
     auto keys = std::make_shared<std::vector<std::string>>();

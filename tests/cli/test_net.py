@@ -1,19 +1,20 @@
 """caisson net explain: the verdict, the rule that decides, and what is said to who got it wrong. The truth table itself is tried
 by the unit tests; here a part of it goes through the whole command line."""
 import json
+import os
 import pathlib
 import re
 import subprocess
 
 import pytest
-from boxes import BASE, WORK, caisson, inspect, listed
+from boxes import BASE, WORK, caisson, environment, inspect, listed
 
 PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs/network.md"
 KEYS = ["target", "name", "address", "port", "protocol", "verdict", "rule", "reason", "dns", "notes", "policy"]
 
 
 def explain(*words):
-    found = caisson("net", "explain", "--format", "json", *words).ok().json()
+    found = caisson("net", "explain", "--format", "json", *words, env=environment(CAISSON_NET="")).ok().json()
     assert list(found) == KEYS
     return found
 
@@ -171,3 +172,11 @@ def test_a_box_that_does_not_run_gets_its_network_at_its_next_start():
 def test_ports_that_cannot_be_meant(words):
     result = caisson("port", *words)
     assert result.code == (125 if words == ["no-such"] else 2), result
+
+
+@pytest.mark.skipif(os.access("/dev/net/tun", os.R_OK | os.W_OK), reason="this user can use the tun device")
+def test_a_host_that_can_make_no_network_says_so_and_how_to_do_without():
+    before = set(listed())
+    refused = caisson("run", "--rm", "--pull", "never", BASE, "true", env=environment(CAISSON_NET=""))
+    assert refused.code == 125 and "tun device" in refused.said and "--net none" in refused.said, refused
+    assert set(listed()) == before

@@ -145,6 +145,10 @@ makes it.
 .TP
 .B CAISSON_ACCEL
 kvm or tcg; the default is what works.
+.TP
+.B CAISSON_NET
+none, public or open: what a box reaches if no option says anything of its network.
+The default is public.
 .SH "EXIT STATUS"
 0 if all went well, 2 for a wrong command line, 125 if caisson failed; see
 .BR caisson\-run (1)

@@ -29,9 +29,9 @@ bool may_use(const struct stat& node, uid_t user) {
 }
 
 base::Failure refusal(Errc code, const std::string& why) {
-    return failure(code, "cannot use the tun device, with which a box's network is made: " + why,
-                   code == Errc::kHostMissing ? "load it: modprobe tun (in a container: give it the device, docker run --device /dev/net/tun)"
-                                              : "let users open it, as most distributions do: chmod 0666 /dev/net/tun; or start caisson as root");
+    const std::string fix = code == Errc::kHostMissing ? "load it: modprobe tun (in a container: give it the device, docker run --device /dev/net/tun)"
+                                                       : "let users open it, as most distributions do: chmod 0666 /dev/net/tun; or start caisson as root";
+    return failure(code, "cannot use the tun device, with which a box's network is made: " + why, fix + "; or do without a network: --net none");
 }
 
 // In a directory of the device file system, as other places are often mounted without devices.
