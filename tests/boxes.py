@@ -294,6 +294,17 @@ class Process:
         except OSError:
             return False
 
+    def ancestors(self):
+        """The numbers of its parent, its parent's parent and so on."""
+        found, pid = [], self.pid
+        while pid > 1:
+            fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+            if not fields:
+                break
+            pid = int(fields[1])
+            found.append(pid)
+        return found
+
     def status(self):
         text = _read(f"/proc/{self.pid}/status").decode()
         return dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)

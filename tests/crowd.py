@@ -18,7 +18,7 @@ REFUSALS = re.compile("|".join((
     r"the box is (starting|paused|stopping|not paused|paused already)", r"only a box that runs can be paused",
     r"the box ended$", r"box \S+ ended before the command ran", r"the box ended meanwhile",
     r"the box ended before its command ran: (it was stopped|the box's supervisor was told to stop|it was killed)",
-    r"was (started|removed) meanwhile", r"there is no execution", r"in use by another process", r"was never started")), re.M)
+    r"its network is gone|network process died|network namespace is gone|it gets a network when it is started", r"was (started|removed) meanwhile", r"there is no execution", r"in use by another process", r"was never started")), re.M)
 
 
 def rows(query):
@@ -43,12 +43,15 @@ def troubles():
     if rows("PRAGMA integrity_check") != [("ok",)]:
         found.append("the database is damaged")
     boxes = {row[0]: row for row in rows("SELECT id,state,owner_pid,reason,outcome,name FROM boxes")}
-    directories = set(box_ids())
+    # Of a box that lives the word may stay that a change of its network was cut short.
+    directories = {name for name in box_ids() if name.removesuffix(".network") == name or boxes.get(name.removesuffix(".network"), (0, ""))[1] not in LIVE}
     found += [f"record {boxes[box]} without a directory" for box in boxes.keys() - directories]
     found += [f"directory {box} without a record" for box in directories - boxes.keys()]
     here = processes()
     supervisors = {process.pid: process for process in here if process.role == "shim"}
     machines = [process for process in here if process.role in ("launcher", "vmm", "bwrap", "")]
+    launchers = {process.pid for process in here if process.role == "launcher"}
+    found += [f"belongs to no launcher: {process}" for process in here if process.role in ("netns", "netd") and not launchers.intersection(process.ancestors())]
     found += [f"still busy: {process}" for process in here if process.role in ("cli", "fetch", "unpack")]
     for box, (_, state, owner, reason, outcome, _) in boxes.items():
         own = [process for process in machines if of_box(process, box)]

@@ -152,8 +152,9 @@ class Checker {
     void check_stray(const std::string& name) {
         const auto path = home_.box(name);
         if (is_network_request(name)) {
-            // Else somebody is changing a network.
-            if (is_unsettled_request(path))
+            // Else somebody is changing it, or its start has the last word.
+            const auto runs = [&](const BoxRecord& record) { return record.id == box_of_network_request(name) && store::is_live(record.state); };
+            if (std::any_of(seen_.records.begin(), seen_.records.end(), runs) && is_unsettled_request(path))
                 found_.push_back(store::warning("network_unsettled", "box " + box_of_network_request(name), "somebody died while he changed its network: what is recorded may not be in force",
                                                 "nothing; any change of its network settles it: caisson update BOX --net-restart"));
             return;

@@ -38,7 +38,7 @@ Check check_network(const internal::RuntimeState& state) {
         return {};
     }();
     if (tried) return {Level::kGood, "network", "a box's network can be made", ""};
-    return {Level::kInfo, "network", "boxes can have no network but none: " + tried.error().to_string(), tried.error().hint};
+    return {Level::kBad, "network", "boxes can have no network, so they run with --net none only: " + tried.error().to_string(), tried.error().hint};
 }
 
 }  // namespace

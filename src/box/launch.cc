@@ -18,6 +18,7 @@
 #include "box/new_copies.h"
 #include "box/owner.h"
 #include "box/network.h"
+#include "box/network_request.h"
 #include "box/plan.h"
 #include "box/recorder.h"
 #include "box/state.h"
@@ -432,19 +433,22 @@ Result<Start> decide_start(const RuntimeState& runtime, const store::BoxRecord& 
     return start;
 }
 
+// What is recorded comes into force with the start. Whoever had died over recording it has told nobody.
+void settle_network(RuntimeState& runtime, const store::BoxRecord& record, const wire::BoxSpec& spec, box::NetworkRequest turn) {
+    if (!turn.unsettled()) return;
+    turn.settle();
+    for (auto& [kind, details] : box::network_changes({}, spec.network())) internal::record(runtime, {kind, record.id, record.name, std::move(details)});
+}
+
 }  // namespace
 
 namespace internal {
 
 Result<std::shared_ptr<BoxState>> start_recorded(std::shared_ptr<RuntimeState> runtime, const store::BoxRecord& record,
                                                  StartMode mode) {
-    auto spec = CAISSON_TRY(spec_of(record));
     const auto directory = runtime->home.box(record.id);
-    auto box = state_of(runtime, record, spec);
-    box->owner = mode == StartMode::kAttached;
     const bool in_the_making = record.state == store::BoxState::kCreating;  // by the caller, who says what there is to say
-    // Read-only is what it is for its command, and that does not run yet.
-    if (in_the_making && mode == StartMode::kFilesOnly) spec.mutable_configure()->mutable_root()->set_read_only(false);
+    const bool files_only = mode == StartMode::kFilesOnly;
     // Its last supervisor may just be leaving; or somebody else starts it.
     auto lock = lock_patiently(directory, record.name, [&] {
         auto now = find_record(*runtime, record.id);
@@ -455,8 +459,17 @@ Result<std::shared_ptr<BoxState>> start_recorded(std::shared_ptr<RuntimeState> r
         return failure(Errc::kNotFound, "the files of box " + record.name + " are gone (" + directory + ")",
                        "only its record is left; remove it: caisson rm " + record.name);
     }
+    if (!lock) return base::failure(std::move(lock.error()));
+    // Nobody changes what is recorded between now, when it is read, and the record of the start.
+    std::optional<box::NetworkRequest> turn;
+    if (!in_the_making && !files_only) turn.emplace(CAISSON_TRY(box::NetworkRequest::wait(directory, box::limits::kUpdateTurn)));
+    auto spec = CAISSON_TRY(spec_of(turn ? CAISSON_TRY(find_record(*runtime, record.id)) : record));
+    // Read-only is what it is for its command, and that does not run yet. Nor is anybody behind its ports.
+    if (in_the_making && files_only) spec.mutable_configure()->mutable_root()->set_read_only(false);
+    if (files_only && spec.has_network()) spec.mutable_network()->clear_ports();
+    auto box = state_of(runtime, record, spec);
+    box->owner = mode == StartMode::kAttached;
     box->lock = CAISSON_TRY(std::move(lock));
-    const bool files_only = mode == StartMode::kFilesOnly;
     for (int attempt = 0;; ++attempt) {
         const bool fresh = !has_disk(directory);
         const bool silent = files_only || in_the_making || attempt > 0;
@@ -468,6 +481,7 @@ Result<std::shared_ptr<BoxState>> start_recorded(std::shared_ptr<RuntimeState> r
             std::scoped_lock guard(runtime->database_mutex);
             CAISSON_TRY(runtime->database->begin_start(record.id, CAISSON_TRY(box::this_process())));
         }
+        if (turn) settle_network(*runtime, record, spec, *std::exchange(turn, std::nullopt));
         auto started = [&]() -> Result<> {
             CAISSON_TRY(box->make_order_pipe());
             if (fresh) CAISSON_TRY(make_overlay(*box, start.template_directory, spec.disk_bytes()));

@@ -210,12 +210,13 @@ Result<> Server::start_connected(vmm::MachinePlan& plan, const vmm::Assets& asse
     plan.tap_follows = true;
     vm_ = CAISSON_TRY(vmm::start_vm(plan, assets));
     way.second.reset();
-    network_ = CAISSON_TRY(net::NetworkHost::start(options));
-    CAISSON_TRY(network_.wait());
+    auto network = CAISSON_TRY(net::NetworkHost::start(options));
+    CAISSON_TRY(network.wait());
+    network_ = std::move(network);
     std::vector<os::Fd> tap;
     tap.push_back(CAISSON_TRY(network_.tap().duplicate()));
     // A jail that could not be made tells so itself.
-    static_cast<void>(os::send_packet(way.first.get(), "t", tap));
+    if (!os::send_packet(way.first.get(), "t", tap) && errno != EPIPE && errno != ECONNRESET) return failure_errno("cannot hand the machine its network card");
     return {};
 }
 

@@ -41,8 +41,6 @@ namespace {
 constexpr int kForcedEndMs = 15000;
 // What a supervisor that has recorded its box's end needs to be gone, and one that starts to be there.
 constexpr milliseconds kHandOverPatience{5000};
-// A supervisor answers within the deadlines that it has for its guest, five seconds at most.
-constexpr milliseconds kAnswerPatience{30000};
 constexpr milliseconds kPoll{10};
 // How many lives of a box may end by themselves while it is being ended.
 constexpr int kEndTries = 5;
@@ -142,9 +140,9 @@ ExecutionInfo info_of(const store::ExecutionRecord& record) {
 
 namespace internal {
 
-Result<wire::FromShim> ask(box::ShimClient& shim, const wire::ToShim& request) {
+Result<wire::FromShim> ask(box::ShimClient& shim, const wire::ToShim& request, milliseconds patience) {
     CAISSON_TRY(shim.send(request));
-    auto answer = CAISSON_TRY(shim.receive(kAnswerPatience));
+    auto answer = CAISSON_TRY(shim.receive(patience));
     if (!answer) return failure(Errc::kInUse, "the box ended meanwhile");
     if (answer->has_error()) return base::failure(box::from_message(answer->error()));
     if (answer->has_start_failed()) return base::failure(box::from_message(answer->start_failed()));

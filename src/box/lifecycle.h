@@ -36,8 +36,10 @@ Result<std::shared_ptr<BoxState>> start_recorded(std::shared_ptr<RuntimeState> r
 Result<> remove_replaced(RuntimeState& runtime, const std::string& name);
 Result<> remove_record(RuntimeState& runtime, store::BoxRecord record, bool force);
 
+// A supervisor answers within the deadlines that it has for its guest, five seconds at most.
+inline constexpr std::chrono::milliseconds kAnswerPatience{30000};
 // One answer to one request. Errors: kInUse, it is gone; kTimeout; what it refuses.
-Result<wire::FromShim> ask(box::ShimClient& shim, const wire::ToShim& request);
+Result<wire::FromShim> ask(box::ShimClient& shim, const wire::ToShim& request, std::chrono::milliseconds patience = kAnswerPatience);
 
 // A connection to the supervisor of a box that runs. kInUse: it does not, or not yet or any more.
 Result<std::unique_ptr<box::ShimClient>> reach(RuntimeState& runtime, const store::BoxRecord& record);

@@ -35,6 +35,9 @@ inline constexpr int kMostToldAddresses = 256;                          // of th
 inline constexpr std::uint32_t kMostNetworkRecordsAtOnce = 500;        // in the box's journal; how many more there were is recorded
 inline constexpr std::uint32_t kNetworkRecordsPerSecond = 5;           // of which this many come back: the older ones are not to be pushed out soon
 inline constexpr std::size_t kMostLearntTargets = 2048;                // of --net-learn, each of which is recorded whatever the two above say
+inline constexpr std::chrono::milliseconds kNetworkPatience{30000};    // of a supervisor, until its launcher has changed it: longer than each of its processes may take
+inline constexpr std::chrono::milliseconds kNetworkAnswer{35000};      // of whoever asked for that
+inline constexpr std::chrono::milliseconds kUpdateTurn{40000};         // until another change of the same box is done
 
 // ---- what QEMU may take on the host beside the machine that it runs; see docs/limits.md ----
 inline constexpr std::uint64_t kVmmMib = 128;                          // its own memory, and bubblewrap's

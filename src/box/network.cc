@@ -18,7 +18,12 @@ namespace {
 constexpr const char* kResolverPath = "/etc/resolv.conf";
 
 Result<net::Policy> policy_of(const BoxOptions& options) {
-    if (options.network_policy.empty()) return net::Policy::from_words({options.network == "rules" ? std::string() : options.network, options.allow_network, options.deny_network});
+    if (options.network_policy.empty()) {
+        const bool rules = options.network == net::to_string(net::Mode::kRules);
+        if (rules && options.allow_network.empty())
+            return failure(Errc::kUsage, "mode rules reaches what is allowed, and nothing is", "allow something; or use mode none; or a policy file with mode rules and no rules, which has a card and reaches nothing");
+        return net::Policy::from_words({rules ? std::string() : options.network, options.allow_network, options.deny_network});
+    }
     if (!options.allow_network.empty() || !options.deny_network.empty())
         return failure(Errc::kUsage, "a network policy says everything, so no further rules go with it");
     return net::Policy::parse(options.network_policy);
@@ -172,8 +177,7 @@ Result<> unpublish(BoxOptions& options, const std::vector<wire::NetworkSpec::Por
 Result<std::optional<wire::NetworkSpec>> changed_network(const wire::NetworkSpec* before, const std::vector<wire::NetworkSpec::Port>& ports, const BoxUpdate& update) {
     auto options = options_of(before);
     if (update.network || !update.network_policy.empty() || !update.allow_network.empty() || !update.deny_network.empty()) {
-        // Rules alone need no mode.
-        options.network = update.network.value_or(update.network_policy.empty() ? "rules" : "none");
+        options.network = update.network.value_or("");
         options.network_policy = update.network_policy;
         options.allow_network = update.allow_network;
         options.deny_network = update.deny_network;

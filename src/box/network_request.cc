@@ -1,10 +1,12 @@
 #include "box/network_request.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <thread>
 
 #include "box/convert.h"
 #include "net/relay/limits.h"
@@ -17,8 +19,27 @@ using base::failure_errno;
 namespace {
 
 constexpr std::string_view kSuffix = ".network";
+// The file's first byte: before all of the rest is there, and then. An empty file says that nothing has begun.
+constexpr char kBegun = 0, kWhole = 1;
 
 std::string path_of(const std::string& box_directory) { return box_directory + std::string(kSuffix); }
+
+Result<> write_at(int file, std::string_view text, off_t offset) {
+    while (!text.empty()) {
+        const auto written = ::pwrite(file, text.data(), text.size(), offset);
+        if (written < 0 && errno == EINTR) continue;
+        if (written < 0) return failure_errno("cannot write what a box's network is to be");
+        text.remove_prefix(static_cast<std::size_t>(written));
+        offset += written;
+    }
+    return {};
+}
+
+bool somebody_holds(const os::Fd& file) {
+    if (::flock(file.get(), LOCK_SH | LOCK_NB) != 0) return errno == EWOULDBLOCK;
+    ::flock(file.get(), LOCK_UN);
+    return false;
+}
 
 }  // namespace
 
@@ -38,21 +59,35 @@ Result<NetworkRequest> NetworkRequest::hold(const std::string& box_directory) {
     }
 }
 
-Result<> NetworkRequest::write(const wire::NetworkSpec& spec) {
-    // Never empty on the way: that would say that nothing had begun.
+Result<NetworkRequest> NetworkRequest::wait(const std::string& box_directory, std::chrono::milliseconds patience) {
+    constexpr std::chrono::milliseconds kLook{20};
+    for (const auto end = std::chrono::steady_clock::now() + patience;;) {
+        auto request = hold(box_directory);
+        if (request || request.error().code != Errc::kInUse || std::chrono::steady_clock::now() > end) return request;
+        std::this_thread::sleep_for(kLook);
+    }
+}
+
+Result<> NetworkRequest::begin() {
     const int file = lock_->fd().get();
-    const auto text = spec.SerializeAsString();
-    if (::lseek(file, 0, SEEK_SET) != 0) return failure_errno("cannot write " + path_);
-    CAISSON_TRY(os::write_all(file, std::string_view(text)));
-    if (::ftruncate(file, static_cast<off_t>(text.size())) != 0) return failure_errno("cannot shorten " + path_);
+    CAISSON_TRY(write_at(file, {&kBegun, 1}, 0));
+    if (::ftruncate(file, 1) != 0) return failure_errno("cannot shorten " + path_);
+    unsettled_ = true;
     return {};
+}
+
+Result<> NetworkRequest::write(const wire::NetworkSpec& spec) {
+    CAISSON_TRY(begin());
+    const int file = lock_->fd().get();
+    CAISSON_TRY(write_at(file, spec.SerializeAsString(), 1));
+    return write_at(file, {&kWhole, 1}, 0);
 }
 
 NetworkRequest::NetworkRequest(NetworkRequest&& other) noexcept
     : path_(std::exchange(other.path_, {})), lock_(std::exchange(other.lock_, std::nullopt)), unsettled_(other.unsettled_) {}
 
 NetworkRequest::~NetworkRequest() {
-    if (!path_.empty()) ::unlink(path_.c_str());
+    if (!path_.empty() && !unsettled_) ::unlink(path_.c_str());
 }
 
 Result<wire::NetworkSpec> read_network_request(const std::string& box_directory) {
@@ -61,9 +96,10 @@ Result<wire::NetworkSpec> read_network_request(const std::string& box_directory)
     struct stat info {};
     if (::fstat(file.get(), &info) != 0) return failure_errno("cannot look at " + path);
     if (!S_ISREG(info.st_mode) || info.st_nlink != 1 || info.st_uid != ::geteuid()) return failure(Errc::kCorrupt, path + " is not the file that was made for the box");
-    const auto text = CAISSON_TRY(os::read_fd(file.get(), net::relay::kMostOrderBytes, path));
+    if (!somebody_holds(file)) return failure(Errc::kCorrupt, "nobody is changing the network of the box");
+    const auto text = CAISSON_TRY(os::read_fd(file.get(), net::relay::kMostOrderBytes + 1, path));
     wire::NetworkSpec spec;
-    if (!spec.ParseFromString(text) || spec.policy().empty()) return failure(Errc::kCorrupt, path + " has no network in it");
+    if (text.empty() || text.front() != kWhole || !spec.ParseFromArray(text.data() + 1, static_cast<int>(text.size() - 1)) || spec.policy().empty()) return failure(Errc::kCorrupt, path + " has no network in it");
     return spec;
 }
 
@@ -83,15 +119,14 @@ std::string box_of_network_request(const std::string& name) { return name.substr
 namespace {
 // Held, so that nobody begins meanwhile; nullopt: somebody has it, or it has no name any more.
 struct Abandoned {
-    os::FileLock lock;
+    os::Fd held;
     bool begun;
 };
 std::optional<Abandoned> abandoned_at(const std::string& path) {
-    if (!os::exists(path)) return std::nullopt;
-    auto lock = os::FileLock::try_acquire(path);
+    auto file = os::open_file(path, O_RDWR | O_NOFOLLOW | O_NONBLOCK);
     struct stat info {};
-    if (!lock || ::fstat(lock->fd().get(), &info) != 0 || info.st_nlink != 1) return std::nullopt;
-    return Abandoned{std::move(*lock), info.st_size > 0};
+    if (!file || ::flock(file->get(), LOCK_EX | LOCK_NB) != 0 || ::fstat(file->get(), &info) != 0 || info.st_nlink != 1) return std::nullopt;
+    return Abandoned{std::move(*file), info.st_size > 0};
 }
 }  // namespace
 

@@ -3,6 +3,7 @@
 // through what a guest says does not choose what the box reaches.
 #pragma once
 
+#include <chrono>
 #include <optional>
 #include <string>
 #include <utility>
@@ -14,15 +15,19 @@
 
 namespace caisson::box {
 
-// The right to change the network of one box, and the file, which is there as long as this is. Any thread.
+// The right to change one box, and the file, which is there as long as this is; and longer, if what is recorded of its network
+// may not be in force. Any thread.
 class NetworkRequest {
   public:
-    // Errors: kInUse, somebody else is changing the network of this box; of making the file.
+    // Errors: kInUse, somebody else is changing this box; of making the file.
     static Result<NetworkRequest> hold(const std::string& box_directory);
-    // Whoever had it before died while he changed something: what is recorded may not be in force.
+    // The same, waiting for others.
+    static Result<NetworkRequest> wait(const std::string& box_directory, std::chrono::milliseconds patience);
+    // Whoever had it before died, or did not learn, while he changed the network: what is recorded may not be in force.
     bool unsettled() const { return unsettled_; }
-    // It is to be so again.
-    void leave() { path_.clear(); }
+    // From now on it is so, until settle(): to be said before anything of a network is recorded of a box that runs.
+    Result<> begin();
+    void settle() { unsettled_ = false; }
     // Leaves `spec` for the launcher, in the place of what was left before.
     Result<> write(const wire::NetworkSpec& spec);
     NetworkRequest(NetworkRequest&&) noexcept;
@@ -31,12 +36,13 @@ class NetworkRequest {
 
   private:
     NetworkRequest(std::string path, os::FileLock lock, bool unsettled) : path_(std::move(path)), lock_(std::move(lock)), unsettled_(unsettled) {}
-    std::string path_;  // empty: it was moved away, or is left
+    std::string path_;  // empty: it was moved away
     std::optional<os::FileLock> lock_;
     bool unsettled_ = false;
 };
 
-// The launcher's end. kNotFound: nothing was left; kCorrupt: somebody else has put something there.
+// The launcher's end. kNotFound: nothing was left; kCorrupt: somebody else has put something there, or nobody is changing
+// anything any more.
 Result<wire::NetworkSpec> read_network_request(const std::string& box_directory);
 
 // What the journal has of such a change: a kind, and its details. Of ports, whoever publishes them tells.
@@ -44,10 +50,10 @@ std::vector<std::pair<std::string, std::vector<std::pair<std::string, audit::Val
 
 // A file with this name in the directory of boxes is one; whoever left it may be dead.
 bool is_network_request(const std::string& name);
-// Whose owner is dead, and was about to change something.
+std::string box_of_network_request(const std::string& name);
+// Whose owner is dead, and had begun to change something.
 bool is_unsettled_request(const std::string& path);
 // Removes one whose owner is dead; of a box that runs only if he had not begun to change anything.
 void sweep_network_request(const std::string& path, bool box_runs);
-std::string box_of_network_request(const std::string& name);
 
 }  // namespace caisson::box

@@ -9,6 +9,9 @@
 namespace caisson::box {
 namespace {
 
+// As it is once all of it is there.
+std::string whole(const std::string& text) { return std::string(1, '\1') + text; }
+
 class NetworkRequestTest : public testing::Test {
   protected:
     os::TemporaryDirectory place_ = os::TemporaryDirectory::create("/var/tmp", "caisson-request-test-").value();
@@ -26,7 +29,7 @@ TEST_F(NetworkRequestTest, IsThereAsLongAsWhoeverLeftIt) {
         auto request = NetworkRequest::hold(box_);
         ASSERT_TRUE(request) << request.error().to_string();
         ASSERT_TRUE(request->write(spec_));
-        const auto moved = std::move(*request);
+        auto moved = std::move(*request);
         auto read = read_network_request(box_);
         ASSERT_TRUE(read) << read.error().to_string();
         EXPECT_EQ(read->policy(), "{}");
@@ -34,6 +37,7 @@ TEST_F(NetworkRequestTest, IsThereAsLongAsWhoeverLeftIt) {
         EXPECT_FALSE(is_unsettled_request(file_)) << "somebody is at it";
         sweep_network_request(file_, false);
         EXPECT_TRUE(os::exists(file_));
+        moved.settle();
     }
     EXPECT_FALSE(os::exists(file_));
 }
@@ -47,11 +51,21 @@ TEST_F(NetworkRequestTest, WhatADeadProcessLeftIsReplacedOrRemoved) {
         ASSERT_TRUE(request->write(spec_));
         EXPECT_EQ(read_network_request(box_).value().policy(), "{}");
     }
+    EXPECT_TRUE(os::exists(file_)) << "nothing has been settled";
     {
         auto request = NetworkRequest::hold(box_);
-        ASSERT_TRUE(request && request->write(spec_) && !request->unsettled());
-        request->leave();
+        ASSERT_TRUE(request && request->unsettled());
+        request->settle();
     }
+    EXPECT_FALSE(os::exists(file_));
+    {
+        auto request = NetworkRequest::hold(box_);
+        ASSERT_TRUE(request && !request->unsettled() && request->begin());
+        EXPECT_EQ(read_network_request(box_).error().code, Errc::kCorrupt) << "it has begun, and that is all";
+        ASSERT_TRUE(request->write(spec_));
+        EXPECT_TRUE(read_network_request(box_));
+    }
+    EXPECT_EQ(read_network_request(box_).error().code, Errc::kCorrupt) << "what a dead process left was read";
     EXPECT_EQ(box_of_network_request("01ARZ3NDEKTSV4RRFFQ69G5FAV.network"), "01ARZ3NDEKTSV4RRFFQ69G5FAV");
     EXPECT_TRUE(is_unsettled_request(file_));
     sweep_network_request(file_, true);
@@ -69,7 +83,9 @@ TEST_F(NetworkRequestTest, WhatADeadProcessLeftIsReplacedOrRemoved) {
 
 TEST_F(NetworkRequestTest, OnlyAFileOfItsOwnIsRead) {
     const auto elsewhere = place_.path() + "/elsewhere";
-    ASSERT_TRUE(os::write_file_atomic(elsewhere, spec_.SerializeAsString()));
+    ASSERT_TRUE(os::write_file_atomic(elsewhere, whole(spec_.SerializeAsString())));
+    const auto lock = os::FileLock::try_acquire(elsewhere);
+    ASSERT_TRUE(lock);
     ASSERT_EQ(::symlink(elsewhere.c_str(), file_.c_str()), 0);
     EXPECT_FALSE(read_network_request(box_).has_value()) << "a link was followed";
     ASSERT_EQ(::unlink(file_.c_str()), 0);
@@ -81,13 +97,20 @@ TEST_F(NetworkRequestTest, OnlyAFileOfItsOwnIsRead) {
 }
 
 TEST_F(NetworkRequestTest, WhatIsNoneOrTooLargeIsRefused) {
-    ASSERT_TRUE(os::write_file_atomic(file_, ""));
-    EXPECT_EQ(read_network_request(box_).error().code, Errc::kCorrupt);
-    ASSERT_TRUE(os::write_file_atomic(file_, std::string(64, '\xff')));
-    EXPECT_EQ(read_network_request(box_).error().code, Errc::kCorrupt);
+    const auto lock = os::FileLock::try_acquire(file_);
+    ASSERT_TRUE(lock);
+    const auto refused = [&](const std::string& text) {
+        EXPECT_EQ(::ftruncate(lock->fd().get(), 0), 0);
+        EXPECT_EQ(::pwrite(lock->fd().get(), text.data(), text.size(), 0), static_cast<ssize_t>(text.size()));
+        const auto read = read_network_request(box_);
+        return read ? Errc::kInternal : read.error().code;
+    };
+    EXPECT_EQ(refused(""), Errc::kCorrupt);
+    EXPECT_EQ(refused(std::string(64, '\xff')), Errc::kCorrupt);
+    EXPECT_EQ(refused(whole(std::string(64, '\xff'))), Errc::kCorrupt);
+    EXPECT_EQ(refused(std::string(1, '\0') + spec_.SerializeAsString()), Errc::kCorrupt) << "it is not whole yet";
     spec_.set_policy(std::string(net::relay::kMostOrderBytes, ' '));
-    ASSERT_TRUE(os::write_file_atomic(file_, spec_.SerializeAsString()));
-    EXPECT_EQ(read_network_request(box_).error().code, Errc::kLimit);
+    EXPECT_EQ(refused(whole(spec_.SerializeAsString())), Errc::kLimit);
 }
 
 TEST(NetworkChanges, TellsWhatIsDifferentAndNothingElse) {

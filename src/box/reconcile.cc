@@ -55,7 +55,7 @@ Result<> reconcile(const store::Home& home, store::Database& database) {
     for (const auto& name : names) {
         if (box::is_network_request(name)) {
             const auto box = database.find_box(box::box_of_network_request(name));
-            box::sweep_network_request(home.box(name), box && store::is_live(box->state));
+            box::sweep_network_request(home.box(name), box ? store::is_live(box->state) : box.error().code != Errc::kNotFound);
         }
         if (!base::is_ulid(name) || known.count(name) > 0) continue;
         auto lock = os::FileLock::try_acquire(home.box(name) + "/lock");

@@ -21,8 +21,6 @@ namespace {
 // Before other things of the loop have their turn.
 constexpr int kEventsAtOnce = 32;
 constexpr std::size_t kShown = 256;
-// Longer than the launcher waits for each of its processes.
-constexpr std::chrono::milliseconds kNetworkPatience{30000};
 // Whatever the process claims to have lost.
 constexpr std::uint64_t kMostCounted = 1'000'000'000;
 
@@ -189,7 +187,7 @@ void Supervisor::hear_of_ports(const std::string& packed) {
 void Supervisor::change_network(const wire::UpdateBox& request) {
     // What is said of it would be taken for an answer to this one.
     if (vm_.network_asked) return end_update(because(Errc::kInUse, "the box's launcher is still changing its network"));
-    update_->timer = loop_.after(kNetworkPatience, [this] { end_update(because(Errc::kTimeout, "the box's launcher does not say that its network is another one now")); });
+    update_->timer = loop_.after(limits::kNetworkPatience, [this] { end_update(because(Errc::kTimeout, "the box's launcher does not say that its network is another one now")); });
     const auto verb = request.restart_network() ? LauncherVerb::kNetworkAnew : LauncherVerb::kNetwork;
     if (!standing_.launcher || !standing_.launcher->ask(verb)) return end_update(because(Errc::kInternal, "the box's launcher is gone"));
     vm_.network_asked = true;

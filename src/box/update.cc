@@ -4,11 +4,11 @@
 #include <chrono>
 #include <iterator>
 #include <set>
-#include <thread>
 
 #include "base/text.h"
 #include "box/convert.h"
 #include "box/host_limits.h"
+#include "box/limits.h"
 #include "box/lifecycle.h"
 #include "box/network.h"
 #include "box/network_request.h"
@@ -71,9 +71,6 @@ std::string why_later(const std::optional<RunningMachine>& running, bool fits, c
     if (!running->can_change) return "its supervisor is of an older caisson";
     return fits ? "" : "its machine was made with " + machine_has;
 }
-
-// An update of a network waits so long for another one of the same box; longer than a launcher may take.
-constexpr std::chrono::seconds kNetworkTurn{40};
 
 bool asks_for_network(const BoxUpdate& update) {
     return update.network || !update.network_policy.empty() || !update.allow_network.empty() || !update.deny_network.empty() || update.network_limits ||
@@ -273,8 +270,10 @@ Result<RunningMachine> machine_of(ShimClient& shim) {
 Result<> tell(ShimClient& shim, const wire::UpdateBox& update) {
     wire::ToShim request;
     *request.mutable_update_box() = update;
-    CAISSON_TRY(internal::ask(shim, request));
-    return {};
+    auto answer = internal::ask(shim, request, update.has_network() ? limits::kNetworkAnswer : internal::kAnswerPatience);
+    if (answer) return {};
+    if (update.has_network() && answer.error().code == Errc::kTimeout) answer.error().hint = "nobody knows what is in force; settle it with: caisson update --net-restart";
+    return base::failure(std::move(answer.error()));
 }
 
 // The launcher goes by what it finds beside the box's directory.
@@ -284,29 +283,32 @@ Result<> tell_network(ShimClient& shim, NetworkRequest& request, const wire::Upd
 }
 
 // The box as it was: what was refused is the first failure, and the one to be told.
-void undo(ShimClient& shim, NetworkRequest* request, const UpdatePlan& plan) {
-    if (request != nullptr && plan.network_undo) static_cast<void>(tell_network(shim, *request, *plan.network_undo));
+void undo(ShimClient& shim, NetworkRequest* turn, const UpdatePlan& plan) {
+    if (turn != nullptr && plan.network_undo) static_cast<void>(tell_network(shim, *turn, *plan.network_undo));
     if (plan.undo) static_cast<void>(tell(shim, *plan.undo));
 }
 
 // What changes now in a box that runs.
-Result<> tell_all(ShimClient& shim, NetworkRequest* request, const UpdatePlan& plan) {
+Result<> tell_all(ShimClient& shim, NetworkRequest& turn, const UpdatePlan& plan) {
     if (plan.to_running) CAISSON_TRY(tell(shim, *plan.to_running));
-    if (!plan.network || request == nullptr) return {};
-    auto told = tell_network(shim, *request, *plan.network);
+    if (!plan.network) return {};
+    auto told = tell_network(shim, turn, *plan.network);
     // What took too long may hold all the same, or come to hold.
-    if (!told) undo(shim, told.error().code == Errc::kTimeout ? request : nullptr, plan);
+    if (!told) undo(shim, told.error().code == Errc::kTimeout ? &turn : nullptr, plan);
     return told;
 }
+
+// The journal has kinds of its own for these.
+bool is_of_network(const BoxChange& change) { return change.what.starts_with("network_") || change.what == "port"; }
 
 Result<> record_spec(internal::RuntimeState& runtime, const store::BoxRecord& record, const std::string& before, const std::string& after) {
     std::scoped_lock guard(runtime.database_mutex);
     return runtime.database->change_box_spec(record.id, before, after);
 }
 
-// The box may be changed by several at once; whoever comes second looks again.
-// `request`: of who changes the network.
-Result<UpdatePlan> update_once(internal::RuntimeState& runtime, const store::BoxRecord& record, const BoxUpdate& update, NetworkRequest* request) {
+// Whoever dies before the box has been told leaves word of it in `turn`. The box may be started or end meanwhile.
+Result<UpdatePlan> update_once(internal::RuntimeState& runtime, const store::BoxRecord& record, const BoxUpdate& update, NetworkRequest& turn) {
+    const bool was_unsettled = turn.unsettled();
     const auto spec = CAISSON_TRY(internal::spec_of(record));
     std::unique_ptr<ShimClient> shim;
     std::optional<RunningMachine> running;
@@ -314,19 +316,25 @@ Result<UpdatePlan> update_once(internal::RuntimeState& runtime, const store::Box
         shim = CAISSON_TRY(internal::reach(runtime, record));
         running = CAISSON_TRY(machine_of(*shim));
     }
-    auto plan = CAISSON_TRY(plan_update(spec, running, update, request != nullptr && request->unsettled()));
-    if (update.dry_run || (plan.changes.empty() && !plan.network)) return plan;
-    // Whoever dies before the box has been told leaves the request, by which the next one knows.
-    if (plan.network && request != nullptr) CAISSON_TRY(request->write(plan.network->network()));
+    auto plan = CAISSON_TRY(plan_update(spec, running, update, was_unsettled));
+    if (plan.changes.empty() && !plan.network) return plan;
+    if (plan.network) CAISSON_TRY(turn.begin());
     const auto after = plan.spec.SerializeAsString();
-    CAISSON_TRY(record_spec(runtime, record, record.spec, after));
+    if (auto recorded = record_spec(runtime, record, record.spec, after); !recorded) {
+        if (!was_unsettled) turn.settle();
+        return base::failure(std::move(recorded.error()));
+    }
     if (shim) {
-        if (auto told = tell_all(*shim, request, plan); !told) {
-            // Nobody knows what is in force then, or the record says what is not.
-            if (auto back = record_spec(runtime, record, after, record.spec); (!back || told.error().code == Errc::kTimeout) && request != nullptr) request->leave();
+        if (auto told = tell_all(*shim, turn, plan); !told) {
+            // After a timeout nobody knows what is in force.
+            if (auto back = record_spec(runtime, record, after, record.spec); back && told.error().code != Errc::kTimeout && !was_unsettled) turn.settle();
             return base::failure(std::move(told.error()));
         }
     }
+    // One that does not run gets at its start what is recorded.
+    if (plan.network || !shim) turn.settle();
+    for (const auto& change : plan.changes)
+        if (!is_of_network(change)) internal::record(runtime, {"box_updated", record.id, record.name, {{"what", change.what}, {"before", change.from}, {"now", change.to}, {"in_force", change.now}}});
     // Of a box that runs its supervisor tells.
     if (!plan.network)
         for (auto& [kind, details] : network_changes(spec.network(), plan.spec.network())) internal::record(runtime, {kind, record.id, record.name, std::move(details)});
@@ -336,14 +344,11 @@ Result<UpdatePlan> update_once(internal::RuntimeState& runtime, const store::Box
     return plan;
 }
 
-// One after the other: what one finds recorded, tells and records is not another's meanwhile.
-Result<NetworkRequest> wait_for_network(internal::RuntimeState& runtime, const std::string& reference) {
-    const auto id = CAISSON_TRY(internal::find_record(runtime, reference)).id;
-    for (const auto end = std::chrono::steady_clock::now() + kNetworkTurn;;) {
-        auto request = NetworkRequest::hold(runtime.home.box(id));
-        if (request || request.error().code != Errc::kInUse || std::chrono::steady_clock::now() > end) return request;
-        std::this_thread::sleep_for(std::chrono::milliseconds(20));
-    }
+Result<UpdatePlan> plan_only(internal::RuntimeState& runtime, const store::BoxRecord& record, const BoxUpdate& update) {
+    const auto spec = CAISSON_TRY(internal::spec_of(record));
+    std::optional<RunningMachine> running;
+    if (store::is_live(record.state)) running = CAISSON_TRY(machine_of(*CAISSON_TRY(internal::reach(runtime, record))));
+    return plan_update(spec, running, update);
 }
 
 }  // namespace
@@ -354,16 +359,22 @@ namespace caisson {
 
 Result<BoxUpdatePlan> Runtime::update_box(const std::string& reference, const BoxUpdate& update) {
     constexpr int kTries = 3;
-    std::optional<box::NetworkRequest> request;
-    if (box::asks_for_network(update) && !update.dry_run) request.emplace(CAISSON_TRY(box::wait_for_network(*state_, reference)));
     for (int tried = 1;; ++tried) {
-        const auto record = CAISSON_TRY(internal::find_record(*state_, reference));
-        auto plan = box::update_once(*state_, record, update, request ? &*request : nullptr);
-        if (plan) return BoxUpdatePlan{record.id, record.name, std::move(plan->changes)};
+        auto record = CAISSON_TRY(internal::find_record(*state_, reference));
+        const auto plan = [&]() -> Result<box::UpdatePlan> {
+            if (update.dry_run) return box::plan_only(*state_, record, update);
+            // One after the other: what one finds recorded, tells and records is not another's meanwhile.
+            auto turn = CAISSON_TRY(box::NetworkRequest::wait(state_->home.box(record.id), box::limits::kUpdateTurn));
+            record = CAISSON_TRY(internal::find_record(*state_, record.id));
+            return box::update_once(*state_, record, update, turn);
+        }();
+        if (plan) return BoxUpdatePlan{record.id, record.name, plan->changes};
         const auto now = internal::find_record(*state_, record.id);
         const bool changed = now && (now->spec != record.spec || now->state != record.state);
-        if (plan.error().code != Errc::kInUse || !changed || tried == kTries)
-            return base::failure(std::move(plan.error()).with_context("updating box " + record.name));
+        if (plan.error().code != Errc::kInUse || !changed || tried == kTries) {
+            auto error = plan.error();
+            return base::failure(std::move(error).with_context("updating box " + record.name));
+        }
     }
 }
 

@@ -79,7 +79,7 @@ def test_a_policy_s_own_form_is_a_policy_file():
     ([], "TARGET"),
 ])
 def test_what_cannot_be_meant_is_refused(words, message):
-    result = caisson("net", "explain", *words)
+    result = caisson("net", "explain", *words, env=environment(CAISSON_NET=""))
     assert result.code == 2 and message in result.said, result
 
 

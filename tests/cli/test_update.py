@@ -1,5 +1,6 @@
 """caisson update: what changes at once, what waits for the next start, and what is refused without a trace."""
 import concurrent.futures
+import json
 import pathlib
 import re
 import shutil
@@ -48,6 +49,8 @@ def test_limits_that_fit_the_machine_hold_at_once_and_stay():
         assert (box["memory_bytes"], box["cpu_millis"], box["pids_limit"]) == (300 * MIB, 500, 20)
         if box["limits"]["cpus"] is not None:
             assert host_cpus("a") == box["limits"]["cpus"] == 1.0
+    journal = [event["details"] for event in map(json.loads, caisson("audit", "a", "--kind", "box_updated", "--format", "json").ok().lines)]
+    assert {event["what"]: (event["before"], event["now"], "now" if event["in_force"] else "") for event in journal} == effects(plan) and len(journal) == 3
     forks = "import os, time\nfor i in range(40):\n  if os.fork() == 0: time.sleep(5); os._exit(0)"
     assert "Resource temporarily unavailable" in caisson("exec", "a", "python3", "-c", forks).said
     # And back: the machine itself is the limit.

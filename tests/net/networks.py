@@ -13,7 +13,7 @@ import boxes
 import internet
 from boxes import BASE
 
-HERE = pathlib.Path(__file__).parent
+GUEST = (pathlib.Path(__file__).parent / "guest.py").read_text()
 
 
 @contextlib.contextmanager
@@ -60,14 +60,14 @@ def box(world, *options, dns=("--dns", "9.9.9.9")):
     """A box that stays for a while: what it is asked to do is answered by one result for each line."""
     inside = Inside(world)
     name = f"net-{os.getpid()}"
-    inside.caisson("run", "-d", "--pull", "never", "--name", name, *dns, "--copy", f"{HERE / 'guest.py'}:/guest.py", *options, BASE, "sleep", "1000").ok()
+    inside.caisson("run", "-d", "--pull", "never", "--name", name, *dns, *options, BASE, "sleep", "1000").ok()
 
     guest = None
 
     def ask(*lines, timeout=120):
         nonlocal guest
         if guest is None or guest.poll() is not None:
-            guest = inside.start("exec", "-i", name, "python3", "/guest.py")
+            guest = inside.start("exec", "-i", name, "python3", "-c", GUEST)
         for line in lines:
             guest.stdin.write(f"{line}\n".encode())
         guest.stdin.flush()
