@@ -75,6 +75,14 @@ Result<os::Fd> listen_at(const wire::NetworkSpec::Port& port) {
     return socket;
 }
 
+// A socket that was shut down while it did not listen, by us or by whoever had it, would hand that on to all that it accepts:
+// they would be at their end before they have begun. This makes it as new; it stays bound.
+bool listen_again(const os::Fd& socket) {
+    struct sockaddr nowhere {};
+    nowhere.sa_family = AF_UNSPEC;
+    return ::connect(socket.get(), &nowhere, sizeof nowhere) == 0 && ::listen(socket.get(), SOMAXCONN) == 0;
+}
+
 }  // namespace
 
 jail::Description netd_jail(const std::string& program, const jail::Sandbox& sandbox) {
@@ -263,7 +271,7 @@ Result<os::Fd> NetworkHost::restart(const wire::NetworkSpec& spec) {
     ports_ = std::move(ports.all);
     *begin_.mutable_spec() = spec;
     for (const auto& port : ports_)
-        if (!port.spec.udp() && ::listen(port.socket.get(), SOMAXCONN) != 0)
+        if (!port.spec.udp() && !listen_again(port.socket))
             return failure_errno("cannot listen again at port " + std::to_string(chosen_port(port.socket)) + " of this host");
     space_.ask = CAISSON_TRY(space_.another_ask());
     auto events = start_netd();
