@@ -138,7 +138,7 @@ def test_a_network_that_runs_is_replaced(world):
         assert effects(update(ask, "--net-restart", "--deny-net", OTHER)) == {
             "network_process": ("running", "a new one", "now"),
             "network_policy": ('{"version":1,"mode":"public"}', '{"version":1,"mode":"public","deny":["%s"]}' % OTHER, "now")}
-        assert network_process().pid != before
+        boxes.until(lambda: [process.pid for process in boxes.of_role("netd")] not in ([], [before]), 10)
         boxes.until(lambda: connection() not in ("open", ""), 10)
         assert ask("http example.test 80 example.test")["ok"] and ask(f"connect {OTHER} 80")["error"] == "ECONNREFUSED"
         assert boxes.inspect(ask.name)["reason"] == "" and not events(ask.name, "network_ended")
