@@ -347,6 +347,8 @@ rule("net_looks_anew", "a rule about names that comes while a connection is read
      "tests/net_relay_space_test --gtest_filter=*WhileAConnectionIsRead*", r"Value of: heard")
 rule("net_request_own_file", "a box's launcher takes a network from the operator's own file only", ["shim_test"],
      "tests/shim_test --gtest_filter=NetworkRequest*", r"a file with two names was read")
+rule("net_request_held", "a request that nobody holds any more changes nothing", ["shim_test"],
+     "tests/shim_test --gtest_filter=NetworkRequest*", r"what a dead process left was read")
 
 # What a box may reach.
 def policy_rule(name, what, test, message):
