@@ -274,7 +274,7 @@ struct HostLimits {
 
 // What one process of a box runs under, as the kernel tells it. What it does not tell this user stays empty.
 struct JailedProcess {
-    std::string kind;  // "vmm", "supervisor", "share" (the server of its volumes)
+    std::string kind;  // "vmm", "supervisor", "share" (the server of its volumes), "network", "network_namespace"
     std::int64_t pid = 0;
     std::string user;                      // uid on the host
     std::vector<std::string> namespaces;   // of its own: "user", "mnt", "pid", ...
@@ -283,7 +283,7 @@ struct JailedProcess {
     std::string capabilities;              // permitted, hexadecimal
     bool no_new_privileges = false;
     unsigned call_filters = 0;  // system call filters; QEMU has one of its own on top
-    std::string filter;         // which list of calls caisson put on it: "vmm", "shim", "share"; empty: none
+    std::string filter;         // which list of calls caisson put on it: "vmm", "shim", "share", "netd", "netns"; empty: none
     std::string landlock;       // "version N", "impossible: ...", "not used: ..."; empty: not used or not known
 };
 

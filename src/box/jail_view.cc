@@ -2,6 +2,8 @@
 
 #include <unistd.h>
 
+#include <algorithm>
+#include <iterator>
 #include <map>
 
 #include "base/text.h"
@@ -103,19 +105,31 @@ std::string parent_of(const std::string& pid) {
     return status["PPid"];
 }
 
-// Its jail shows no file of the box. It is a child of bubblewrap's inner process, that of the outer one, that of the box's
-// launcher, which has the box's directory among its words.
-bool is_share_server(const std::string& pid, const std::string& box_directory) {
+// What works for the box beside its machine, and shows no file of it.
+struct Helper {
+    const char* program;
+    const char* kind;
+    const char* filter;
+    const char* landlock;  // why it has none; empty: it has it
+};
+constexpr Helper kHelpers[] = {{"caisson-share", "share", "share", "not used: each volume is a mount of its own"},
+                               {"caisson-netd", "network", "netd", "not used: it opens no file"},
+                               {"caisson-netns", "network_namespace", "netns", ""}};
+
+// Each is a child of the box's launcher, which has the box's directory among its words; or of bubblewrap's inner process, and
+// that of the outer one, and that of the launcher.
+const Helper* helper_of(const std::string& pid, const std::string& box_directory) {
     auto name = os::read_file("/proc/" + pid + "/comm", 64);
-    if (!name || *name != "caisson-share\n") return false;
+    const auto* helper = std::find_if(std::begin(kHelpers), std::end(kHelpers), [&](const Helper& each) { return name && base::trim(*name) == each.program; });
+    if (helper == std::end(kHelpers)) return nullptr;
     std::string above = pid;
     constexpr int kGenerations = 3;
     for (int i = 0; i < kGenerations && !above.empty(); ++i) {
         above = parent_of(above);
         auto command = os::read_file("/proc/" + above + "/cmdline", 1 << 16);
-        if (command && command->find(std::string(1, '\0') + box_directory + std::string(1, '\0')) != std::string::npos) return true;
+        if (command && command->find(std::string(1, '\0') + box_directory + std::string(1, '\0')) != std::string::npos) return helper;
     }
-    return false;
+    return nullptr;
 }
 
 }  // namespace
@@ -131,10 +145,11 @@ std::vector<JailedProcess> jail_of(const std::string& box_directory, std::int64_
     for (const auto& name : *names) {
         auto pid = base::parse_u64(name);
         if (!pid) continue;
-        if (is_share_server(name, box_directory)) {
-            auto seen = view("share", static_cast<std::int64_t>(*pid), read_status("/proc/" + name));
-            seen.landlock = "not used: each volume is a mount of its own";
-            found.push_back(named(std::move(seen), "share"));
+        if (const auto* helper = helper_of(name, box_directory)) {
+            auto seen = view(helper->kind, static_cast<std::int64_t>(*pid), read_status("/proc/" + name));
+            if (*helper->landlock == '\0') seen = with_landlock(std::move(seen));
+            else seen.landlock = helper->landlock;
+            found.push_back(named(std::move(seen), helper->filter));
             continue;
         }
         auto mounts = os::read_file("/proc/" + name + "/mountinfo", 1 << 20);

@@ -62,6 +62,14 @@ def test_without_options_a_box_reaches_the_internet_and_nothing_else(world):
     assert refused.code == 2 and "CAISSON_NET is 'rules'" in refused.said and "none, public or open" in refused.said, refused
 
 
+def test_what_its_processes_run_under_is_shown(world):
+    with box(world, "--net", "public") as ask:
+        shown = boxes.until(lambda: [process for process in boxes.inspect(ask.name)["jail"] if process["kind"] == "network"], 10)
+        assert len(shown) == 1 and shown[0]["pid"] == network_process().pid and shown[0]["filter"] == "netd" and int(shown[0]["capabilities"], 16) == 0, shown
+        namespace, = [process for process in boxes.inspect(ask.name)["jail"] if process["kind"] == "network_namespace"]
+        assert namespace["filter"] == "netns" and namespace["no_new_privileges"] and namespace["landlock"].startswith("version"), namespace
+
+
 def test_open_adds_private_networks(world):
     with box(world, "--net", "open") as ask:
         results = ask(f"http {PRIVATE} 80 x", f"http {CGNAT} 80 x", f"http {WEB} 80 x")
