@@ -19,6 +19,8 @@ struct BoxStats {
     std::optional<std::uint64_t> cpu_microseconds;     // used since the box was started
     std::optional<std::uint64_t> memory_bytes;         // in use; what the kernel could take back at once is left out
     std::optional<std::uint64_t> disk_bytes;           // of the host's disk, taken by its root disk
+    // Through its network card since it was started, with the headers of packets; nullopt: it has none, or does not run.
+    std::optional<std::uint64_t> network_received_bytes, network_sent_bytes;
     // "cgroup" or "processes": who told. Of processes it is what they have in memory, with its share of what several have.
     std::string cpu_source, memory_source;
     std::uint32_t cpu_limit_millis = 0;                // as the box was asked to be: 1500 is one and a half CPUs

@@ -82,6 +82,26 @@ std::optional<std::uint64_t> process_memory(std::uint64_t pid, std::uint64_t pag
     return pages ? std::optional(*pages * page_bytes) : std::nullopt;
 }
 
+std::optional<CardTraffic> card_traffic(std::uint64_t pid, const ReadText& read) {
+    auto text = read("/proc/" + std::to_string(pid) + "/net/dev");
+    if (!text) return std::nullopt;
+    for (const auto& line : base::split(*text, '\n')) {
+        const auto words = base::trim(line);
+        constexpr std::string_view kTap = "tap0:";
+        if (!base::starts_with(words, kTap)) continue;
+        std::vector<std::string> fields;
+        for (auto& field : base::split(words.substr(kTap.size()), ' '))
+            if (!field.empty()) fields.push_back(std::move(field));
+        // proc_pid_net(5); what the tap receives the box has sent.
+        constexpr std::size_t kReceived = 0, kSent = 8;
+        if (fields.size() <= kSent) return std::nullopt;
+        const auto received = base::parse_u64(fields[kReceived]), sent = base::parse_u64(fields[kSent]);
+        if (!received || !sent) return std::nullopt;
+        return CardTraffic{.received = *sent, .sent = *received};
+    }
+    return std::nullopt;
+}
+
 namespace {
 
 std::optional<std::string> read_text(const std::string& path) {
@@ -144,6 +164,19 @@ void look_at_machine(BoxStats& stats, const GroupPlace& place, const std::string
     }
 }
 
+// The box's tap is counted in its network's namespace, by the kernel.
+void look_at_network(BoxStats& stats, const GroupPlace& place, const std::string& box_directory, std::int64_t supervisor) {
+    for (const auto pid : processes_of(groups_of(place, stats.id), box_directory, supervisor)) {
+        const auto name = read_text("/proc/" + std::to_string(pid) + "/comm");
+        if (!name || base::trim(*name) != "caisson-netns") continue;
+        if (const auto traffic = card_traffic(pid, read_text)) {
+            stats.network_received_bytes = traffic->received;
+            stats.network_sent_bytes = traffic->sent;
+        }
+        return;
+    }
+}
+
 std::optional<std::uint64_t> allocated_bytes(const std::string& path) {
     struct stat info {};
     if (::lstat(path.c_str(), &info) != 0 || !S_ISREG(info.st_mode)) return std::nullopt;
@@ -166,6 +199,7 @@ BoxStats look_at(const internal::RuntimeState& runtime, const GroupPlace& place,
     stats.looked = std::chrono::steady_clock::now();
     stats.disk_bytes = allocated_bytes(directory + "/disk.qcow2");
     if (auto spec = internal::spec_of(record)) {
+        if (store::is_live(record.state) && spec->has_network()) look_at_network(stats, place, directory, record.owner.pid);
         stats.cpu_limit_millis = spec->cpu_millis();
         stats.memory_limit_bytes = spec->memory_bytes();
         stats.disk_limit_bytes = spec->disk_bytes();

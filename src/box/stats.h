@@ -30,4 +30,10 @@ std::optional<std::uint64_t> process_cpu(std::uint64_t pid, std::uint64_t ticks,
 // Its share of what it has in memory, or all of that where the kernel does not tell who shares it.
 std::optional<std::uint64_t> process_memory(std::uint64_t pid, std::uint64_t page_bytes, const ReadText& read);
 
+// Bytes through the box's card, as `pid`, its caisson-netns, has it.
+struct CardTraffic {
+    std::uint64_t received, sent;
+};
+std::optional<CardTraffic> card_traffic(std::uint64_t pid, const ReadText& read);
+
 }  // namespace caisson::box

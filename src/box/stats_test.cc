@@ -29,6 +29,19 @@ TEST(Stats, ReadsGroupsOfBothVersions) {
     EXPECT_EQ(group_processes({2, "/2"}, read), (std::vector<std::uint64_t>{12, 34}));
 }
 
+TEST(Stats, CountsWhatGoesThroughTheCardAsTheBoxSeesIt) {
+    const std::string head = "Inter-|   Receive                                                |  Transmit\n"
+                             " face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n"
+                             "    lo:       9       9    0    0    0     0          0         0        9       9    0    0    0     0       0          0\n";
+    const auto read = files({{"/proc/5/net/dev", head + "  tap0:    1234      20    0    0    0     0          0         0   567890      30    0    0    0     0       0          0\n"},
+                             {"/proc/6/net/dev", head}, {"/proc/7/net/dev", "tap0: 1 2 3\n"}, {"/proc/8/net/dev", "tap0: x 2 3 4 5 6 7 8 y 10\n"}});
+    const auto traffic = card_traffic(5, read);
+    ASSERT_TRUE(traffic);
+    EXPECT_EQ(traffic->sent, 1234u);
+    EXPECT_EQ(traffic->received, 567890u);
+    for (const std::uint64_t pid : {4, 6, 7, 8}) EXPECT_FALSE(card_traffic(pid, read)) << pid;
+}
+
 TEST(Stats, DoesNotMakeUpWhatIsNotThere) {
     const auto none = files({});
     EXPECT_EQ(group_cpu({1, "/1"}, none), std::nullopt);

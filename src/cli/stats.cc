@@ -47,7 +47,8 @@ json to_json(const Sample& sample) {
             {"cpu_percent", or_null(sample.cpu)}, {"cpu_microseconds", or_null(box.cpu_microseconds)}, {"cpu_source", or_null(box.cpu_source)},
             {"cpu_limit_millis", box.cpu_limit_millis}, {"memory_used_bytes", or_null(box.memory_bytes)},
             {"memory_source", or_null(box.memory_source)}, {"memory_limit_bytes", box.memory_limit_bytes},
-            {"disk_allocated_bytes", or_null(box.disk_bytes)}, {"disk_limit_bytes", box.disk_limit_bytes}};
+            {"disk_allocated_bytes", or_null(box.disk_bytes)}, {"disk_limit_bytes", box.disk_limit_bytes},
+            {"network_received_bytes", or_null(box.network_received_bytes)}, {"network_sent_bytes", or_null(box.network_sent_bytes)}};
 }
 
 std::string shown_percent(const std::optional<double>& percent) {
@@ -61,11 +62,16 @@ std::string shown_use(const std::optional<std::uint64_t>& used, std::uint64_t li
     return (used ? base::format_size(*used) : "-") + " / " + (limit == 0 ? "-" : base::format_size(limit));
 }
 
+std::string shown_traffic(const BoxStats& box) {
+    if (!box.network_received_bytes || !box.network_sent_bytes) return "-";
+    return base::format_size(*box.network_received_bytes) + " / " + base::format_size(*box.network_sent_bytes);
+}
+
 std::string table_of(const std::vector<Sample>& samples) {
-    std::vector<std::vector<std::string>> rows{{"NAME", "STATE", "CPU", "MEMORY / LIMIT", "DISK / LIMIT", "RESTARTS", "STARTED"}};
+    std::vector<std::vector<std::string>> rows{{"NAME", "STATE", "CPU", "MEMORY / LIMIT", "DISK / LIMIT", "NET IN / OUT", "RESTARTS", "STARTED"}};
     for (const auto& [box, cpu] : samples)
         rows.push_back({box.name, box.state + (box.health.empty() ? "" : " (" + box.health + ")"), shown_percent(cpu),
-                        shown_use(box.memory_bytes, box.memory_limit_bytes), shown_use(box.disk_bytes, box.disk_limit_bytes),
+                        shown_use(box.memory_bytes, box.memory_limit_bytes), shown_use(box.disk_bytes, box.disk_limit_bytes), shown_traffic(box),
                         std::to_string(box.restarts), box.started_ms == 0 ? "-" : format_age(box.started_ms / 1000)});
     return format_table(rows);
 }

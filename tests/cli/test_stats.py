@@ -11,7 +11,8 @@ from terminals import Session
 pytestmark = pytest.mark.usefixtures("ends_boxes")
 
 FIELDS = {"id", "name", "state", "health", "time_ms", "started_ms", "restarts", "cpu_percent", "cpu_microseconds", "cpu_source",
-          "cpu_limit_millis", "memory_used_bytes", "memory_source", "memory_limit_bytes", "disk_allocated_bytes", "disk_limit_bytes"}
+          "cpu_limit_millis", "memory_used_bytes", "memory_source", "memory_limit_bytes", "disk_allocated_bytes", "disk_limit_bytes",
+          "network_received_bytes", "network_sent_bytes"}
 
 
 def stats(*arguments):
@@ -49,7 +50,7 @@ def test_what_cannot_be_known_is_null():
     box = stats("--all")["new"]
     unknown = {name for name in FIELDS if box[name] is None}
     assert unknown == {"health", "started_ms", "cpu_percent", "cpu_microseconds", "cpu_source", "memory_used_bytes", "memory_source",
-                       "disk_allocated_bytes"}
+                       "disk_allocated_bytes", "network_received_bytes", "network_sent_bytes"}
     assert caisson("stats", "new").ok().lines[1].split()[:3] == ["new", "created", "-"]
 
 

@@ -70,6 +70,17 @@ def test_what_its_processes_run_under_is_shown(world):
         assert namespace["filter"] == "netns" and namespace["no_new_privileges"] and namespace["landlock"].startswith("version"), namespace
 
 
+def test_traffic_is_counted(world):
+    with box(world, "--net", "public") as ask:
+        def traffic():
+            told, = boxes.caisson("stats", "--no-stream", "--format", "json", ask.name).ok().json()
+            return told["network_received_bytes"], told["network_sent_bytes"]
+        before = traffic()
+        assert ask(f"bulk {WEB} 4")["ok"]
+        received, sent = (after - early for after, early in zip(traffic(), before))
+        assert 4 << 20 <= received < 6 << 20 and 0 < sent < 1 << 20, (before, received, sent)
+
+
 def test_open_adds_private_networks(world):
     with box(world, "--net", "open") as ask:
         results = ask(f"http {PRIVATE} 80 x", f"http {CGNAT} 80 x", f"http {WEB} 80 x")
