@@ -252,8 +252,9 @@ class Matrix:
         if CRASH.search(said):
             found.append("it crashed")
         if ended.code == 0:
-            # A machine that is started a second time, behind a template made anew, ends with the tracer.
-            ends_with_tracer = traced.fired is not None and "qemu-system" in traced.fired and b"making it again" in said
+            # A machine that is started a second time, behind a template made anew (its VMM failed, or bubblewrap in front of it),
+            # ends with the tracer.
+            ends_with_tracer = traced.fired is not None and re.search("qemu-system|bwrap", traced.fired) and b"making it again" in said
             if not operation.is_done() and not ends_with_tracer:
                 found.append("it said that it was done, and it is not")
         elif ended.code not in CODES:
