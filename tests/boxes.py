@@ -255,6 +255,16 @@ def _links(pid):
     return found
 
 
+def lineage(pid):
+    """The numbers of a process, of its parent, its parent's parent and so on; not of the first of all."""
+    found = []
+    while pid > 1:
+        found.append(pid)
+        fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+        pid = int(fields[1]) if fields else 0
+    return found
+
+
 class Process:
     """One process of the host that has to do with the test home."""
 
@@ -294,17 +304,6 @@ class Process:
         except OSError:
             return False
 
-    def ancestors(self):
-        """The numbers of its parent, its parent's parent and so on."""
-        found, pid = [], self.pid
-        while pid > 1:
-            fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
-            if not fields:
-                break
-            pid = int(fields[1])
-            found.append(pid)
-        return found
-
     def status(self):
         text = _read(f"/proc/{self.pid}/status").decode()
         return dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
@@ -323,10 +322,7 @@ class Process:
 def processes(marker=None):
     """Processes that have the home (or `marker`, a box's id) in their command line, mounts or open files."""
     marker = marker or WORK.name
-    own, pid = set(), os.getpid()
-    while pid > 1:  # the test and whoever started it
-        own.add(pid)
-        pid = int(_read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[1])
+    own = lineage(os.getpid())  # the test and whoever started it
     found = []
     for name in os.listdir("/proc"):
         if not name.isdigit() or int(name) in own:

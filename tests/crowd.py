@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 
-from boxes import BASE, BIN, HOME, box_ids, caisson, environment, leftovers, processes
+from boxes import BASE, BIN, HOME, box_ids, caisson, environment, leftovers, lineage, processes
 
 AT_REST = {"created", "running", "paused", "stopped", "failed"}
 LIVE = {"running", "paused"}
@@ -51,7 +51,7 @@ def troubles():
     supervisors = {process.pid: process for process in here if process.role == "shim"}
     machines = [process for process in here if process.role in ("launcher", "vmm", "bwrap", "")]
     launchers = {process.pid for process in here if process.role == "launcher"}
-    found += [f"belongs to no launcher: {process}" for process in here if process.role in ("netns", "netd") and not launchers.intersection(process.ancestors())]
+    found += [f"belongs to no launcher: {process}" for process in here if process.role in ("netns", "netd") and not launchers.intersection(lineage(process.pid))]
     found += [f"still busy: {process}" for process in here if process.role in ("cli", "fetch", "unpack")]
     for box, (_, state, owner, reason, outcome, _) in boxes.items():
         own = [process for process in machines if of_box(process, box)]

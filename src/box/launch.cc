@@ -459,7 +459,7 @@ Result<std::shared_ptr<BoxState>> start_recorded(std::shared_ptr<RuntimeState> r
         return failure(Errc::kNotFound, "the files of box " + record.name + " are gone (" + directory + ")",
                        "only its record is left; remove it: caisson rm " + record.name);
     }
-    if (!lock) return base::failure(std::move(lock.error()));
+    auto held = CAISSON_TRY(std::move(lock));
     // Nobody changes what is recorded between now, when it is read, and the record of the start.
     std::optional<box::NetworkRequest> turn;
     if (!in_the_making && !files_only) turn.emplace(CAISSON_TRY(box::NetworkRequest::wait(directory, box::limits::kUpdateTurn)));
@@ -469,7 +469,7 @@ Result<std::shared_ptr<BoxState>> start_recorded(std::shared_ptr<RuntimeState> r
     if (files_only && spec.has_network()) spec.mutable_network()->clear_ports();
     auto box = state_of(runtime, record, spec);
     box->owner = mode == StartMode::kAttached;
-    box->lock = CAISSON_TRY(std::move(lock));
+    box->lock = std::move(held);
     for (int attempt = 0;; ++attempt) {
         const bool fresh = !has_disk(directory);
         const bool silent = files_only || in_the_making || attempt > 0;

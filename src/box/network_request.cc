@@ -25,20 +25,8 @@ constexpr char kBegun = 0, kWhole = 1;
 std::string path_of(const std::string& box_directory) { return box_directory + std::string(kSuffix); }
 
 Result<> write_at(int file, std::string_view text, off_t offset) {
-    while (!text.empty()) {
-        const auto written = ::pwrite(file, text.data(), text.size(), offset);
-        if (written < 0 && errno == EINTR) continue;
-        if (written < 0) return failure_errno("cannot write what a box's network is to be");
-        text.remove_prefix(static_cast<std::size_t>(written));
-        offset += written;
-    }
-    return {};
-}
-
-bool somebody_holds(const os::Fd& file) {
-    if (::flock(file.get(), LOCK_SH | LOCK_NB) != 0) return errno == EWOULDBLOCK;
-    ::flock(file.get(), LOCK_UN);
-    return false;
+    if (::lseek(file, offset, SEEK_SET) != offset) return failure_errno("cannot write what a box's network is to be");
+    return os::write_all(file, text);
 }
 
 }  // namespace
@@ -96,7 +84,7 @@ Result<wire::NetworkSpec> read_network_request(const std::string& box_directory)
     struct stat info {};
     if (::fstat(file.get(), &info) != 0) return failure_errno("cannot look at " + path);
     if (!S_ISREG(info.st_mode) || info.st_nlink != 1 || info.st_uid != ::geteuid()) return failure(Errc::kCorrupt, path + " is not the file that was made for the box");
-    if (!somebody_holds(file)) return failure(Errc::kCorrupt, "nobody is changing the network of the box");
+    if (!os::is_locked(file)) return failure(Errc::kCorrupt, "nobody is changing the network of the box");
     const auto text = CAISSON_TRY(os::read_fd(file.get(), net::relay::kMostOrderBytes + 1, path));
     wire::NetworkSpec spec;
     if (text.empty() || text.front() != kWhole || !spec.ParseFromArray(text.data() + 1, static_cast<int>(text.size() - 1)) || spec.policy().empty()) return failure(Errc::kCorrupt, path + " has no network in it");

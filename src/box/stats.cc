@@ -127,14 +127,31 @@ auto first_of(const std::vector<StatsGroup>& groups, Look look) {
     return decltype(look(groups.front(), read_text))();
 }
 
-// Not the supervisor's: it is in no group of the box either, and costs the same whatever the box does.
-std::vector<std::uint64_t> processes_of(const std::vector<StatsGroup>& groups, const std::string& box_directory, std::int64_t supervisor) {
-    if (auto pids = first_of(groups, group_processes)) return *pids;
-    std::vector<std::uint64_t> pids;
-    for (const auto& process : jail_of(box_directory, supervisor))
-        if (process.pid != supervisor) pids.push_back(static_cast<std::uint64_t>(process.pid));
-    return pids;
-}
+// Not the supervisor's: it is in no group of the box either, and costs the same whatever the box does. Without groups all of
+// /proc is looked through, so only if somebody asks, and once.
+class Processes {
+  public:
+    Processes(const std::vector<StatsGroup>& groups, std::string box_directory, std::int64_t supervisor)
+        : groups_(groups), box_directory_(std::move(box_directory)), supervisor_(supervisor) {}
+    const std::vector<std::uint64_t>& pids() {
+        if (!pids_) pids_ = look();
+        return *pids_;
+    }
+
+  private:
+    std::vector<std::uint64_t> look() const {
+        if (auto pids = first_of(groups_, group_processes)) return *pids;
+        std::vector<std::uint64_t> pids;
+        for (const auto& process : jail_of(box_directory_, supervisor_))
+            if (process.pid != supervisor_) pids.push_back(static_cast<std::uint64_t>(process.pid));
+        return pids;
+    }
+
+    const std::vector<StatsGroup>& groups_;
+    std::string box_directory_;
+    std::int64_t supervisor_;
+    std::optional<std::vector<std::uint64_t>> pids_;
+};
 
 // Of those that tell; nullopt if none does.
 template <typename Look>
@@ -145,14 +162,13 @@ std::optional<std::uint64_t> sum_of(const std::vector<std::uint64_t>& pids, Look
     return sum;
 }
 
-void look_at_machine(BoxStats& stats, const GroupPlace& place, const std::string& box_directory, std::int64_t supervisor) {
-    const auto groups = groups_of(place, stats.id);
+void look_at_machine(BoxStats& stats, const std::vector<StatsGroup>& groups, Processes& processes) {
     stats.cpu_microseconds = first_of(groups, group_cpu);
     stats.memory_bytes = first_of(groups, group_memory);
     if (stats.cpu_microseconds) stats.cpu_source = "cgroup";
     if (stats.memory_bytes) stats.memory_source = "cgroup";
     if (stats.cpu_microseconds && stats.memory_bytes) return;
-    const auto pids = processes_of(groups, box_directory, supervisor);
+    const auto& pids = processes.pids();
     const auto ticks = static_cast<std::uint64_t>(::sysconf(_SC_CLK_TCK)), page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
     if (!stats.cpu_microseconds) {
         stats.cpu_microseconds = sum_of(pids, [&](std::uint64_t pid) { return process_cpu(pid, ticks, read_text); });
@@ -165,8 +181,8 @@ void look_at_machine(BoxStats& stats, const GroupPlace& place, const std::string
 }
 
 // The box's tap is counted in its network's namespace, by the kernel.
-void look_at_network(BoxStats& stats, const GroupPlace& place, const std::string& box_directory, std::int64_t supervisor) {
-    for (const auto pid : processes_of(groups_of(place, stats.id), box_directory, supervisor)) {
+void look_at_network(BoxStats& stats, Processes& processes) {
+    for (const auto pid : processes.pids()) {
         const auto name = read_text("/proc/" + std::to_string(pid) + "/comm");
         if (!name || base::trim(*name) != "caisson-netns") continue;
         if (const auto traffic = card_traffic(pid, read_text)) {
@@ -191,15 +207,18 @@ BoxStats look_at(const internal::RuntimeState& runtime, const GroupPlace& place,
     stats.health = record.health;
     stats.restarts = record.restarts;
     const auto directory = runtime.home.box(record.id);
-    if (store::is_live(record.state)) {
+    const auto groups = groups_of(place, record.id);
+    Processes processes(groups, directory, record.owner.pid);
+    const bool lives = store::is_live(record.state);
+    if (lives) {
         stats.started_ms = record.started_ms;
-        look_at_machine(stats, place, directory, record.owner.pid);
+        look_at_machine(stats, groups, processes);
     }
     stats.time_ms = os::unix_ms();
     stats.looked = std::chrono::steady_clock::now();
     stats.disk_bytes = allocated_bytes(directory + "/disk.qcow2");
     if (auto spec = internal::spec_of(record)) {
-        if (store::is_live(record.state) && spec->has_network()) look_at_network(stats, place, directory, record.owner.pid);
+        if (lives && spec->has_network()) look_at_network(stats, processes);
         stats.cpu_limit_millis = spec->cpu_millis();
         stats.memory_limit_bytes = spec->memory_bytes();
         stats.disk_limit_bytes = spec->disk_bytes();

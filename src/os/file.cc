@@ -328,6 +328,12 @@ Result<bool> lock_within(const Fd& file, int operation, std::chrono::millisecond
     return true;
 }
 
+bool is_locked(const Fd& file) {
+    if (::flock(file.get(), LOCK_SH | LOCK_NB) != 0) return errno == EWOULDBLOCK;
+    ::flock(file.get(), LOCK_UN);
+    return false;
+}
+
 Result<FileLock> FileLock::lock(const std::string& path, int operation) {
     auto fd = CAISSON_TRY(open_file(path, O_RDWR | O_CREAT | O_NOFOLLOW, 0600));
     while (::flock(fd.get(), operation) != 0) {

@@ -72,6 +72,9 @@ class TemporaryDirectory {
 Result<bool> lock_within(const Fd& file, int operation, std::chrono::milliseconds patience);
 
 // flock(2) on a file that is made if missing; released with the descriptor, hence with the process.
+// Whether somebody else holds flock(2) of the file for himself.
+bool is_locked(const Fd& file);
+
 class FileLock {
   public:
     // Waits for the lock. `shared` takes it for reading.

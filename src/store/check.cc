@@ -87,7 +87,7 @@ Trouble error(std::string code, std::string object, std::string what, std::strin
 
 bool is_held(const std::string& path) {
     auto file = os::open_file(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
-    return file && ::flock(file->get(), LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    return file && os::is_locked(*file);
 }
 
 void find_unfinished(const std::string& home, const std::string& directory, Troubles& found) {

@@ -31,16 +31,16 @@ class Inside:
     """Runs caisson on the private internet's host."""
 
     def __init__(self, world):
-        self.namespace = world.host
+        self.program = ["nsenter", f"--net=/proc/{world.host}/ns/net", boxes.BIN]
 
     def caisson(self, *words, timeout=120, env=None):
-        done = subprocess.run(["nsenter", f"--net=/proc/{self.namespace}/ns/net", boxes.BIN, *map(str, words)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        done = subprocess.run([*self.program, *map(str, words)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, env=env or boxes.environment(), cwd="/", timeout=timeout)
         return boxes.Ended(words, done.returncode, done.stdout, done.stderr, 0)
 
     def start(self, *words):
         """The same, left to itself, with pipes for standard input and output."""
-        return subprocess.Popen(["nsenter", f"--net=/proc/{self.namespace}/ns/net", boxes.BIN, *map(str, words)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        return subprocess.Popen([*self.program, *map(str, words)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                 bufsize=0, env=boxes.environment(), cwd="/")
 
 
