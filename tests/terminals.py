@@ -42,6 +42,18 @@ class Session:
         found, self.seen = self.seen.split(text, 1)
         return found.decode()
 
+    def type_until(self, keys, text, timeout=30):
+        """Types the keys, and again each second until the text is there: a shell loses a signal that comes between its last
+        look for one and the call in which it waits for input."""
+        end = time.monotonic() + timeout
+        while True:
+            self.type(keys)
+            try:
+                return self.wait_for(text, timeout=min(1, max(0, end - time.monotonic())))
+            except AssertionError:
+                if time.monotonic() >= end:
+                    raise
+
     def read(self):
         self.seen += os.read(self.master, 65536)
 

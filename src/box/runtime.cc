@@ -106,6 +106,7 @@ Result<Runtime> Runtime::open(RuntimeOptions options) {
     CAISSON_TRY(check_database(state->home));
     state->database = CAISSON_TRY(store::Database::open(state->home.database()));
     store::hold_database_log(state->home.database());
+    store::hold_index_room(state->home.database());
     auto tidied = internal::reconcile(state->home, *state->database);
     // On a full disk whoever wants to clean up has to get in: what could not be written down now is written down later.
     if (!tidied && tidied.error().code == Errc::kNoSpace)

@@ -14,6 +14,7 @@
 #include "base/id.h"
 #include "base/text.h"
 #include "os/file.h"
+#include "store/reserve.h"
 
 namespace caisson::store {
 
@@ -368,6 +369,14 @@ Database& Database::operator=(Database&&) noexcept = default;
 Database::~Database() = default;
 
 Result<Database> Database::open(const std::string& path) {
+    if (index_lacks_room(path)) static_cast<void>(lend_index_room(path));
+    auto opened = open_once(path);
+    // Somebody else was quicker.
+    if (!opened && opened.error().code == Errc::kNoSpace && lend_index_room(path)) return open_once(path);
+    return opened;
+}
+
+Result<Database> Database::open_once(const std::string& path) {
     // SQLite would make it readable for everybody; its other files take this one's mode. Only if it is missing: closing
     // a descriptor of a database drops the locks that other connections of this process hold on it (fcntl(2)).
     if (auto made = os::open_file(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0600); !made && made.error().sys_errno != EEXIST)

@@ -182,6 +182,7 @@ class Database {
   private:
     struct Connection;
     explicit Database(std::unique_ptr<Connection> connection);
+    static Result<Database> open_once(const std::string& path);
     static Result<Database> to_look(std::unique_ptr<Connection> connection);
     base::Failure name_taken(const std::string& name) const;
     Result<> end_life(const std::string& id, const EndRecord& end, const std::string& state);

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <optional>
 #include <vector>
 
 #include "base/text.h"
@@ -21,6 +22,7 @@ namespace {
 
 constexpr const char* kName = ".reserve";
 constexpr const char* kUnfinished = ".reserve.new";
+constexpr std::uint64_t kIndexBytes = 32768;  // of one piece of SQLite's index, enough for 4062 pages. Source: sqlite.org/walformat.html
 
 // Bytes that a file takes for itself alone. One that is a link, or has a second name, gives nothing back when it goes.
 std::uint64_t taken_by(const struct stat& info) {
@@ -28,11 +30,29 @@ std::uint64_t taken_by(const struct stat& info) {
     return std::min(static_cast<std::uint64_t>(info.st_size), static_cast<std::uint64_t>(info.st_blocks) * 512);
 }
 
-// Real zeros, where blocks cannot be had otherwise.
-Result<> fill(const os::Fd& file, const std::string& path) {
+// With real zeros, where blocks cannot be had otherwise. `bytes`: whole MiB.
+Result<> take_blocks(const os::Fd& file, const std::string& path, std::uint64_t bytes) {
+    if (::fallocate(file.get(), 0, 0, static_cast<off_t>(bytes)) == 0) return {};
+    if (errno != EOPNOTSUPP && errno != ENOSYS) return failure_errno("cannot make " + path);
     const std::vector<std::uint8_t> zeros(1 << 20);
-    for (std::uint64_t done = 0; done < kReserveBytes; done += zeros.size()) CAISSON_TRY_CTX(os::write_all(file.get(), zeros), path);
+    for (std::uint64_t done = 0; done < bytes; done += zeros.size()) CAISSON_TRY_CTX(os::write_all(file.get(), zeros), path);
     return {};
+}
+
+std::string room_of(const std::string& database) { return database + "-room"; }
+
+std::uint64_t held_by(const std::string& path) {
+    struct stat info {};
+    return ::lstat(path.c_str(), &info) == 0 ? taken_by(info) : 0;
+}
+
+struct FileSystem {
+    std::uint64_t total_bytes, free_bytes;
+};
+std::optional<FileSystem> file_system_of(const std::string& path) {
+    struct statvfs status {};
+    if (::statvfs(path.c_str(), &status) != 0) return std::nullopt;
+    return FileSystem{std::uint64_t{status.f_blocks} * status.f_frsize, std::uint64_t{status.f_bavail} * status.f_frsize};
 }
 
 // The unfinished file, locked: nobody else makes a reserve meanwhile. kInUse: somebody does.
@@ -57,10 +77,7 @@ Result<> take(const std::string& home) {
     auto made = [&]() -> Result<> {
         auto file = CAISSON_TRY(os::open_file(unfinished, O_WRONLY | O_NOFOLLOW));
         if (::ftruncate(file.get(), 0) != 0) return failure_errno("cannot write " + unfinished);
-        if (::fallocate(file.get(), 0, 0, static_cast<off_t>(kReserveBytes)) != 0) {
-            if (errno != EOPNOTSUPP && errno != ENOSYS) return failure_errno("cannot make " + unfinished);
-            CAISSON_TRY(fill(file, unfinished));
-        }
+        CAISSON_TRY(take_blocks(file, unfinished, kReserveBytes));
         if (::fsync(file.get()) != 0) return failure_errno("cannot sync " + unfinished);
         if (::rename(unfinished.c_str(), path.c_str()) != 0) return failure_errno("cannot rename to " + path);
         return os::fsync_directory(home);
@@ -100,16 +117,15 @@ std::uint64_t held_reserve(const std::string& home) { return held_reserve(AT_FDC
 std::string keep_reserve(const std::string& home) {
     const auto held = held_reserve(home);
     if (held >= kReserveBytes) return {};
-    struct statvfs status {};
-    if (::statvfs(home.c_str(), &status) != 0) return {};
-    const auto total = std::uint64_t{status.f_blocks} * status.f_frsize, free = std::uint64_t{status.f_bavail} * status.f_frsize;
-    switch (reserve_step(total, free, held)) {
+    const auto room = file_system_of(home);
+    if (!room) return {};
+    switch (reserve_step(room->total_bytes, room->free_bytes, held)) {
         case ReserveStep::kKeep:
         case ReserveStep::kNone: return {};
         case ReserveStep::kWait:
             discard_unfinished(home);
             return "there is no reserve for a full disk (" + home + "/" + kName + "): it is taken again when " +
-                   base::format_size(kReserveRoomBytes) + " are free, and " + base::format_size(free) + " are";
+                   base::format_size(kReserveRoomBytes) + " are free, and " + base::format_size(room->free_bytes) + " are";
         case ReserveStep::kTake: break;
     }
     auto taken = take(home);
@@ -144,6 +160,26 @@ void hold_database_log(const std::string& database) {
     auto file = os::open_file(path, O_WRONLY | O_NOFOLLOW);
     // Its size says how much of it counts and stays; SQLite locks other files, so nobody loses a lock when this is closed.
     if (file) static_cast<void>(::fallocate(file->get(), FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(kDatabaseLogBytes)));
+}
+
+void hold_index_room(const std::string& database) {
+    const auto path = room_of(database);
+    if (held_by(path) >= kIndexRoomBytes) return;
+    const auto room = file_system_of(database);
+    if (!room || room->free_bytes < kReserveBytes) return;
+    auto file = os::open_file(path, O_WRONLY | O_CREAT | O_NOFOLLOW, 0600);
+    if (file) static_cast<void>(take_blocks(*file, path, kIndexRoomBytes));
+}
+
+bool index_lacks_room(const std::string& database) {
+    const auto room = file_system_of(database);
+    return room && held_by(database + "-shm") + room->free_bytes < kIndexBytes;
+}
+
+bool lend_index_room(const std::string& database) {
+    const auto path = room_of(database);
+    const auto held = held_by(path);
+    return held > 0 && ::truncate(path.c_str(), static_cast<off_t>(held - std::min(held, kIndexLoanBytes))) == 0;
 }
 
 }  // namespace caisson::store

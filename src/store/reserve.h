@@ -47,4 +47,12 @@ Result<std::uint64_t> release_reserve(const std::string& home);
 // Takes the blocks of the database's log beforehand. What cannot be done is left: then a full disk is felt earlier.
 void hold_database_log(const std::string& database);
 
+// The room for the index of that log, `-room` beside the database: takes it, or takes again what was lent of
+// it, while kReserveBytes are free. What cannot be done is left, as above.
+void hold_index_room(const std::string& database);
+// Whether the index, were it made anew now, would find no blocks.
+bool index_lacks_room(const std::string& database);
+// Gives kIndexLoanBytes of the room back to the file system. False: there is none left.
+bool lend_index_room(const std::string& database);
+
 }  // namespace caisson::store

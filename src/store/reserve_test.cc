@@ -108,6 +108,35 @@ TEST_F(Reserve, WhatAKilledMakerLeftIsTakenOver) {
     EXPECT_FALSE(os::exists(unfinished_));
 }
 
+TEST_F(Reserve, TheIndexHasRoomOfItsOwnThatIsLentInPieces) {
+    const auto database = home_ + "/caisson.db", room = database + "-room";
+    EXPECT_FALSE(lend_index_room(database));
+    ASSERT_TRUE(os::write_file_atomic(database, "").has_value());
+    EXPECT_FALSE(index_lacks_room(database));  // much is free
+    hold_index_room(database);
+    struct stat made {};
+    ASSERT_EQ(::lstat(room.c_str(), &made), 0);
+    EXPECT_EQ(static_cast<std::uint64_t>(made.st_size), kIndexRoomBytes);
+    EXPECT_GE(static_cast<std::uint64_t>(made.st_blocks) * 512, kIndexRoomBytes);
+    EXPECT_EQ(made.st_mode & 07777, 0600u);
+    for (std::uint64_t lent = kIndexLoanBytes; lent <= kIndexRoomBytes; lent += kIndexLoanBytes) {
+        ASSERT_TRUE(lend_index_room(database)) << lent;
+        struct stat rest {};
+        ASSERT_EQ(::lstat(room.c_str(), &rest), 0);
+        EXPECT_EQ(static_cast<std::uint64_t>(rest.st_size), kIndexRoomBytes - lent);
+    }
+    EXPECT_FALSE(lend_index_room(database));
+    hold_index_room(database);
+    EXPECT_TRUE(lend_index_room(database));
+    // What a link names is nobody's to shrink.
+    ASSERT_EQ(::unlink(room.c_str()), 0);
+    ASSERT_TRUE(os::write_file_atomic(home_ + "/victim", "precious").has_value());
+    ASSERT_EQ(::symlink("victim", room.c_str()), 0);
+    EXPECT_FALSE(lend_index_room(database));
+    hold_index_room(database);
+    EXPECT_EQ(os::read_file(home_ + "/victim").value(), "precious");
+}
+
 TEST_F(Reserve, LinksAreNotFollowed) {
     ASSERT_TRUE(os::write_file_atomic(home_ + "/victim", "precious").has_value());
     for (const auto& place : {file_, unfinished_}) {

@@ -40,10 +40,8 @@ def test_the_size_follows():
 def test_keys_reach_the_command_and_not_caisson():
     with shell("trap 'echo interrupted' INT; trap 'echo quit' QUIT; echo ready; while :; do read line; echo got $line; done") as session:
         session.wait_for("ready")
-        session.type("\x03")
-        session.wait_for("interrupted")
-        session.type("\x1c")
-        session.wait_for("quit")
+        session.type_until("\x03", "interrupted")
+        session.type_until("\x1c", "quit")
         session.type("some text\r")
         session.wait_for("got some text")
 
