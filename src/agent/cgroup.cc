@@ -38,10 +38,12 @@ Result<BoxCgroup> BoxCgroup::create() {
     CAISSON_TRY(write_setting(box, "cgroup.subtree_control", "+cpu +memory +pids"));
     if (::mkdir(kContainerCgroup, 0755) != 0) return failure_errno("cannot make the container's cgroup");
     auto container = CAISSON_TRY(os::open_file(kContainerCgroup, O_RDONLY | O_DIRECTORY));
+    if (::mkdir(kCopyCgroup, 0755) != 0) return failure_errno("cannot make the cgroup of copies");
+    auto copies = CAISSON_TRY(os::open_file(kCopyCgroup, O_RDONLY | O_DIRECTORY));
     auto program = CAISSON_TRY(load_device_program(device_program(default_device_rules())));
     CAISSON_TRY(attach_device_program(program, box));
     auto events = CAISSON_TRY(os::open_at(box, "memory.events", O_RDONLY));
-    return BoxCgroup(std::move(box), std::move(container), std::move(program), std::move(events));
+    return BoxCgroup(std::move(box), std::move(container), std::move(copies), std::move(program), std::move(events));
 }
 
 Result<> BoxCgroup::set(const std::string& file, const std::string& value) const {
@@ -84,6 +86,8 @@ Result<> BoxCgroup::make_room(std::uint64_t limit_bytes) const {
                                           base::format_size(limit_bytes) + " that it is to have",
                                .sys_errno = EBUSY});
 }
+
+Result<> BoxCgroup::freeze(bool still) const { return write_setting(container_, "cgroup.freeze", still ? "1" : "0"); }
 
 Result<> BoxCgroup::allow_every_device() const { return detach_device_program(filter_, box_); }
 

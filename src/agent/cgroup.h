@@ -25,6 +25,10 @@ class BoxCgroup {
     Result<> allow_every_device() const;
     // A directory descriptor for CLONE_INTO_CGROUP.
     const os::Fd& fd() const { return container_; }
+    // The same of a group beside the container's, under the same limits: freeze() leaves it alone.
+    const os::Fd& copies() const { return copies_; }
+    // The container's processes stand still, or go on. The kernel does it by and by.
+    Result<> freeze(bool still) const;
     // Whether the group's memory limit has killed a process since this was last asked.
     bool killed_since_last_asked();
 
@@ -32,9 +36,9 @@ class BoxCgroup {
     Result<> set(const std::string& file, const std::string& value) const;
     Result<> make_room(std::uint64_t limit_bytes) const;
     Result<std::uint64_t> used_bytes() const;
-    BoxCgroup(os::Fd box, os::Fd container, os::Fd filter, os::Fd events)
-        : box_(std::move(box)), container_(std::move(container)), filter_(std::move(filter)), events_(std::move(events)) {}
-    os::Fd box_, container_;
+    BoxCgroup(os::Fd box, os::Fd container, os::Fd copies, os::Fd filter, os::Fd events)
+        : box_(std::move(box)), container_(std::move(container)), copies_(std::move(copies)), filter_(std::move(filter)), events_(std::move(events)) {}
+    os::Fd box_, container_, copies_;
     os::Fd filter_;  // the BPF program
     os::Fd events_;
     std::uint64_t kills_seen_ = 0;

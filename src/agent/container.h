@@ -37,7 +37,9 @@ class Container {
 
     // A child of the agent in the container's pid namespace and cgroup; it joins the rest with enter().
     Result<Child> fork() const { return fork_into(stage_.cgroup.fd(), 0); }
-    // For that child: the container's mount, IPC, UTS and cgroup namespaces, its root directory included.
+    // The same for a copy out of the container, which goes on when the container stands still.
+    Result<Child> fork_copy() const { return fork_into(stage_.cgroup.copies(), 0); }
+    // For such a child: the container's mount, IPC, UTS and cgroup namespaces, its root directory included.
     Result<> enter() const;
 
     // Standard input of a command that has none.

@@ -116,7 +116,8 @@ Result<> Execution::fork_and_launch(const wire::Exec& exec) {
     auto report = CAISSON_TRY(os::make_pipe());
     report_ = std::move(report.first);
     CAISSON_TRY(os::set_nonblocking(report_.get(), true));
-    child_ = CAISSON_TRY(around_.container->fork());
+    const bool copies_out = exec.has_copy() && exec.copy().direction() == wire::Copy::OUT;
+    child_ = CAISSON_TRY(copies_out ? around_.container->fork_copy() : around_.container->fork());
     if (child_.pid == 0)
         launch({.container = around_.container,
                 .standard = {child_ends[0].get(), child_ends[1].get(), child_ends[2].get()},

@@ -13,6 +13,7 @@ inline constexpr char kCgroup[] = "/guest/cgroup";
 // reach even if it mounts control groups itself.
 inline constexpr char kBoxCgroup[] = "/guest/cgroup/box";
 inline constexpr char kContainerCgroup[] = "/guest/cgroup/box/container";
+inline constexpr char kCopyCgroup[] = "/guest/cgroup/box/copy";  // of copies out of the container, which go on while it stands still
 inline constexpr char kKernelLog[] = "/guest/dev/kmsg";
 inline constexpr char kShares[] = "/guest/shares";
 // The box's root disk.

@@ -93,6 +93,9 @@ Result<> Session::message(wire::ToAgent& message, base::ByteView payload) {
             break;
         }
         case wire::ToAgent::kChangeShares: change_shares(message.change_shares()); break;
+        case wire::ToAgent::kFreeze:
+            if (auto done = stage_.cgroup.freeze(message.freeze().still()); !done) log_failure(done.error().to_string());
+            break;
         case wire::ToAgent::kSetLimits: set_limits(message.set_limits()); break;
         case wire::ToAgent::kShutdown: shutdown(message.shutdown()); break;
         case wire::ToAgent::MESSAGE_NOT_SET: break;

@@ -46,6 +46,7 @@ struct LiveExecution {
     std::string user;                  // that was asked for
     bool privileged = false;
     bool copies = false;               // files, by the agent itself; the client records those
+    bool takes_out = false;            // such files, out of the box
     std::chrono::steady_clock::time_point begun;  // its start was recorded then, and its end was not yet
     std::int32_t pid = 0;              // in the guest
     StreamRules rules;

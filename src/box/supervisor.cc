@@ -359,7 +359,7 @@ void Supervisor::begin_stop(milliseconds grace, const std::string& reason) {
         return end(wire::Ended::SIGNALLED, SIGKILL, reason);
     }
     record_state(store::BoxState::kStopping, reason);
-    if (paused_ || waits_for_room()) note(send_qmp("cont"));
+    if (paused_ || waits_for_room()) let_run();
     const int signal = launch_.spec().stop_signal() > 0 ? launch_.spec().stop_signal() : SIGTERM;
     guard_guest(signal_execution(kMainExecution, signal, false));
     for (auto& [number, execution] : executions_) regrant_all(*execution);
@@ -386,7 +386,7 @@ void Supervisor::kill_command(const std::string& reason) {
 
 void Supervisor::sync_guest(milliseconds grace) {
     phase_ = Phase::kSyncing;
-    if (paused_ || waits_for_room()) note(send_qmp("cont"));
+    if (paused_ || waits_for_room()) let_run();
     wire::ToAgent message;
     message.mutable_shutdown()->set_sync(true);
     if (!send_to_agent(message)) return kill_vmm();
@@ -656,6 +656,7 @@ Result<> Supervisor::on_qmp() {
 }
 
 void Supervisor::on_machine_stopped() {
+    if (held_ && takes_files_out()) return hold_again();
     if (awaiting_pause_.empty() || phase_ != Phase::kRunning) return;
     if (!stop_reason_.empty()) {  // since then somebody has asked for its end, which needs it to run
         note(send_qmp("cont"));

@@ -160,6 +160,13 @@ class Supervisor {
     void bound_own_log();
     void watch_room();
     void check_room();
+    bool takes_files_out() const;
+    void hold_for_copies();
+    void hold_disks(bool held);
+    void hold_again();
+    void stop_again();
+    void give_up_copies();
+    void let_run();
     void watch_host_clock();
     void arm_idle_timer();
     [[nodiscard]] bool checks_health() const;
@@ -324,6 +331,10 @@ class Supervisor {
     bool no_restart_ = false;
     bool disk_full_ = false;
     bool short_of_room_ = false;
+    // It runs for those who take files out, while it waits for room: nothing of it goes on or writes.
+    bool held_ = false;
+    int held_tries_ = 0;
+    std::uint64_t held_free_ = 0;  // bytes, when that began
     os::Fd room_;  // the box's directory, to see how much room its file system has
     bool paused_ = false;
     bool agent_closed_ = false;

@@ -245,7 +245,7 @@ Result<> Supervisor::on_client_message(Client& client, wire::ToShim& message) {
             }
             if (execution == nullptr || execution->state != LiveExecution::State::kRunning) return {};
             if (paused_ && signal == SIGKILL) resume(nullptr);
-            if (waits_for_room() && signal == SIGKILL && number == kMainExecution) note(send_qmp("cont"));
+            if (waits_for_room() && signal == SIGKILL && number == kMainExecution) let_run();
             // A guest that does not take its messages gets no more of them.
             if (!agent_closed_ && agent_->queued_bytes() <= most_agent_queue()) guard_guest(signal_execution(number, signal, false));
             if (number == kMainExecution && signal == SIGKILL) {
@@ -279,12 +279,13 @@ Result<> Supervisor::on_client_message(Client& client, wire::ToShim& message) {
 }
 
 Result<> Supervisor::start_execution(Client& client, wire::StartExecution& request) {
+    const bool takes_out = request.exec().has_copy() && request.exec().copy().direction() == wire::Copy::OUT;
     auto refused = [&]() -> std::optional<Error> {
         if (phase_ >= Phase::kEnding || !stop_reason_.empty())
             return because(Errc::kInUse, "the box is stopping");
         if (phase_ < Phase::kRunning) return because(Errc::kInUse, "the box is starting");
         if (paused_) return because(Errc::kInUse, "the box is paused");
-        if (waits_for_room()) return no_room();
+        if (waits_for_room() && !takes_out) return no_room();
         if (executions_.size() >= limits::kMostExecutions)
             return because(Errc::kLimit, "more than " + std::to_string(limits::kMostExecutions) + " commands at once in one box");
         if (request.detached() && (!base::is_ulid(request.id()) || !standing_.database))
@@ -305,6 +306,7 @@ Result<> Supervisor::start_execution(Client& client, wire::StartExecution& reque
     execution.user = request.exec().user();
     execution.privileged = request.exec().privileges().privileged();
     execution.copies = request.exec().has_copy();
+    execution.takes_out = takes_out;
     execution.actor = actor_of(client);
     LiveExecution::Attachment attachment;
     attachment.client = &client;
@@ -314,6 +316,7 @@ Result<> Supervisor::start_execution(Client& client, wire::StartExecution& reque
     loop_.cancel(std::exchange(idle_timer_, 0));
     arm_timeout(execution);
     request.mutable_exec()->set_main(false);
+    if (waits_for_room()) hold_for_copies();
     guard_guest(ask_for_execution(execution, std::move(*request.mutable_exec())));
     return {};
 }

@@ -260,6 +260,7 @@ void Supervisor::forget_execution(std::uint32_t number) {
     flush_log();
     loop_.cancel(found->second->timer);
     executions_.erase(found);
+    if (held_ && !takes_files_out()) stop_again();
     arm_idle_timer();
 }
 
@@ -388,6 +389,7 @@ void Supervisor::abandon(LiveExecution& execution, const wire::ExecutionEnded& e
     tell_end(execution, ended);
     execution.attachments.clear();
     execution.abandoned = true;
+    if (held_ && !takes_files_out()) stop_again();
     regrant_all(execution);
     loop_.cancel(std::exchange(execution.timer, 0));
     if (auto on_end = std::exchange(execution.on_end, nullptr)) on_end(ended);

@@ -116,6 +116,15 @@ std::string qmp_block_resize(const std::string& device, std::uint64_t size_bytes
     return json{{"execute", "block_resize"}, {"arguments", {{"node-name", device}, {"size", size_bytes}}}}.dump() + "\n";
 }
 
+std::string qmp_hold_writes(const std::string& device, bool held) {
+    // A byte in a second. All six numbers have to be there.
+    return json{{"execute", "block_set_io_throttle"},
+                {"arguments",
+                 {{"id", device}, {"bps", 0}, {"bps_rd", 0}, {"bps_wr", held ? 1 : 0}, {"iops", 0}, {"iops_rd", 0}, {"iops_wr", 0}}}}
+               .dump() +
+           "\n";
+}
+
 std::string qmp_migrate_to_file(const std::string& path_in_jail) {
     return json{{"execute", "migrate"}, {"arguments", {{"uri", "file:" + path_in_jail}}}}.dump() + "\n";
 }

@@ -57,6 +57,8 @@ class QmpRate {
 // {"execute": ...} lines.
 std::string qmp_command(const std::string& name);
 std::string qmp_block_resize(const std::string& device, std::uint64_t size_bytes);
+// `device`: of the guest, by its id. Held: at most one write, of whatever size, passes; further ones wait. Source: qapi/block-core.json
+std::string qmp_hold_writes(const std::string& device, bool held);
 std::string qmp_migrate_to_file(const std::string& path_in_jail);
 
 }  // namespace caisson::vmm

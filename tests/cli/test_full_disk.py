@@ -5,10 +5,11 @@ import re
 import shutil
 import signal
 import sqlite3
+import subprocess
 import time
 
 import pytest
-from boxes import TINY, TINY_ARCHIVE, WORK, caisson, until
+from boxes import BIN, TINY, TINY_ARCHIVE, WORK, caisson, until
 from small_homes import MIB, fill, free_bytes, leave_free, small_home
 
 RESERVE = 64 * MIB
@@ -242,6 +243,15 @@ def test_a_box_whose_disk_is_full_waits_and_loses_no_byte(home_of_600_mib, sees)
     for words in (["exec", "writer", "true"], ["pause", "writer"], ["resume", "writer"], ["cp", seed, "writer:/again"]):
         refused = caisson(*words, env=env)
         assert refused.code == 125 and "host disk full" in refused.said and "caisson reserve-release" in refused.said, refused
+    # What it has already written can be taken out; nothing of it goes on meanwhile.
+    taken = WORK / "taken.bin"
+    for _ in range(2):
+        caisson("cp", "writer:/seed", taken, env=env).ok()
+        assert taken.read_bytes() == seed.read_bytes()
+        taken.unlink()
+    missing = caisson("cp", "writer:/no-such-file", taken, env=env)
+    assert missing.code == 125 and "/no-such-file" in missing.said, missing
+    assert state_of("writer", env)["state"] == "paused"
     for words in (["inspect", "writer"], ["logs", "writer"]):
         shown = caisson(*words, env=env).ok()
         assert "host disk full" in shown.said and "caisson reserve-release" in shown.said, shown
@@ -286,3 +296,63 @@ def test_boxes_that_wait_are_ended_and_removed_on_a_full_disk(home_of_600_mib):
     caisson("rm", "--force", "removed", env=env).ok()
     caisson("rm", "stopped", "killed", env=env).ok()
     assert caisson("ls", "--all", "-q", env=env).ok().lines == []
+
+
+BLOB = 24 * MIB
+
+
+@pytest.fixture
+def counting_box(home_of_600_mib):
+    """A box that counts in its log, has a file of BLOB bytes, and waits for room; what that file has in it."""
+    home, env = home_of_600_mib
+    script = f"head -c {BLOB} /dev/urandom > /blob; i=0; while :; do i=$((i + 1)); echo $i; sleep 0.05; done"
+    caisson("run", "-d", "--pull", "never", "--name", "counter", "--memory", "256M", "-u", "0", "--entrypoint", "", TINY, "sh", "-c", script, env=env).ok()
+    until(lambda: len(caisson("logs", "counter", env=env).ok().lines) > 3, 60)
+    caisson("cp", "counter:/blob", WORK / "blob", env=env).ok()
+    blob = (WORK / "blob").read_bytes()
+    (WORK / "blob").unlink()
+    leave_free(home, 26 * MIB)  # a twentieth is 30
+    until(lambda: state_of("counter", env)["state"] == "paused", 60, lambda: state_of("counter", env))
+    yield home, env, blob
+
+
+@contextlib.contextmanager
+def slow_copy(env):
+    """A copy of the file, held up after its first bytes."""
+    command = subprocess.Popen([BIN, "cp", "counter:/blob", "-"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        yield command, command.stdout.read(65536)
+    finally:
+        command.kill()
+        command.communicate()
+
+
+def test_a_box_that_waits_for_room_stands_still_while_files_are_taken_out(counting_box):
+    home, env, blob = counting_box
+    counted = len(caisson("logs", "counter", env=env).ok().lines)
+    with slow_copy(env) as (command, archive):
+        assert len(archive) == 65536
+        time.sleep(3)
+        archive += command.stdout.read()
+        assert command.wait(60) == 0 and blob in archive
+    # One turn may pass before the kernel has stopped it.
+    assert len(caisson("logs", "counter", env=env).ok().lines) <= counted + 3
+    assert state_of("counter", env)["state"] == "paused"
+    for filler in home.parent.glob("filler*"):
+        filler.unlink()
+    until(lambda: state_of("counter", env)["state"] == "running", 30, lambda: state_of("counter", env))
+    until(lambda: len(caisson("logs", "counter", env=env).ok().lines) > counted + 10, 30)
+
+
+def test_a_copy_from_a_box_that_waits_ends_when_the_room_goes_on_shrinking(counting_box):
+    """Whoever it is that writes: it may be the box, if its kernel does not do as it is told."""
+    home, env, blob = counting_box
+    with slow_copy(env) as (command, _):
+        leave_free(home, 4 * MIB)
+        said = command.communicate(timeout=60)[1].decode()
+        assert command.returncode == 125 and "the copy in counter failed" in said and "host disk full" in said and "caisson reserve-release" in said, (command.returncode, said)
+    assert state_of("counter", env)["state"] == "paused"
+    # The next one may.
+    caisson("cp", "counter:/blob", WORK / "blob", env=env).ok()
+    assert (WORK / "blob").read_bytes() == blob
+    (WORK / "blob").unlink()
