@@ -21,6 +21,8 @@ struct NetworkLimits {
     std::uint32_t connections = 0, flows = 0;  // at once, of TCP and of UDP
     std::uint32_t connects_per_second = 0;
     std::uint64_t bytes_per_second_in = 0, bytes_per_second_out = 0;  // to the box, and from it
+    // That may pass at once, each way that has a rate; 0: half of what may pass in a second, 65536 at least. Without a rate kUsage.
+    std::uint64_t burst_bytes = 0;
 };
 
 }  // namespace caisson

@@ -10,7 +10,7 @@ std::string command_json(const std::vector<std::string>& words) {
 
 std::string network_limits_text(const wire::NetworkSpec::Limits& limits) {
     const std::pair<const char*, std::uint64_t> all[] = {{"connections", limits.connections()}, {"flows", limits.flows()}, {"connects", limits.connects_per_second()},
-                                                         {"in", limits.bytes_per_second_in()}, {"out", limits.bytes_per_second_out()}};
+                                                         {"in", limits.bytes_per_second_in()}, {"out", limits.bytes_per_second_out()}, {"burst", limits.burst_bytes()}};
     std::string text;
     for (const auto& [name, number] : all)
         if (number != 0) text += std::string(text.empty() ? "" : " ") + name + "=" + std::to_string(number);

@@ -83,7 +83,13 @@ Result<std::optional<wire::NetworkSpec>> network_of(const BoxOptions& options) {
     for (const auto asked : {options.network_limits.connections, options.network_limits.flows})
         if (asked > net::relay::kMostConnections)
             return failure(Errc::kUsage, "a box may have at most " + std::to_string(net::relay::kMostConnections) + " connections and as many flows, not " + std::to_string(asked));
+    const auto burst = options.network_limits.burst_bytes;
+    if (burst != 0 && options.network_limits.bytes_per_second_in == 0 && options.network_limits.bytes_per_second_out == 0)
+        return failure(Errc::kUsage, "a burst is what may pass beyond a rate, and there is none", "limit in or out as well");
+    if (burst != 0 && burst < net::relay::kLeastBurstBytes)
+        return failure(Errc::kUsage, "a burst has at least " + std::to_string(net::relay::kLeastBurstBytes) + " bytes, not " + std::to_string(burst) + ": the largest datagram has to pass at once");
     auto& limits = *spec.mutable_limits();
+    limits.set_burst_bytes(burst);
     limits.set_connections(options.network_limits.connections);
     limits.set_flows(options.network_limits.flows);
     limits.set_connects_per_second(options.network_limits.connects_per_second);
@@ -143,7 +149,7 @@ BoxOptions options_of(const wire::NetworkSpec* spec) {
     for (const auto& host : spec->hosts()) options.hosts.emplace_back(host.name(), host.address());
     for (const auto& port : spec->ports()) options.ports.push_back(published(port));
     const auto& limits = spec->limits();
-    options.network_limits = {limits.connections(), limits.flows(), limits.connects_per_second(), limits.bytes_per_second_in(), limits.bytes_per_second_out()};
+    options.network_limits = {limits.connections(), limits.flows(), limits.connects_per_second(), limits.bytes_per_second_in(), limits.bytes_per_second_out(), limits.burst_bytes()};
     return options;
 }
 

@@ -79,14 +79,14 @@ Result<> parse_net_limit(const std::string& text, NetworkLimits& limits) {
     const auto equals = text.find('=');
     const auto key = text.substr(0, equals);
     const auto value = equals == std::string::npos ? std::string() : text.substr(equals + 1);
-    if (key == "in" || key == "out") {
-        auto& rate = key == "in" ? limits.bytes_per_second_in : limits.bytes_per_second_out;
-        rate = CAISSON_TRY_CTX(base::parse_size(value), "--net-limit " + key);
+    if (key == "in" || key == "out" || key == "burst") {
+        auto& bytes = key == "in" ? limits.bytes_per_second_in : key == "out" ? limits.bytes_per_second_out : limits.burst_bytes;
+        bytes = CAISSON_TRY_CTX(base::parse_size(value), "--net-limit " + key);
         return {};
     }
     auto* number = key == "connections" ? &limits.connections : key == "flows" ? &limits.flows : key == "connects" ? &limits.connects_per_second : nullptr;
     if (number == nullptr)
-        return failure(Errc::kUsage, "--net-limit '" + base::printable(text, 100) + "' limits nothing that there is", "write connections=, flows=, connects=, in= or out= with a number");
+        return failure(Errc::kUsage, "--net-limit '" + base::printable(text, 100) + "' limits nothing that there is", "write connections=, flows=, connects=, in=, out= or burst= with a number");
     constexpr std::uint64_t kMost = 100'000;
     const auto read = base::parse_u64(value);
     if (!read || *read == 0 || *read > kMost) return failure(Errc::kUsage, "--net-limit '" + base::printable(text, 100) + "': write a number from 1 to 100000");

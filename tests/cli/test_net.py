@@ -131,6 +131,8 @@ def test_files_that_cannot_be_read():
     (["--unpublish", "80"], "--unpublish '80'"),
     (["--publish", "8080:80"], "without a network"),
     (["--net-limit", "flows=3"], "without a network"),
+    (["--net", "public", "--net-limit", "burst=1M"], "there is none"),
+    (["--net", "public", "--net-limit", "in=1M", "--net-limit", "burst=1000"], "at least 65536"),
 ])
 def test_what_cannot_be_meant_changes_no_box(words, message):
     name = "net-words"

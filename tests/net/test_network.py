@@ -156,6 +156,10 @@ def test_limits(world):
         assert denied(ask.name, rule="limit connections")
         result = ask(f"bulk {WEB} 5", timeout=60)
         assert result["ok"] and 4 <= result["seconds"] <= 6.5, result
+        # A burst passes at once, and what comes after it at the rate.
+        ask.inside.caisson("update", "--net-limit", "in=1M", "--net-limit", "burst=4M", ask.name).ok()
+        result = ask(f"bulk {WEB} 5", timeout=60)
+        assert result["ok"] and 0.5 <= result["seconds"] <= 3.5, result
 
 
 def test_published_ports(world):

@@ -14,6 +14,8 @@ inline constexpr std::uint32_t kConnectsPerSecond = 500;   // and as many at onc
 
 inline constexpr std::uint32_t kMostConnections = 4096;    // that may be asked for, and as many flows: netd's memory and descriptors hold so many
 
+inline constexpr std::uint64_t kLeastBurstBytes = 65536;   // of bytes that have a rate: a datagram passes whole or not at all
+
 // ---- of each connection ----
 inline constexpr std::size_t kBufferBytes = 65536;         // that are read at once, and that wait for the other side, each way
 inline constexpr std::chrono::seconds kDialTimeout{130};   // a little more than the kernel tries

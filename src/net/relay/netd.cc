@@ -114,10 +114,9 @@ Result<> Netd::set_limits(const wire::NetworkSpec::Limits& limits) {
     context_.most_flows = limits.flows() != 0 ? limits.flows() : kFlows;
     const auto connects = limits.connects_per_second() != 0 ? limits.connects_per_second() : kConnectsPerSecond;
     context_.connects = Rate(connects, connects);
-    // Half a second's worth may pass at once.
     const std::uint64_t rates[] = {limits.bytes_per_second_out(), limits.bytes_per_second_in()};
     for (std::size_t way = 0; way < 2; ++way)
-        context_.rates[way] = rates[way] != 0 ? Rate(rates[way], std::max<std::uint64_t>(rates[way] / 2, 65536)) : Rate();
+        context_.rates[way] = rates[way] != 0 ? Rate(rates[way], std::max(limits.burst_bytes() != 0 ? limits.burst_bytes() : rates[way] / 2, kLeastBurstBytes)) : Rate();
     return {};
 }
 
