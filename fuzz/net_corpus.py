@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the seed corpora of net_tls, net_http, net_dns_query and net_dns_answer below fuzz/corpus."""
+"""Writes the seed corpora of net_tls, net_http, net_dns_query, net_dns_answer and net_proxy below fuzz/corpus."""
 import pathlib
 import struct
 
@@ -148,6 +148,33 @@ ANSWERS = {
     "more-than-there-is": answer(record(OWNER, 1, FOUR), 200),
 }
 
+
+# ---- a proxy's answers; the first byte says to which question ----
+PROXY = {
+    "http": b"\0HTTP/1.1 200 Connection established\r\n\r\n",
+    "http-followed": b"\0HTTP/1.0 200 OK\r\nVia: x\r\nContent-Length: 3\r\n\r\n220 hello\r\n",
+    "http-403": b"\0HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno",
+    "http-504": b"\0HTTP/1.1 504 \r\n\r\n",
+    "http-100": b"\0HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+    "http-newlines": b"\0HTTP/1.1 200 OK\n\n",
+    "http-nul": b"\0HTTP/1.1 200 a\0b\r\n\r\n",
+    "http-return": b"\0HTTP/1.1 200 a\rb\r\n\r\n",
+    "http-status": b"\0HTTP/1.1 2000 OK\r\n\r\n",
+    "http-long": b"\0HTTP/1.1 200 " + b"x" * 8190 + b"\r\n\r\n",
+    "http-largest": b"\0HTTP/1.1 200 " + b"x" * (8192 - 17) + b"\r\n\r\n",
+    "http-ssh": b"\0SSH-2.0-OpenSSH_9.2\r\n",
+    "method": b"\1\5\0",
+    "method-none": b"\1\5\xff",
+    "method-password": b"\1\5\2",
+    "reply-four": b"\2\5\0\0\1" + FOUR + b"\0\x50hello",
+    "reply-six": b"\2\5\0\0\4" + SIX + b"\0\x50",
+    "reply-name": b"\2\5\0\0\3" + counted(b"a.test", 1) + b"\0\x50",
+    "reply-refused": b"\2\5\5\0\1" + bytes(6),
+    "reply-other": b"\2\5\0\0\2" + bytes(6),
+    "reply-old": b"\2\4\x5a" + bytes(6),
+}
+
+write("net_proxy", PROXY)
 write("net_tls", TLS)
 write("net_http", HTTP)
 write("net_dns_query", QUERIES)

@@ -125,6 +125,10 @@ struct BoxOptions {
     std::vector<std::pair<std::string, std::string>> hosts;  // names and their addresses, before all name servers
     std::vector<PublishedPort> ports;
     NetworkLimits network_limits;
+    // "http://ADDRESS:PORT" or "socks5://ADDRESS:PORT" of a proxy without authentication: what the policy allows of TCP is
+    // connected through it and never directly, but for this host itself; UDP is refused. The policy does not judge the proxy's
+    // own address, which the host connects to. Empty: none. Needs a network.
+    std::string network_proxy;
     // Lets the journal keep each target once, however many there are (docs/limits.md has the bound), and reads the names that
     // connections show: for a policy of what the box wanted. Needs a network.
     bool network_learn = false;
@@ -303,6 +307,7 @@ struct BoxDetails {
     HostLimits host_limits;
     std::string network_policy;         // text of a policy file; empty: no network
     bool network_learn = false;         // see BoxOptions
+    std::string network_proxy;          // empty: none
     std::vector<PublishedPort> ports;   // of a box that runs, with the ports that were chosen
     std::string network, restart;  // "none", "public", "open" or "rules"; "no", "on-failure", "on-failure:3", "always"
     std::int64_t timeout_ms = 0, max_duration_ms = 0, idle_timeout_ms = 0, stop_timeout_ms = 0;  // 0: none

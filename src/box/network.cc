@@ -6,6 +6,7 @@
 #include "box/limits.h"
 #include "net/dns/message.h"
 #include "net/policy/policy.h"
+#include "net/proxy/proxy.h"
 #include "net/relay/limits.h"
 #include "net/space/protocol.h"
 
@@ -64,6 +65,8 @@ bool asks_for_more(const BoxOptions& options) {
 }
 
 Result<std::optional<wire::NetworkSpec>> without_network(const BoxOptions& options) {
+    if (!options.network_proxy.empty())
+        return failure(Errc::kUsage, "a box without a network has no proxy, and would forget one", "a policy file with mode rules and no rules reaches nothing and keeps it");
     if (asks_for_more(options))
         return failure(Errc::kUsage, "a box without a network reaches nothing and is not reached", "choose a network: public or open; or rules alone");
     return std::optional<wire::NetworkSpec>();
@@ -80,6 +83,7 @@ Result<std::optional<wire::NetworkSpec>> network_of(const BoxOptions& options) {
     for (const auto& port : options.ports) CAISSON_TRY(add_port(spec, port));
     CAISSON_TRY(add_names(spec, options));
     spec.set_learn(options.network_learn);
+    if (!options.network_proxy.empty()) spec.set_proxy(CAISSON_TRY(net::parse_proxy(options.network_proxy)).to_string());
     for (const auto asked : {options.network_limits.connections, options.network_limits.flows})
         if (asked > net::relay::kMostConnections)
             return failure(Errc::kUsage, "a box may have at most " + std::to_string(net::relay::kMostConnections) + " connections and as many flows, not " + std::to_string(asked));
@@ -145,6 +149,7 @@ BoxOptions options_of(const wire::NetworkSpec* spec) {
     }
     options.network_policy = spec->policy();
     options.network_learn = spec->learn();
+    options.network_proxy = spec->proxy();
     options.name_servers.assign(spec->servers().begin(), spec->servers().end());
     for (const auto& host : spec->hosts()) options.hosts.emplace_back(host.name(), host.address());
     for (const auto& port : spec->ports()) options.ports.push_back(published(port));
@@ -221,6 +226,7 @@ void describe_network(const wire::NetworkSpec& spec, BoxDetails& details) {
     if (auto policy = net::Policy::parse(spec.policy())) details.network = net::to_string(policy->mode());
     details.network_policy = spec.policy();
     details.network_learn = spec.learn();
+    details.network_proxy = spec.proxy();
     for (const auto& port : spec.ports())
         details.ports.push_back({port.address(), static_cast<std::uint16_t>(port.host_port()), static_cast<std::uint16_t>(port.guest_port()), port.udp()});
 }

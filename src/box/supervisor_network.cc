@@ -31,6 +31,7 @@ using Details = std::vector<std::pair<std::string, audit::Value>>;
 Details details_of(const wire::NetworkEvent::Connection& told) {
     Details details{{"address", shown(told.address())}, {"port", std::int64_t{told.port()}}, {"protocol", std::string(told.udp() ? "udp" : "tcp")},
                     {"name", shown(told.name())}, {"dialled", shown(told.dialled())}, {"rule", shown(told.rule())}, {"reason", shown(told.reason())}};
+    if (!told.proxy().empty()) details.emplace_back("proxy", shown(told.proxy()));
     if (told.published()) details.emplace_back("published", true);
     if (told.state() == wire::NetworkEvent::Connection::ENDED) {
         details.emplace_back("bytes_out", static_cast<std::int64_t>(told.bytes_out()));

@@ -175,6 +175,27 @@ TEST(UpdateOfTheNetwork, ReplacesThePolicyAsAWhole) {
     EXPECT_FALSE(plan->to_running);
 }
 
+TEST(UpdateOfTheNetwork, KeepsTheProxyWhateverElseChanges) {
+    const auto before = network_of({.network = "public", .network_proxy = "http://localhost:3128"});
+    ASSERT_TRUE(before && *before) << before.error().to_string();
+    EXPECT_EQ((*before)->proxy(), "http://127.0.0.1:3128");
+    BoxDetails details;
+    describe_network(**before, details);
+    EXPECT_EQ(details.network_proxy, "http://127.0.0.1:3128");
+    const BoxUpdate changes[] = {{.network = "open"}, {.allow_network = {"9.9.9.9"}}, {.network_limits = NetworkLimits{.flows = 3}}, {.published = {{.host_port = 8081, .guest_port = 81}}}};
+    for (const auto& change : changes) {
+        const auto changed = changed_network(&**before, {}, change);
+        ASSERT_TRUE(changed && *changed);
+        EXPECT_EQ((*changed)->proxy(), "http://127.0.0.1:3128") << "the box goes around its proxy from now on";
+    }
+    // Nothing would remember it until there is a network again.
+    const auto without = changed_network(&**before, {}, {.network = "none"});
+    ASSERT_FALSE(without);
+    EXPECT_EQ(without.error().code, Errc::kUsage);
+    EXPECT_EQ(network_of({.network = "none", .network_proxy = "http://localhost:3128"}).error().code, Errc::kUsage);
+    EXPECT_EQ(network_of({.network = "public", .network_proxy = "http://localhost"}).error().code, Errc::kUsage);
+}
+
 TEST(UpdateOfTheNetwork, SaysNothingToTheBoxIfItIsSoAlready) {
     const auto spec = connected(kPublic);
     auto plan = plan_update(spec, with_card(spec), {.network = "public"});

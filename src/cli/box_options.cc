@@ -236,6 +236,7 @@ Result<std::map<std::string, std::string>> parse_labels(const std::vector<std::s
 Result<> add_network(BoxOptions& options, const BoxArguments& arguments) {
     auto wanted = *arguments.net;
     options.network_learn = arguments.net_learn;
+    options.network_proxy = arguments.net_proxy;
     if (arguments.net_learn && !wanted.given()) wanted.net = net::to_string(net::Mode::kPublic);
     const auto choice = CAISSON_TRY(net_choice(wanted));
     options.network = choice.mode;
@@ -341,6 +342,7 @@ void add_box_options(CLI::App& command, const std::shared_ptr<BoxArguments>& arg
     add_net_options(command, arguments->net);
     add_publish_option(command, "-p,--publish", arguments->ports, "Lead a port of this host (of 127.0.0.1, if no address is given) to one of the box");
     add_net_limit_option(command, arguments->net_limits, "Limit the network: connections=N, flows=N, connects=N a second, in=SIZE and out=SIZE a second, burst=SIZE at once");
+    command.add_option("--net-proxy", arguments->net_proxy, "Connect through this proxy, and never directly; UDP is refused: http://ADDRESS:PORT or socks5://ADDRESS:PORT")->type_name("URL");
     command.add_flag("--net-learn", arguments->net_learn, "Keep each target of the network in the journal, for caisson net suggest; alone: --net public");
     command.add_option("--dns", arguments->servers, "Ask this name server instead of the host's")->type_name("IP[:PORT]")->allow_extra_args(false)->take_all();
     command.add_option("--add-host", arguments->hosts, "Let a name stand for an address")->type_name("NAME:IP")->allow_extra_args(false)->take_all();

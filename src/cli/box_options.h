@@ -23,6 +23,7 @@ struct BoxArguments {
     std::shared_ptr<NetArguments> net = std::make_shared<NetArguments>();
     std::vector<std::string> ports, servers, hosts, net_limits;
     bool net_learn = false;
+    std::string net_proxy;
     std::string entrypoint, pull = "missing", authorities_file;
     std::string restart = "no", max_duration, idle_timeout, stop_timeout = "10s", stop_signal;
     std::string health_command, health_interval, health_timeout, health_start_period;

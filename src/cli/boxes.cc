@@ -87,7 +87,7 @@ json to_json(const BoxDetails& box) {
                    {"open_stdin", box.open_stdin}, {"cpu_millis", box.cpu_millis}, {"memory_bytes", box.memory_bytes},
                    {"disk_bytes", box.disk_bytes}, {"disk_used_bytes", box.disk_used_bytes}, {"pids_limit", box.pids_limit},
                    {"limits", to_json(box.host_limits)}, {"tmpfs", tmpfs}, {"mounts", mounts}, {"network", box.network},
-                   {"network_policy", box.network_policy.empty() ? json(nullptr) : json::parse(box.network_policy, nullptr, false)}, {"network_learn", box.network_learn}, {"ports", ports}, {"restart", box.restart}, {"timeout_ms", box.timeout_ms},
+                   {"network_policy", box.network_policy.empty() ? json(nullptr) : json::parse(box.network_policy, nullptr, false)}, {"network_learn", box.network_learn}, {"network_proxy", optional_text(box.network_proxy)}, {"ports", ports}, {"restart", box.restart}, {"timeout_ms", box.timeout_ms},
                    {"max_duration_ms", box.max_duration_ms}, {"idle_timeout_ms", box.idle_timeout_ms},
                    {"stop_timeout_ms", box.stop_timeout_ms}, {"stop_signal", box.stop_signal},
                    {"supervisor_pid", optional_number(box.supervisor_pid)}, {"vmm_pid", optional_number(box.vmm_pid)},
@@ -211,7 +211,7 @@ void print_text(const BoxDetails& box) {
     line("limits", shown_limits(box.host_limits));
     line("disk", base::format_size(box.disk_bytes) + ", " + base::format_size(box.disk_used_bytes) + " used");
     for (const auto& mount : box.mounts) line("mount", shown_mount(mount));
-    line("network", box.network + (box.network_learn ? ", learns" : ""));
+    line("network", box.network + (box.network_learn ? ", learns" : "") + (box.network_proxy.empty() ? "" : ", through " + box.network_proxy));
     for (const auto& port : box.ports) line("port", port_text(port));
     line("restart", box.restart + (info.restarts > 0 ? ", " + std::to_string(info.restarts) + " times so far" : ""));
     for (const auto& [key, value] : info.labels) line("label", key + (value.empty() ? "" : "=" + value));

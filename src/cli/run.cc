@@ -117,6 +117,7 @@ void add_run(CLI::App& app, Action& action) {
         "  caisson run --rm -v data:/data caisson/base sh -c 'date >> /data/log'     # kept in the volume 'data'\n"
         "  caisson run --rm -v data/app.conf:/etc/app.conf:ro -v /scratch --copy ./src:/work caisson/base sh\n"
         "  caisson run --rm --timeout 10s --memory 256M -e MODE=test caisson/base sh -c 'echo $MODE'\n"
+        "  caisson run --rm --allow-net pypi.org --net-proxy http://192.0.2.1:3128 caisson/base pip download six\n"
         "\nExit code: the command's own; 128+N if signal N ended it; 124 after --timeout; 125 if caisson failed;\n"
         "126 if the command cannot be executed, 127 if it does not exist; 2 for a wrong command line.");
     add_box_options(*command, arguments);

@@ -5,7 +5,7 @@ from installed import SOURCE
 
 
 FILES = "".join((SOURCE / path).read_text() for path in ("src/box/limits.h", "src/store/limits.h", "src/volume/share/limits.h", "src/audit/limits.h",
-                                                      "src/net/policy/limits.h", "src/net/peek/limits.h", "src/net/dns/limits.h",
+                                                      "src/net/policy/limits.h", "src/net/peek/limits.h", "src/net/dns/limits.h", "src/net/proxy/limits.h",
                                                       "src/net/space/limits.h", "src/net/relay/limits.h"))
 
 

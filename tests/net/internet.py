@@ -99,10 +99,18 @@ class Internet:
         (self.place / "zone").write_text(json.dumps(zone))
 
     def serve(self, namespace, *ports):
-        words = ["nsenter", f"--net=/proc/{namespace}/ns/net", sys.executable, "-B", str(HERE / "servers.py"), str(self.place), *ports]
-        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        self.start(namespace, "servers.py", *ports)
+
+    def proxy(self, kind, port):
+        """One of the host's: "http" or "socks5" at a port of its loopback. What it answers to each is `refuse`, while there is one."""
+        return self.start(self.host, "proxies.py", kind, port)
+
+    def start(self, namespace, program, *arguments):
+        words = ["nsenter", f"--net=/proc/{namespace}/ns/net", sys.executable, "-B", HERE / program, self.place, *arguments]
+        process = subprocess.Popen(list(map(str, words)), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
         self.processes.append(process)
-        assert process.stdout.readline() == b"ready\n", ports
+        assert process.stdout.readline() == b"ready\n", words
+        return process
 
     def requests(self):
         """What the servers were asked, a line each: what, server's address, peer, more."""

@@ -349,6 +349,12 @@ rule("net_judged_again", "what is open is judged again when the policy changes",
      "vm net/test_live.py -k another_policy_holds", r"a connection that the new policy denies is open", root=True)
 rule("net_looks_anew", "a rule about names that comes while a connection is read holds for it", ["net_relay_space_test"],
      "tests/net_relay_space_test --gtest_filter=*WhileAConnectionIsRead*", r"Value of: heard")
+rule("net_proxy_route", "behind a proxy nothing of the outside is dialled directly", ["net_relay_space_test"],
+     "tests/net_relay_space_test --gtest_filter=*OnceTheProxySaysYes*", r"the proxy is not asked")
+rule("net_proxy_datagrams", "datagrams do not go around a proxy", ["net_relay_space_test"],
+     "tests/net_relay_space_test --gtest_filter=*DatagramsDoNotGoAround*", r"a datagram went around the proxy")
+rule("net_proxy_kept", "another policy does not take a box's proxy away", ["box_test"],
+     "tests/box_test --gtest_filter=UpdateOfTheNetwork.KeepsTheProxy*", r"the box goes around its proxy from now on")
 rule("net_request_own_file", "a box's launcher takes a network from the operator's own file only", ["shim_test"],
      "tests/shim_test --gtest_filter=NetworkRequest*", r"a file with two names was read")
 rule("net_request_held", "a request that nobody holds any more changes nothing", ["shim_test"],

@@ -132,15 +132,17 @@ void Connections::begins(std::uint64_t number, const Endpoint& guest, const Endp
 }
 
 void Connections::dial_for(std::uint64_t number, Connection& connection) {
-    connection.dial = Dial::start(context_.loop, {Context::place_of(connection.subject.outside)}, [this, number, id = connection.id](Dial::End end) {
+    auto route = context_.route_to(Context::place_of(connection.subject.outside));
+    connection.subject.use(route);
+    connection.dial = Dial::start(context_.loop, {std::move(route)}, [this, number, id = connection.id](Dial::End end) {
         auto* one = find(id);
         if (one == nullptr) return;
         context_.space->give_verdict(number, verdict_of(end.error));
         if (end.error != 0) {
-            context_.records.connection(Event::FAILED, one->subject, one->verdict.rule, std::strerror(end.error));
+            context_.records.connection(Event::FAILED, one->subject, one->verdict.rule, end.why);
             return drop(id);
         }
-        one->subject.dialled = end.place;
+        one->subject.dialled = end.route.place;
         one->outside_socket = std::move(end.socket);
         await(*one);
     });
@@ -305,20 +307,22 @@ void Connections::resolve(Connection& connection) {
 
 void Connections::dial_name(Connection& connection, const dns::Resolved& resolved) {
     // As they are: to the outside, the gateway's address is that of somebody else, and no way to the host's loopback.
-    std::vector<Endpoint> places;
+    std::vector<Route> routes;
     for (const auto& address : resolved.addresses) {
         const Endpoint place{address, connection.subject.outside.port};
         context_.look_at(address);
-        if (places.size() < kMostDialledAddresses && context_.policy.judge_resolved(connection.subject.name, place, Protocol::kTcp).allowed())
-            places.push_back(place);
+        if (routes.size() < kMostDialledAddresses && context_.policy.judge_resolved(connection.subject.name, place, Protocol::kTcp).allowed())
+            routes.push_back(context_.route_to(place));
     }
-    if (places.empty())
+    if (routes.empty())
         return failed(connection, resolved.addresses.empty() ? dns::to_string(resolved.kind) : "none of its addresses may be used");
-    connection.dial = Dial::start(context_.loop, std::move(places), [this, id = connection.id](Dial::End end) {
+    connection.subject.use(routes.front());
+    connection.dial = Dial::start(context_.loop, std::move(routes), [this, id = connection.id](Dial::End end) {
         auto* one = find(id);
         if (one == nullptr) return;
-        if (end.error != 0) return failed(*one, std::strerror(end.error));
-        one->subject.dialled = end.place;
+        if (end.error != 0) return failed(*one, end.why);
+        one->subject.dialled = end.route.place;
+        one->subject.use(end.route);
         // The policy may have changed meanwhile.
         if (auto refusal = refusal_of(*one)) return deny(*one, *refusal, false);
         run(*one, std::move(end.socket));

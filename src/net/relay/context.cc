@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 
-#include "net/relay/dial.h"
+#include "net/policy/special.h"
 
 namespace caisson::net::relay {
 
@@ -53,6 +53,13 @@ Verdict Context::judge(const Endpoint& outside, Protocol protocol) const {
 
 Endpoint Context::place_of(const Endpoint& outside) {
     return is_gateway(outside.address) ? Endpoint{host_loopback(), outside.port} : outside;
+}
+
+// To a proxy an address of this host's own is that of somebody else, or its own.
+Route Context::route_to(const Endpoint& place) const {
+    const auto* range = special_range_of(place.address);
+    const bool is_host = (range != nullptr && range->reach == Reach::kHost) || std::find(host_addresses.begin(), host_addresses.end(), place.address) != host_addresses.end();
+    return {place, is_host ? std::nullopt : proxy};
 }
 
 NetnsMessage::Verdict verdict_of(int error) {

@@ -6,6 +6,7 @@
 
 #include "net/dns/resolver.h"
 #include "net/policy/policy.h"
+#include "net/relay/dial.h"
 #include "net/relay/limits.h"
 #include "net/relay/rate.h"
 #include "net/relay/records.h"
@@ -28,6 +29,7 @@ struct Context {
     std::vector<Address> host_addresses;  // the host's own, as far as they are known
     Pins pins;
     bool ipv6 = false;  // the host has a way to IPv6 addresses
+    std::optional<Proxy> proxy;           // the way to the outside; the policy judges targets, and not it
     bool learn = false; // connections are read for the names that they show, whether or not a rule is about names
     std::uint32_t most_connections = kConnections;
     std::uint32_t most_flows = kFlows;
@@ -43,6 +45,9 @@ struct Context {
     Verdict judge(const Endpoint& outside, Protocol protocol) const;
     // Where it is dialled.
     static Endpoint place_of(const Endpoint& outside);
+    // And how: through the proxy, if there is one, unless it is this host. `place`: as of place_of(), or a name's; look_at() it
+    // before.
+    Route route_to(const Endpoint& place) const;
 };
 
 // What a guest's connect() is told when the host's own failed like this.

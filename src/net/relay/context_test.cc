@@ -46,5 +46,20 @@ TEST(Context, TakesNoOtherAddressForTheHosts) {
     EXPECT_TRUE(context.host_addresses.empty());
 }
 
+TEST(Context, EverythingButThisHostLeadsThroughTheProxy) {
+    auto loop = std::move(*os::Loop::create());
+    Records records{os::Fd()};
+    Context context{.loop = loop, .records = records};
+    const Endpoint own{*Address::parse("93.184.216.34"), 80};
+    const auto leads_through = [&](const char* address) { return context.route_to({*Address::parse(address), 80}).proxy; };
+    EXPECT_FALSE(leads_through("9.9.9.9"));
+    context.proxy = *parse_proxy("socks5://10.0.0.1:1080");
+    context.host_addresses = {own.address};
+    for (const char* address : {"9.9.9.9", "10.0.0.2", "10.0.0.1", "2620:fe::fe", "169.254.169.254", "64:ff9b::909:909"}) EXPECT_EQ(leads_through(address), context.proxy) << address;
+    EXPECT_FALSE(context.route_to(own).proxy);
+    EXPECT_FALSE(context.route_to(Context::place_of({*Address::parse(kGatewayAddress), 80})).proxy);
+    for (const char* address : {"127.0.0.1", "::1"}) EXPECT_FALSE(leads_through(address)) << address;
+}
+
 }  // namespace
 }  // namespace caisson::net::relay

@@ -125,6 +125,7 @@ void Datagrams::took(const Endpoint& guest, const Endpoint& outside, base::ByteV
         subject.name = is_gateway(outside.address) ? std::string(kHostName) : verdict.pinned;
         // Datagrams show no name.
         if (!verdict.allowed()) return deny(guest, subject, verdict);
+        if (context_.proxy) return deny(guest, subject, {.rule = "network proxy", .reason = "a proxy carries TCP only"});
         flow = begin(key, std::move(subject), std::move(verdict));
         if (flow == nullptr) return;
     }

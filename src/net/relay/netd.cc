@@ -8,6 +8,7 @@
 
 #include "base/text.h"
 #include "net/dns/server.h"
+#include "net/proxy/proxy.h"
 #include "net/relay/connections.h"
 #include "net/relay/context.h"
 #include "net/relay/datagrams.h"
@@ -151,6 +152,7 @@ Result<> Netd::begin(const wire::NetworkOrder::Begin& begin, std::vector<os::Fd>
     if (connections_ || descriptors.size() != 3) return failure(Errc::kProtocol, "an order comes with other descriptors than it should");
     context_.ipv6 = has_ipv6();
     context_.learn = spec.learn();
+    if (!spec.proxy().empty()) context_.proxy = CAISSON_TRY(parse_proxy(spec.proxy()));
     for (const auto& text : begin.host_addresses())
         if (auto address = Address::parse(text)) context_.host_addresses.push_back(*address);
     CAISSON_TRY(set_limits(spec.limits()));

@@ -22,6 +22,7 @@ void Records::connection(wire::NetworkEvent::Connection::State state, const Subj
     told.set_rule(rule);
     told.set_reason(reason);
     told.set_published(subject.published);
+    told.set_proxy(subject.proxy);
     if (subject.dialled.port != 0 && subject.dialled != subject.outside) told.set_dialled(subject.dialled.to_string());
     if (state == wire::NetworkEvent::Connection::ENDED) {
         told.set_bytes_out(subject.bytes_out);

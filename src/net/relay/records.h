@@ -7,6 +7,7 @@
 #include "net/address.h"
 #include "net/dns/server.h"
 #include "net/policy/policy.h"
+#include "net/relay/dial.h"
 #include "os/fd.h"
 #include "wire/net.pb.h"
 
@@ -18,9 +19,11 @@ struct Subject {
     Endpoint outside;         // as the guest wanted it; of a published port: who came
     std::string name;
     Endpoint dialled;         // port 0: nowhere else
+    std::string proxy;        // through which it goes; empty: directly
     bool published = false;
     std::chrono::steady_clock::time_point begun = std::chrono::steady_clock::now();
     std::uint64_t bytes_out = 0, bytes_in = 0;
+    void use(const Route& route) { proxy = route.proxy ? route.proxy->to_string() : std::string(); }
 };
 
 class Records {

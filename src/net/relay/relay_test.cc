@@ -190,6 +190,66 @@ TEST_F(Relay, AnAddressOfTheHostsOwnNeedsItsOwnRule) {
     EXPECT_EQ(connected(client), ECONNREFUSED);
 }
 
+// The guest's place is nowhere: a connection that is made without the proxy fails otherwise.
+TEST_F(Relay, AConnectionBeginsOnceTheProxySaysYesAndNotWithout) {
+    const auto proxy = listen_at("127.0.0.1", 3128);
+    context_.proxy = *parse_proxy("http://127.0.0.1:3128");
+    start(R"({"version": 1, "mode": "public"})");
+    const Endpoint nowhere{*Address::parse("93.184.216.99"), 25};
+    const auto asked_of = [&](const os::Fd& client, std::string_view answer) {
+        os::Fd served;
+        EXPECT_TRUE(run_until([&] { return static_cast<bool>(served = os::Fd(::accept(proxy.get(), nullptr, nullptr))); })) << "the proxy is not asked";
+        if (!served) return served;
+        EXPECT_EQ(hear(served), "CONNECT 93.184.216.99:25 HTTP/1.1\r\nHost: 93.184.216.99:25\r\n\r\n");
+        EXPECT_FALSE(run_until([&] { return testing_space::outcome(client, 0).has_value(); }, std::chrono::milliseconds(200))) << "it began before the proxy said yes";
+        EXPECT_EQ(::send(served.get(), answer.data(), answer.size(), MSG_NOSIGNAL), static_cast<ssize_t>(answer.size()));
+        return served;
+    };
+    auto client = guest_->connect(nowhere);
+    auto served = asked_of(client, "HTTP/1.1 200 Yes\r\n\r\n220 hello");
+    ASSERT_TRUE(served);
+    ASSERT_EQ(connected(client), 0);
+    EXPECT_EQ(hear(client), "220 hello");
+    ASSERT_EQ(::send(client.get(), "there", 5, MSG_NOSIGNAL), 5);
+    EXPECT_EQ(hear(served), "there");
+    auto refused = guest_->connect(nowhere);
+    ASSERT_TRUE(asked_of(refused, "HTTP/1.1 403 No\r\n\r\n"));
+    EXPECT_EQ(connected(refused), ECONNREFUSED);
+}
+
+TEST_F(Relay, WhatThePolicyDeniesDoesNotComeToTheProxy) {
+    const auto proxy = listen_at("127.0.0.1", 3128);
+    context_.proxy = *parse_proxy("http://127.0.0.1:3128");
+    start(R"({"version": 1, "mode": "public"})");
+    for (const char* address : {"10.0.0.1", "169.254.169.254", kServer}) EXPECT_EQ(connected(guest_->connect({*Address::parse(address), 80})), ECONNREFUSED) << address;
+    EXPECT_LT(::accept(proxy.get(), nullptr, nullptr), 0);
+}
+
+TEST_F(Relay, AnAddressOfTheHostsOwnIsNotAskedOfTheProxy) {
+    const auto proxy = listen_at("127.0.0.1", 3128), server = listen_at(kServer, 25);
+    context_.proxy = *parse_proxy("http://127.0.0.1:3128");
+    start(R"({"version": 1, "mode": "public", "allow": ["93.184.216.34"]})");
+    EXPECT_EQ(connected(guest_->connect({kWeb.address, 25})), 0);
+    EXPECT_LT(::accept(proxy.get(), nullptr, nullptr), 0);
+}
+
+TEST_F(Relay, DatagramsDoNotGoAroundTheProxy) {
+    os::Fd server(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    const auto place = to_socket({kWeb.address, 7});
+    ASSERT_EQ(::bind(server.get(), place.get(), place.length), 0);
+    start(R"({"version": 1, "mode": "public", "allow": ["93.184.216.34"]})");
+    const auto arrives = [&] {
+        auto client = guest_->socket(AF_INET, SOCK_DGRAM);
+        EXPECT_GT(testing_space::send_to(client, "hello", {kWeb.address, 7}), 0);
+        char text[16];
+        return run_until([&] { return ::recv(server.get(), text, sizeof text, 0) > 0; }, std::chrono::milliseconds(1000));
+    };
+    EXPECT_TRUE(arrives());
+    context_.proxy = *parse_proxy("http://127.0.0.1:3128");
+    EXPECT_FALSE(arrives()) << "a datagram went around the proxy";
+    EXPECT_EQ(datagrams_->open(), 1u);
+}
+
 TEST_F(Relay, WhatAnotherPolicyDeniesIsCutAndNothingElse) {
     const auto one = listen_at(kServer, 25), other = listen_at(kServer, 26);
     start(R"({"version": 1, "mode": "rules", "allow": ["93.184.216.34"]})");
