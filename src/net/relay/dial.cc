@@ -62,8 +62,9 @@ void Dial::failed(int error, std::string why) {
         first_why_ = std::move(why);
     }
     forget();
-    // The other places are behind the same proxy.
-    at_ = no_proxy ? routes_.size() : at_ + 1;
+    // Where that is not reached, what else is behind it is not either.
+    do ++at_;
+    while (no_proxy && at_ < routes_.size() && routes_[at_].proxy);
     next();
 }
 
