@@ -1,7 +1,6 @@
 // Runtime's view of its home as something that takes room: what does, and what nobody needs any more.
 #include "box/space.h"
 
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -44,17 +43,6 @@ Result<UsedByBoxes> used_by_boxes(RuntimeState& state) {
 }  // namespace internal
 
 namespace {
-
-struct FileSystem {
-    std::uint64_t total_bytes = 0, free_bytes = 0;
-    bool out_of_files = false;  // blocks may be left
-};
-std::optional<FileSystem> file_system_of(const std::string& path) {
-    struct statvfs status {};
-    if (::statvfs(path.c_str(), &status) != 0) return std::nullopt;
-    return FileSystem{std::uint64_t{status.f_blocks} * status.f_frsize, std::uint64_t{status.f_bavail} * status.f_frsize,
-                      status.f_files > 0 && status.f_favail == 0};
-}
 
 // ---- garbage ----
 
@@ -286,7 +274,7 @@ Result<Space> Runtime::space() const {
     for (const auto& garbage : Collector(*state_, {.dry_run = true, .grace = std::chrono::seconds(0)}).collect().removed)
         for (auto& kind : space.kinds)
             if (kind.kind == kind_of(garbage)) kind.reclaimable_bytes += garbage.bytes;
-    if (auto status = file_system_of(home.root)) {
+    if (auto status = store::file_system_of(home.root)) {
         space.total_bytes = status->total_bytes;
         space.free_bytes = status->free_bytes;
         space.box_limit_bytes = box::room_to_leave({status->total_bytes, status->free_bytes, reserve.bytes});
@@ -307,7 +295,7 @@ std::string full_disk_hint(const Error& error, const std::string& home) {
     if (!said) return {};
     auto place = home.empty() ? caller_home() : Result<std::string>(home);
     if (!place) return {};
-    const auto status = file_system_of(*place);
+    const auto status = store::file_system_of(*place);
     const auto held = store::held_reserve(*place);
     const bool full = status && (status->out_of_files || status->free_bytes < store::kReserveRoomBytes);
     // Who knows of another limit than the home's disk, a volume's for instance, has said what to do about it.

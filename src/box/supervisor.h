@@ -162,7 +162,7 @@ class Supervisor {
     void check_room();
     bool takes_files_out() const;
     void hold_for_copies();
-    void hold_disks(bool held);
+    void hold(bool held);
     void hold_again();
     void stop_again();
     void give_up_copies();

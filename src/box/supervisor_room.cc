@@ -118,19 +118,18 @@ void Supervisor::hold_for_copies() {
     held_tries_ = 0;
     const auto room = look_at_room();
     held_free_ = room ? room->free_bytes : 0;
-    if (!std::exchange(held_, true)) {
-        hold_disks(true);
-        wire::ToAgent message;
-        message.mutable_freeze()->set_still(true);
-        guard_guest(send_to_agent(message));
-    }
+    hold(true);
     note(send_qmp("cont"));
 }
 
-void Supervisor::hold_disks(bool held) {
+void Supervisor::hold(bool held) {
+    if (std::exchange(held_, held) == held) return;
     note(os::write_all(vm_.qmp.get(), vmm::qmp_hold_writes("disk0", held)));
     for (const auto& disk : vm_.disks)
         if (!disk.read_only()) note(os::write_all(vm_.qmp.get(), vmm::qmp_hold_writes("volume" + std::to_string(disk.place()), held)));
+    wire::ToAgent message;
+    message.mutable_freeze()->set_still(held);
+    guard_guest(send_to_agent(message));
 }
 
 // QEMU has stopped the machine: a write that was under way when the disks were held met the end of the host's disk. (Not each
@@ -138,7 +137,7 @@ void Supervisor::hold_disks(bool held) {
 void Supervisor::hold_again() {
     if (++held_tries_ > kMostHeldTries) return give_up_copies();
     loop_.after(kHeldRetry, [this] {
-        if (held_ && phase_ == Phase::kRunning && !paused_) note(send_qmp("cont"));
+        if (held_ && takes_files_out() && phase_ == Phase::kRunning) note(send_qmp("cont"));
     });
 }
 
@@ -162,12 +161,7 @@ void Supervisor::give_up_copies() {
 
 // For good: what held it for copies is let go first.
 void Supervisor::let_run() {
-    if (std::exchange(held_, false)) {
-        hold_disks(false);
-        wire::ToAgent message;
-        message.mutable_freeze()->set_still(false);
-        guard_guest(send_to_agent(message));
-    }
+    hold(false);
     note(send_qmp("cont"));
 }
 

@@ -341,7 +341,7 @@ void add_box_options(CLI::App& command, const std::shared_ptr<BoxArguments>& arg
         ->type_name("OPTION")->allow_extra_args(false)->take_all();
     add_net_options(command, arguments->net);
     add_publish_option(command, "-p,--publish", arguments->ports, "Lead a port of this host (of 127.0.0.1, if no address is given) to one of the box");
-    add_net_limit_option(command, arguments->net_limits, "Limit the network: connections=N, flows=N, connects=N a second, in=SIZE and out=SIZE a second, burst=SIZE at once");
+    add_net_limit_option(command, arguments->net_limits);
     command.add_option("--net-proxy", arguments->net_proxy, "Connect through this proxy, and never directly; UDP is refused: http://ADDRESS:PORT or socks5://ADDRESS:PORT")->type_name("URL");
     command.add_flag("--net-learn", arguments->net_learn, "Keep each target of the network in the journal, for caisson net suggest; alone: --net public");
     command.add_option("--dns", arguments->servers, "Ask this name server instead of the host's")->type_name("IP[:PORT]")->allow_extra_args(false)->take_all();

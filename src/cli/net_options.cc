@@ -55,8 +55,9 @@ void add_publish_option(CLI::App& command, const char* name, std::vector<std::st
     command.add_option(name, ports, what)->type_name("[IP:]HOST:BOX[/udp]")->allow_extra_args(false)->take_all();
 }
 
-void add_net_limit_option(CLI::App& command, std::vector<std::string>& limits, const char* what) {
-    command.add_option("--net-limit", limits, what)->type_name("WHAT=N")->allow_extra_args(false)->take_all();
+void add_net_limit_option(CLI::App& command, std::vector<std::string>& limits) {
+    command.add_option("--net-limit", limits, "Limit the network: connections=N, flows=N, connects=N a second, in=SIZE and out=SIZE a second, burst=SIZE at once")
+        ->type_name("WHAT=N")->allow_extra_args(false)->take_all();
 }
 
 namespace {

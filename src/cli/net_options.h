@@ -33,7 +33,7 @@ struct NetChoice {
 };
 Result<NetChoice> net_choice(const NetArguments& arguments);
 void add_publish_option(CLI::App& command, const char* name, std::vector<std::string>& ports, const char* what);
-void add_net_limit_option(CLI::App& command, std::vector<std::string>& limits, const char* what);
+void add_net_limit_option(CLI::App& command, std::vector<std::string>& limits);
 
 // "connections=256", "flows=…", "connects=…" (a second), "in=1M", "out=1M" (bytes a second). kUsage.
 Result<> parse_net_limit(const std::string& text, NetworkLimits& limits);

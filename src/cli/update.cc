@@ -130,7 +130,7 @@ void add_update(CLI::App& app, Action& action) {
     command->add_option("-l,--label", arguments->labels, "Set a label")->type_name("KEY[=VALUE]")->allow_extra_args(false)->take_all();
     command->add_option("--label-rm", arguments->removed_labels, "Remove a label")->type_name("KEY")->allow_extra_args(false)->take_all();
     add_net_options(*command, arguments->net);
-    add_net_limit_option(*command, arguments->net_limits, "Limit the network: connections=N, flows=N, connects=N a second, in=SIZE and out=SIZE a second, burst=SIZE at once");
+    add_net_limit_option(*command, arguments->net_limits);
     add_publish_option(*command, "-p,--publish", arguments->published, "Lead another port of this host (of 127.0.0.1, if no address is given) to one of the box");
     add_publish_option(*command, "--unpublish", arguments->unpublished, "Lead this one there no more, and cut what came through it");
     command->add_flag("--net-restart", arguments->net_restart, "Give the box another network process; what is open through the old one ends");

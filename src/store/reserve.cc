@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <optional>
 #include <vector>
 
 #include "base/text.h"
@@ -41,19 +40,7 @@ Result<> take_blocks(const os::Fd& file, const std::string& path, std::uint64_t 
 
 std::string room_of(const std::string& database) { return database + "-room"; }
 
-std::uint64_t held_by(const std::string& path) {
-    struct stat info {};
-    return ::lstat(path.c_str(), &info) == 0 ? taken_by(info) : 0;
-}
-
-struct FileSystem {
-    std::uint64_t total_bytes, free_bytes;
-};
-std::optional<FileSystem> file_system_of(const std::string& path) {
-    struct statvfs status {};
-    if (::statvfs(path.c_str(), &status) != 0) return std::nullopt;
-    return FileSystem{std::uint64_t{status.f_blocks} * status.f_frsize, std::uint64_t{status.f_bavail} * status.f_frsize};
-}
+std::uint64_t held_by(const std::string& path) { return held_reserve(AT_FDCWD, path.c_str()); }
 
 // The unfinished file, locked: nobody else makes a reserve meanwhile. kInUse: somebody does.
 Result<os::FileLock> lock_unfinished(const std::string& path) {
@@ -107,12 +94,19 @@ std::uint64_t reserve_owed(std::uint64_t total_bytes, std::uint64_t held_bytes) 
     return kReserveBytes - held_bytes;
 }
 
+std::optional<FileSystem> file_system_of(const std::string& path) {
+    struct statvfs status {};
+    if (::statvfs(path.c_str(), &status) != 0) return std::nullopt;
+    return FileSystem{std::uint64_t{status.f_blocks} * status.f_frsize, std::uint64_t{status.f_bavail} * status.f_frsize,
+                      status.f_files > 0 && status.f_favail == 0};
+}
+
 std::uint64_t held_reserve(int home_fd, const char* path) {
     struct stat info {};
     return ::fstatat(home_fd, path, &info, AT_SYMLINK_NOFOLLOW) == 0 ? taken_by(info) : 0;
 }
 
-std::uint64_t held_reserve(const std::string& home) { return held_reserve(AT_FDCWD, (home + "/" + kName).c_str()); }
+std::uint64_t held_reserve(const std::string& home) { return held_by(home + "/" + kName); }
 
 std::string keep_reserve(const std::string& home) {
     const auto held = held_reserve(home);

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "base/result.h"
@@ -29,6 +30,13 @@ ReserveStep reserve_step(std::uint64_t total_bytes, std::uint64_t free_bytes, st
 std::uint64_t reserve_owed(std::uint64_t total_bytes, std::uint64_t held_bytes);
 
 // ---- the file ----
+
+struct FileSystem {
+    std::uint64_t total_bytes = 0, free_bytes = 0;  // free to an ordinary user
+    bool out_of_files = false;                      // blocks may be left
+};
+// Of what is at `path`; nullopt: it cannot be asked.
+std::optional<FileSystem> file_system_of(const std::string& path);
 
 // Bytes that unlinking it gives back; 0 if there is none. It is looked up below `home_fd`, which may be AT_FDCWD with an
 // absolute `path`.
