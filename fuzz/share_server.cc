@@ -2,7 +2,7 @@
 // of its own below TMPDIR, with one volume that may be written and one that may not, and something beside them that
 // nobody may reach.
 //
-// Input: messages, each a byte for the operation, one for the node, one for the length of the arguments, and those. An
+// Input: messages, each a byte for the operation, one for the node and the slot, one for the length of the arguments, and those. An
 // operation of 255 takes the bytes as they are, header and all.
 #include <fcntl.h>
 #include <ftw.h>
@@ -29,6 +29,7 @@ constexpr std::uint64_t kLimitBytes = 4 << 20;
 constexpr rlim_t kLargestFile = 64 << 20;
 constexpr std::size_t kFewOpen = 18;  // so that files are closed and opened again
 constexpr std::uint8_t kRaw = 255;
+constexpr std::uint8_t kNodes = 32;  // and the rest of that byte says a slot of the window
 // Without FUSE_INIT, which is sent before. The last one is ours.
 constexpr std::uint32_t kOperations[] = {1,  2,  3,  4,  5,  6,  8,  9,  10, 11, 12, 13, 14, 15, 16, 17, 18, 20, 21, 22,
                                          23, 24, 25, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 42, 43, 44, 45, 46,
@@ -80,13 +81,14 @@ void append(base::Bytes& bytes, const void* data, std::size_t size) {
     bytes.insert(bytes.end(), begin, begin + size);
 }
 
-void append_message(base::Bytes& bytes, std::uint32_t operation, std::uint64_t node, base::ByteView arguments) {
+void append_message(base::Bytes& bytes, std::uint32_t operation, std::uint64_t node, base::ByteView arguments, wire::ShareSlot slot = 0) {
     fuse_in_header header{};
     header.len = static_cast<std::uint32_t>(sizeof header + arguments.size());
     header.opcode = operation;
     header.unique = bytes.size() + 1;
     header.nodeid = node;
     append(bytes, &header, sizeof header);
+    std::memcpy(bytes.data() + bytes.size() - sizeof header + wire::kShareSlotAt, &slot, sizeof slot);
     append(bytes, arguments.data(), arguments.size());
 }
 
@@ -102,7 +104,7 @@ base::Bytes stream_of(base::ByteView data) {
         const auto operation = data[0];
         const auto arguments = data.subspan(3, std::min<std::size_t>(data[2], data.size() - 3));
         if (operation == kRaw) append(bytes, arguments.data(), arguments.size());
-        else append_message(bytes, kOperations[operation % std::size(kOperations)], data[1], arguments);
+        else append_message(bytes, kOperations[operation % std::size(kOperations)], data[1] % kNodes, arguments, data[1] / kNodes);
         data = data.subspan(3 + arguments.size());
     }
     return bytes;
@@ -126,7 +128,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     auto loop = os::Loop::create().value();
     bool ended = false;
     {
-        share::Server server(loop, std::move(pair.second));
+        static base::Bytes window(wire::kShareWindowBytes);
+        share::Server server(loop, std::move(pair.second), window);
         server.on_end = [&](const std::string&) { ended = true; };
         server.add_mount(mount_of(place, 0, "written", false, used));
         server.add_mount(mount_of(place, 1, "read", true, used));

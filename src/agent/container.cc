@@ -27,6 +27,7 @@
 #include "agent/uevents.h"
 #include "base/text.h"
 #include "os/file.h"
+#include "wire/share.h"
 
 namespace caisson::agent {
 
@@ -346,6 +347,7 @@ Result<> Container::configure(const wire::Configure& configure, wire::Configured
         CAISSON_TRY(stage_.cgroup.allow_every_device());
         auto hidden = volume_disks_;
         hidden.insert(disk_);
+        hidden.insert(find_disk(wire::kShareWindowSerial));
         opened = CAISSON_TRY(device_nodes(kDevices, hidden));
         for (auto& step : uncovered_mounts()) opened.push_back(std::move(step));
     }

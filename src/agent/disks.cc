@@ -5,6 +5,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "agent/mounts.h"
@@ -25,17 +26,7 @@ constexpr std::chrono::seconds kDeadline{10};
 std::string blocks() { return std::string(kSys) + "/class/block"; }
 std::string name_of(const wire::DiskMount& disk) { return "volume '" + base::printable(disk.volume(), 100) + "'"; }
 
-// "vdb": the device that says it is the one at this place. Empty: there is none.
-std::string find_disk(std::uint32_t place) {
-    const auto serial = "volume" + std::to_string(place);
-    auto names = os::list_directory(blocks());
-    if (!names) return {};
-    for (const auto& name : *names) {
-        auto said = os::read_file(blocks() + "/" + name + "/serial", 64);
-        if (said && base::trim(*said) == serial) return name;
-    }
-    return {};
-}
+std::string serial_of(const wire::DiskMount& disk) { return "volume" + std::to_string(disk.place()); }
 
 Result<> tell_driver(const char* file, const std::string& device) {
     auto control = CAISSON_TRY(os::open_file(std::string(kSys) + "/bus/virtio/drivers/virtio_blk/" + file, O_WRONLY));
@@ -56,13 +47,13 @@ Result<> look_again(const std::string& name) {
 }
 
 Result<std::string> ready_device(const wire::DiskMount& disk) {
-    auto name = find_disk(disk.place());
+    auto name = find_disk(serial_of(disk));
     if (name.empty()) return failure(Errc::kGuest, "this machine has no device for " + name_of(disk));
     if (device_bytes(name) == disk.size_bytes()) return name;
     CAISSON_TRY_CTX(look_again(name), name_of(disk));
     CAISSON_TRY_CTX(wait_for_device(
                         [&] {
-                            name = find_disk(disk.place());
+                            name = find_disk(serial_of(disk));
                             return !name.empty() && device_bytes(name) == disk.size_bytes() && os::exists(std::string(kDevices) + "/" + name);
                         },
                         kDeadline, "the disk"),
@@ -104,6 +95,18 @@ Result<os::Fd> mount_disk(const wire::DiskMount& disk, const std::string& device
 }
 
 }  // namespace
+
+std::string find_disk(std::string_view serial) {
+    auto names = os::list_directory(blocks());
+    if (!names) return {};
+    // Each is asked over a queue to the host. What is looked for is seldom the first disk, which is the box's own.
+    std::sort(names->rbegin(), names->rend());
+    for (const auto& name : *names) {
+        auto said = os::read_file(blocks() + "/" + name + "/serial", 64);
+        if (said && base::trim(*said) == serial) return name;
+    }
+    return {};
+}
 
 std::uint64_t device_bytes(const std::string& name) {
     auto sectors = os::read_file(blocks() + "/" + name + "/size", 64);

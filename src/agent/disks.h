@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "agent/shares.h"
@@ -13,6 +14,8 @@
 
 namespace caisson::agent {
 
+// "vdb": the block device that says this serial number. Empty: there is none.
+std::string find_disk(std::string_view serial);
 // Of a disk ("vdb"); 0 while the kernel does not know it.
 std::uint64_t device_bytes(const std::string& name);
 

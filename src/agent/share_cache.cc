@@ -1,5 +1,7 @@
 #include "agent/share_cache.h"
 
+#include <fcntl.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -40,6 +42,20 @@ void put_answer(base::Bytes& answer, const fuse_in_header& asked, int error, bas
     base::append(answer, data);
 }
 
+// What may change what is in a file.
+bool changes_contents(std::uint32_t operation, base::ByteView arguments) {
+    fuse_open_in in{};
+    switch (operation) {
+        case FUSE_WRITE:
+        case FUSE_SETATTR:
+        case FUSE_CREATE:
+        case FUSE_FALLOCATE:
+        case FUSE_COPY_FILE_RANGE: return true;
+        case FUSE_OPEN: return !take(arguments, in) || (in.flags & O_TRUNC) != 0;
+        default: return false;
+    }
+}
+
 constexpr ShareCache::Way kToServer{true, true}, kLater{true, false}, kDone{false, false};
 
 }  // namespace
@@ -54,8 +70,13 @@ ShareCache::Way ShareCache::request(std::span<std::uint8_t> message, base::Bytes
     base::ByteView rest(message);
     fuse_in_header header{};
     if (!take(rest, header)) return kToServer;
+    if (changes_contents(header.opcode, rest)) {
+        contents_.clear();
+        changing_.insert(header.unique);
+    }
     switch (header.opcode) {
         case FUSE_INIT: begin(rest); return kToServer;
+        case FUSE_READ: return read(header, rest, answer, now);
         case FUSE_RENAME:
         case FUSE_RENAME2: renamed(header, rest); return kToServer;
         case FUSE_LOOKUP: return look_up(header, text_of(rest), answer, now);
@@ -183,6 +204,26 @@ ShareCache::Way ShareCache::get_attribute(const fuse_in_header& header, base::By
     return kDone;
 }
 
+ShareCache::Way ShareCache::read(const fuse_in_header& header, base::ByteView arguments, base::Bytes& answer, Clock::time_point now) {
+    fuse_read_in in{};
+    const auto found = contents_.find(header.nodeid);
+    if (found == contents_.end() || !take(arguments, in)) return kToServer;
+    const auto contents = std::move(found->second);
+    contents_.erase(found);
+    if (now - contents.since > kContentsKeptFor) return kToServer;
+    const base::ByteView all(contents.bytes);
+    const auto rest = all.subspan(static_cast<std::size_t>(std::min<std::uint64_t>(in.offset, all.size())));
+    put_answer(answer, header, 0, rest.first(std::min<std::size_t>(in.size, rest.size())));
+    return kDone;
+}
+
+void ShareCache::keep_contents(std::uint64_t node, base::ByteView contents, Clock::time_point now) {
+    // What is under way may have been done after the file was opened, and before its answer comes nobody knows.
+    if (!changing_.empty()) return;
+    if (contents_.size() >= kMostContents) contents_.clear();
+    contents_[node] = {base::Bytes(contents.begin(), contents.end()), now};
+}
+
 // All that the server does then is to let go of the locks of whoever closes it.
 ShareCache::Way ShareCache::flush(const fuse_in_header& header, base::Bytes& answer) {
     if (locked_.count(header.nodeid) > 0) return kToServer;
@@ -264,7 +305,11 @@ void ShareCache::forget_name(std::uint64_t parent, std::string_view name) {
 
 bool ShareCache::is_for_kernel(base::ByteView message, Clock::time_point now) {
     fuse_out_header header{};
-    if (!take(message, header) || header.unique != 0) return true;
+    if (!take(message, header)) return true;
+    if (header.unique != 0) {
+        changing_.erase(header.unique);
+        return true;
+    }
     wire::ShareName name{};
     wire::ShareFile file{};
     std::uint64_t node = 0;
@@ -287,11 +332,17 @@ bool ShareCache::is_for_kernel(base::ByteView message, Clock::time_point now) {
             if (take(message, node))
                 if (auto found = files_.find(node); found != files_.end()) found->second.known = false;
             return false;
+        case wire::ShareNews::kContents:
+            if (take(message, node)) keep_contents(node, message, now);
+            return false;
         case wire::ShareNews::kNothing:
             end_beliefs();
+            contents_.clear();
             files_.clear();
             names_.clear();
             return false;
+        case wire::ShareNews::kWindow:
+        case wire::ShareNews::kInSlot: return false;  // see ShareWindow
     }
     return true;
 }

@@ -31,6 +31,9 @@ class ShareCache {
     // What the kernel may believe without asking here: it is told to stop, but a notice and an answer may cross.
     static constexpr std::chrono::seconds kBelievedFor{5};
     static constexpr std::size_t kMostKept = 16384;  // files, and names: about 4 MiB
+    // What is in a small file that was just opened, for the kernel to read it once.
+    static constexpr std::chrono::seconds kContentsKeptFor{1};
+    static constexpr std::size_t kMostContents = 64;
 
     struct Way {
         bool forward = true;  // the request, as it is now, to the server
@@ -60,6 +63,7 @@ class ShareCache {
     Way look_up(const fuse_in_header& header, std::string_view name, base::Bytes& answer, Clock::time_point now);
     Way get_attributes(const fuse_in_header& header, base::Bytes& answer, Clock::time_point now);
     Way get_attribute(const fuse_in_header& header, base::ByteView arguments, base::Bytes& answer, Clock::time_point now);
+    Way read(const fuse_in_header& header, base::ByteView arguments, base::Bytes& answer, Clock::time_point now);
     Way flush(const fuse_in_header& header, base::Bytes& answer);
     Way release(std::span<std::uint8_t> message, const fuse_in_header& header, base::Bytes& answer);
     Way forget(std::span<std::uint8_t> message, const fuse_in_header& header);
@@ -70,6 +74,7 @@ class ShareCache {
     // How long the kernel may believe what it is told now of this name, or of this node.
     std::uint64_t believes(const std::string& name, std::uint64_t node, Clock::time_point now);
     void end_beliefs();
+    void keep_contents(std::uint64_t node, base::ByteView contents, Clock::time_point now);
     static bool is_fresh(Clock::time_point since, Clock::time_point now);
     const File* fresh(std::uint64_t node, Clock::time_point now) const;
     bool is_missing(std::uint64_t directory, Clock::time_point now) const;
@@ -78,7 +83,13 @@ class ShareCache {
     void forget_name(std::uint64_t parent, std::string_view name);
     static std::string key_of(std::uint64_t parent, std::string_view name);
 
+    struct Contents {
+        base::Bytes bytes;
+        Clock::time_point since;
+    };
     std::unordered_map<std::uint64_t, File> files_;
+    std::unordered_map<std::uint64_t, Contents> contents_;
+    std::unordered_set<std::uint64_t> changing_;  // requests under way that may change what is in a file
     std::unordered_map<std::string, Name> names_;  // key_of()
     // Lookups that the kernel was answered from here: the server knows nothing of them, and must not hear of their end.
     std::unordered_map<std::uint64_t, std::uint64_t> lookups_;

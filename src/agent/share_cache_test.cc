@@ -1,11 +1,13 @@
 // Which requests the agent answers by itself, and what it tells the server of those.
 #include "agent/share_cache.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 namespace caisson::agent {
@@ -323,6 +325,64 @@ TEST_F(ShareCacheTest, AKernelThatCannotBeToldBelievesForASecond) {
     EXPECT_EQ(body<fuse_attr_out>().attr_valid, 1u);
     tell(wire::ShareNews::kNothing);
     EXPECT_TRUE(cache_.take_notices().empty());
+}
+
+TEST_F(ShareCacheTest, WhatIsInASmallFileIsReadOnce) {
+    auto read = [](std::uint64_t offset, std::uint32_t size) {
+        fuse_read_in in{};
+        in.offset = offset;
+        in.size = size;
+        base::Bytes arguments;
+        base::append(arguments, base::bytes_of(in));
+        return arguments;
+    };
+    auto opened = [&](std::string_view contents) {
+        base::Bytes data;
+        append(data, std::uint64_t{kFile});
+        append_text(data, contents);
+        tell(wire::ShareNews::kContents, data);
+    };
+    auto text = [&] { return std::string(answer_.begin() + sizeof(fuse_out_header), answer_.end()); };
+    EXPECT_TRUE(ask(FUSE_READ, kFile, read(0, 4096)).forward);
+    opened("contents");
+    EXPECT_TRUE(ask(FUSE_READ, kFile + 1, read(0, 4096)).forward);
+    ASSERT_TRUE(is_answered(FUSE_READ, kFile, read(0, 4096)));
+    EXPECT_EQ(text(), "contents");
+    EXPECT_TRUE(ask(FUSE_READ, kFile, read(0, 4096)).forward) << "the kernel has it now, or wants it anew";
+    opened("contents");
+    ASSERT_TRUE(is_answered(FUSE_READ, kFile, read(3, 2)));
+    EXPECT_EQ(text(), "te");
+    for (std::uint64_t beyond : {std::uint64_t{8}, UINT64_MAX}) {
+        opened("contents");
+        ASSERT_TRUE(is_answered(FUSE_READ, kFile, read(beyond, 4096)));
+        EXPECT_EQ(text(), "");
+    }
+    opened("contents");
+    now_ += std::chrono::seconds(2);
+    EXPECT_TRUE(ask(FUSE_READ, kFile, read(0, 4096)).forward);
+    opened("contents");
+    tell(wire::ShareNews::kNothing);
+    EXPECT_TRUE(ask(FUSE_READ, kFile, read(0, 4096)).forward);
+
+    // Whatever may change it, of any file: a copy goes to another one.
+    base::Bytes truncating;
+    append(truncating, fuse_open_in{O_RDWR | O_TRUNC, 0});
+    const std::pair<std::uint32_t, base::Bytes> changes[] = {
+        {FUSE_WRITE, {}}, {FUSE_SETATTR, {}}, {FUSE_CREATE, {}}, {FUSE_FALLOCATE, {}}, {FUSE_COPY_FILE_RANGE, {}}, {FUSE_OPEN, truncating}};
+    for (const auto& [operation, arguments] : changes) {
+        opened("old");
+        EXPECT_TRUE(ask(operation, kFile + 1, arguments).forward);
+        EXPECT_TRUE(ask(FUSE_READ, kFile, read(0, 4096)).forward) << operation;
+        // As it was before, told after the change was asked for.
+        opened("old");
+        EXPECT_TRUE(ask(FUSE_READ, kFile, read(0, 4096)).forward) << operation;
+        base::Bytes done;
+        append(done, fuse_out_header{sizeof(fuse_out_header), 0, kUnique});
+        EXPECT_TRUE(cache_.is_for_kernel(done, now_));
+        EXPECT_TRUE(ask(FUSE_READ, kFile, read(0, 4096)).forward) << operation;
+        opened("new");
+        EXPECT_TRUE(is_answered(FUSE_READ, kFile, read(0, 4096))) << operation;
+    }
 }
 
 TEST_F(ShareCacheTest, TheKernelGetsItsOwn) {

@@ -9,8 +9,10 @@
 #include <cerrno>
 #include <cstring>
 #include <span>
+#include <utility>
 
 #include "agent/share_cache.h"
+#include "agent/share_window.h"
 #include "base/bytes.h"
 #include "os/fd.h"
 
@@ -33,23 +35,25 @@ constexpr std::size_t kMostJoined = 8 << 10;
 // From the kernel, which gives one message a time, to the port.
 class Requests {
   public:
-    Requests(int fuse, int port, ShareCache& cache) : fuse_(fuse), port_(port), cache_(cache), message_(kMessageBytes) {}
+    Requests(int fuse, int port, ShareCache& cache, ShareWindow& window) : fuse_(fuse), port_(port), cache_(cache), window_(window) {}
     // Something is on its way to the port, which has no room for it now.
     bool pending() const { return sent_ < sending_.size(); }
     bool later() const { return !later_.empty(); }
     // false: the file system is unmounted.
     Result<bool> take() {
-        const ssize_t got = ::read(fuse_, message_.data(), message_.size());
+        const auto room = window_.message();
+        const ssize_t got = ::read(fuse_, room.data(), room.size());
         if (got < 0 && errno == ENODEV) return false;
         // ENOENT: whoever asked was killed before we could fetch it.
         if (got < 0 && (errno == EAGAIN || errno == EINTR || errno == ENOENT)) return true;
         if (got < 0) return failure_errno("cannot read a request for a share");
-        const std::span<std::uint8_t> message(message_.data(), static_cast<std::size_t>(got));
+        auto message = room.first(static_cast<std::size_t>(got));
         answer_.clear();
         const auto way = cache_.request(message, answer_);
         // Refused if nobody waits for it any more.
         if (!answer_.empty()) static_cast<void>(!::write(fuse_, answer_.data(), answer_.size()));
         if (!way.forward) return true;
+        if (way.soon) message = window_.send(message);
         if (way.soon && message.size() > kMostJoined) {
             if (later()) CAISSON_TRY(send_later());
             if (!pending()) CAISSON_TRY(send(message));
@@ -94,14 +98,16 @@ class Requests {
 
     int fuse_, port_;
     ShareCache& cache_;
-    base::Bytes message_, later_, sending_, answer_;
+    ShareWindow& window_;
+    base::Bytes later_, sending_, answer_;
     std::size_t sent_ = 0;
 };
 
 // From the port, where they follow each other without seams, to the kernel, which wants each in one write.
 class Answers {
   public:
-    Answers(int port, int fuse, ShareCache& cache) : port_(port), fuse_(fuse), cache_(cache), bytes_(kMessageBytes) {}
+    Answers(int port, int fuse, ShareCache& cache, ShareWindow& window)
+        : port_(port), fuse_(fuse), cache_(cache), window_(window), bytes_(kMessageBytes) {}
     Result<> move() {
         // Large answers come in small pieces, and the next one is there already.
         do {
@@ -124,9 +130,9 @@ class Answers {
             if (header.len < sizeof header || header.len > kMessageBytes)
                 return failure(Errc::kProtocol, "the host's share server sent nonsense");
             if (filled_ - done < header.len) break;
-            const base::ByteView message(bytes_.data() + done, header.len);
+            const auto message = window_.receive({bytes_.data() + done, header.len});
             // Refused if nobody waits for it any more.
-            if (cache_.is_for_kernel(message)) static_cast<void>(!::write(fuse_, message.data(), message.size()));
+            if (message && cache_.is_for_kernel(*message)) static_cast<void>(!::write(fuse_, message->data(), message->size()));
             done += header.len;
         }
         if (done > 0) std::memmove(bytes_.data(), bytes_.data() + done, filled_ - done);
@@ -136,6 +142,7 @@ class Answers {
 
     int port_, fuse_;
     ShareCache& cache_;
+    ShareWindow& window_;
     base::Bytes bytes_;
     std::size_t filled_ = 0;
 };
@@ -153,12 +160,13 @@ void tell_kernel(int fuse, base::ByteView notices) {
 
 }  // namespace
 
-Result<> pump_share(int fuse, int port) {
+Result<> pump_share(int fuse, int port, os::Fd window_device) {
     CAISSON_TRY(os::set_nonblocking(fuse, true));
     CAISSON_TRY(os::set_nonblocking(port, true));
     ShareCache cache;
-    Requests requests(fuse, port, cache);
-    Answers answers(port, fuse, cache);
+    ShareWindow window(std::move(window_device));
+    Requests requests(fuse, port, cache, window);
+    Answers answers(port, fuse, cache, window);
     // Of those who tell the kernel: nobody asks how they ended.
     ::signal(SIGCHLD, SIG_IGN);
     for (;;) {

@@ -4,11 +4,12 @@
 #pragma once
 
 #include "base/result.h"
+#include "os/fd.h"
 
 namespace caisson::agent {
 
 // Until one of the two ends: {} if the file system was unmounted, an error if the host hung up or sent nonsense. Both
-// descriptors are made non-blocking. Closing `fuse` afterwards fails whatever still waits (ENOTCONN).
-Result<> pump_share(int fuse, int port);
+// descriptors are made non-blocking. `window_device`: see ShareWindow. Closing `fuse` afterwards fails whatever still waits (ENOTCONN).
+Result<> pump_share(int fuse, int port, os::Fd window_device);
 
 }  // namespace caisson::agent

@@ -182,9 +182,9 @@ std::string printable(std::string_view bytes, std::size_t max_bytes) {
         if (length == 0 || control) {
             if (length == 0) length = 1;
             for (std::size_t i = 0; i < length; ++i) {
-                char escape[8];
-                std::snprintf(escape, sizeof escape, "\\x%02x", static_cast<unsigned char>(bytes[i]));
-                text += escape;
+                constexpr char kDigits[] = "0123456789abcdef";
+                const auto value = static_cast<unsigned char>(bytes[i]);
+                for (char c : {'\\', 'x', kDigits[value >> 4], kDigits[value & 15]}) text += c;
             }
         } else {
             text += bytes.substr(0, length);

@@ -86,7 +86,7 @@ Result<std::string> Runtime::plan(const BoxOptions& options) {
     if (CAISSON_TRY(jail::sandbox_named(options.security)) == &jail::no_jail())
         machine = CAISSON_TRY(vmm::without_jail(std::move(machine), decision.engine.assets));
     auto jail_plan = vmm::vmm_description(machine, decision.engine.assets);
-    jail_plan.descriptors = {{0, 1}, {0, 2}, {0, machine.qmp_fd}, {0, machine.agent_fd}, {0, machine.console_fd}, {0, machine.share_fd}};
+    jail_plan.descriptors = {{0, 1}, {0, 2}, {0, machine.qmp_fd}, {0, machine.agent_fd}, {0, machine.console_fd}, {0, machine.share_fd}, {0, machine.window_fd}};
 
     // Much of it comes from the image, and this is what one looks at before one trusts it.
     auto shown = [](const std::string& word) { return base::printable(base::shell_quote(word), kMostShownBytes); };

@@ -189,7 +189,7 @@ Result<> Server::start_machine() {
     if (!jailed) plan = CAISSON_TRY(vmm::without_jail(std::move(plan), assets));
     if (plan.shape.network) CAISSON_TRY(start_connected(plan, assets, jailed && !vmm::enter_program(assets).empty()));
     else vm_ = CAISSON_TRY(vmm::start_vm(plan, assets));
-    shares_ = volume::ShareHost({.program = launch_.share_program(), .sandbox = sandbox, .groups = group_.entry()}, std::move(vm_.share));
+    shares_ = volume::ShareHost({.program = launch_.share_program(), .sandbox = sandbox, .groups = group_.entry()}, std::move(vm_.share), std::move(vm_.window));
     return {};
 }
 

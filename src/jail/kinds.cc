@@ -139,7 +139,7 @@ std::optional<Filter> share_filter() {
     allowed.push_back({"mkdirat", {{2, kModeBits, kOwnersDirectory}}});
     allowed = allowed +
               calls({"flock", "unlinkat", "renameat", "renameat2", "linkat", "symlinkat", "utimensat", "truncate", "syncfs", "copy_file_range",
-                     "setxattr", "fsetxattr", "getxattr", "fgetxattr", "listxattr", "removexattr",
+                     "setxattr", "fsetxattr", "getxattr", "lgetxattr", "fgetxattr", "listxattr", "removexattr",
                      // who else opens a volume's file
                      "inotify_init1", "inotify_add_watch"});
     return allow_list("share", std::move(allowed));

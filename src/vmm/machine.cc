@@ -7,6 +7,7 @@
 #include "base/text.h"
 #include "jail/kinds.h"
 #include "vmm/qcow2.h"
+#include "wire/share.h"
 
 namespace caisson::vmm {
 
@@ -41,6 +42,13 @@ std::string volume_node(const MachinePlan& plan, std::size_t place) {
     const std::string how = plan.volumes[place].read_only ? R"("read-only":true)" : R"("discard":"unmap")";
     return R"({"driver":"raw",)" + name + "," + how + R"(,"file":{"driver":"file","filename":")" + volume_path(plan, place) + "\"," + how +
            R"(,"locking":"off"}})";
+}
+
+// Memory of the host's that the box's share server has, too. Of its size from the start: nothing has to be looked at again.
+std::string window_node(const MachinePlan& plan) {
+    if (plan.start == MachinePlan::Start::kTemplate)
+        return R"({"driver":"null-co","node-name":"w0","read-zeroes":true,"size":)" + number(wire::kShareWindowBytes) + "}";
+    return R"({"driver":"raw","node-name":"w0","file":{"driver":"file","filename":"/dev/fdset/2","locking":"off"}})";
 }
 
 // QEMU's default size of the buffer.
@@ -93,6 +101,8 @@ std::vector<std::string> qemu_arguments(const MachinePlan& plan) {
     for (std::uint32_t place = 0; place < plan.shape.disks; ++place)
         add({"-blockdev", volume_node(plan, place), "-device",
              "virtio-blk-device,drive=v" + number(place) + ",id=volume" + number(place) + ",serial=volume" + number(place)});
+    if (plan.start != MachinePlan::Start::kTemplate) add({"-add-fd", "fd=" + number(static_cast<std::uint64_t>(plan.window_fd)) + ",set=2"});
+    add({"-blockdev", window_node(plan), "-device", std::string("virtio-blk-device,drive=w0,id=window,serial=") + wire::kShareWindowSerial});
     // The tap comes from outside; without vhost, whose device the jail does not have.
     // Nobody has to be told where a restored card is now: to tell it would be the guest's first work, and some in the next
     // half second, as well as packets of before it has a randomness of its own.

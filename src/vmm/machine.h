@@ -66,6 +66,7 @@ struct MachinePlan {
     int share_fd = 7;  // not of a template
     int first_lock_fd = 8;  // of volumes
     int tap_fd = 12;        // of machines with a network card
+    int window_fd = 13;     // not of a template
     // The starter's own descriptor of /dev/kvm, for machines under KVM.
     int kvm_source_fd = -1;
     // The starter's own descriptor of the card's tap, with virtio headers and offloads: what the card has agreed to with

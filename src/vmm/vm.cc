@@ -1,5 +1,7 @@
 #include "vmm/vm.h"
 
+#include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -7,8 +9,17 @@
 #include "os/file.h"
 #include "os/random.h"
 #include "wire/control.h"
+#include "wire/share.h"
 
 namespace caisson::vmm {
+
+Result<os::Fd> make_window() {
+    os::Fd memory(::memfd_create("caisson-window", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+    if (!memory || ::ftruncate(memory.get(), static_cast<off_t>(wire::kShareWindowBytes)) != 0 ||
+        ::fcntl(memory.get(), F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) != 0)
+        return base::failure_errno("cannot make memory for what goes to volumes and comes from them");
+    return memory;
+}
 
 Result<Vm> start_vm(const MachinePlan& plan, const Assets& assets) {
     auto qmp = CAISSON_TRY(os::make_socketpair(SOCK_STREAM));
@@ -16,6 +27,7 @@ Result<Vm> start_vm(const MachinePlan& plan, const Assets& assets) {
     auto console = CAISSON_TRY(os::make_socketpair(SOCK_STREAM));
     auto share = CAISSON_TRY(os::make_socketpair(SOCK_STREAM));
     const bool has_share = plan.start != MachinePlan::Start::kTemplate;
+    auto window = has_share ? CAISSON_TRY(make_window()) : os::Fd();
     CAISSON_TRY(os::write_all(qmp.first.get(), initial_qmp(plan)));
 
     auto description = vmm_description(plan, assets);
@@ -26,7 +38,10 @@ Result<Vm> start_vm(const MachinePlan& plan, const Assets& assets) {
                                {console.second.get(), plan.console_fd}};
     if (plan.accelerator == Accelerator::kKvm) description.descriptors.push_back({plan.kvm_source_fd, plan.kvm_fd});
     if (plan.shape.network) description.descriptors.push_back({plan.tap_source_fd, plan.tap_fd});
-    if (has_share) description.descriptors.push_back({share.second.get(), plan.share_fd});
+    if (has_share) {
+        description.descriptors.push_back({share.second.get(), plan.share_fd});
+        description.descriptors.push_back({window.get(), plan.window_fd});
+    }
     for (std::size_t place = 0; place < plan.volumes.size(); ++place)
         if (plan.volumes[place].lock_fd >= 0) description.descriptors.push_back({plan.volumes[place].lock_fd, plan.first_lock_fd + static_cast<int>(place)});
     auto jailed = CAISSON_TRY_CTX(jail::start(description, *plan.sandbox), "starting the virtual machine");
@@ -36,6 +51,7 @@ Result<Vm> start_vm(const MachinePlan& plan, const Assets& assets) {
     vm.qmp = std::move(qmp.first);
     vm.agent = std::move(agent.first);
     if (has_share) vm.share = std::move(share.first);
+    vm.window = std::move(window);
     vm.console = std::move(console.first);
     CAISSON_TRY(os::set_nonblocking(vm.qmp.get(), true));
     CAISSON_TRY(os::set_nonblocking(vm.agent.get(), true));

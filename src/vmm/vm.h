@@ -20,8 +20,13 @@ struct Vm {
     os::Fd qmp;
     os::Fd agent;
     os::Fd share;    // what the guest says to the server of its volumes; blocking. None: a template has no port
+    os::Fd window;   // the memory by which contents of files come and go (wire/share.h). None: a template has none
     os::Fd console;  // what the guest prints, and QEMU's own messages
 };
+
+// The memory for Vm::window, of wire::kShareWindowBytes, none of it used yet. Neither of those who have it can make it
+// another size: what the other one has mapped stays.
+Result<os::Fd> make_window();
 
 // Starts QEMU as `plan` says, with initial_qmp() already written into its control socket. Returns as soon as the
 // process is started. Single-threaded callers only: the VMM dies with the calling thread.

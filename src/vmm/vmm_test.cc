@@ -17,6 +17,7 @@
 #include "vmm/shape.h"
 #include "vmm/template.h"
 #include "vmm/vm.h"
+#include "wire/share.h"
 
 namespace caisson::vmm {
 namespace {
@@ -86,7 +87,9 @@ TEST(Machine, RestoreCommandLineIsTheGoldenOne) {
               "-blockdev {\"driver\":\"qcow2\",\"node-name\":\"d0\",\"discard\":\"unmap\",\"file\":{\"driver\":\"file\","
               "\"filename\":\"/box/disk.qcow2\",\"discard\":\"unmap\",\"locking\":\"off\"},\"backing\":{\"driver\":\"raw\",\"read-only\":true,"
               "\"file\":{\"driver\":\"file\",\"read-only\":true,\"filename\":\"/disk/base.ext4\",\"locking\":\"off\"}}} "
-              "-device virtio-blk-device,drive=d0,id=disk0 "
+              "-device virtio-blk-device,drive=d0,id=disk0 -add-fd fd=13,set=2 "
+              "-blockdev {\"driver\":\"raw\",\"node-name\":\"w0\",\"file\":{\"driver\":\"file\",\"filename\":\"/dev/fdset/2\",\"locking\":\"off\"}} "
+              "-device virtio-blk-device,drive=w0,id=window,serial=window "
               "-object rng-builtin,id=rng -device virtio-rng-device,rng=rng,id=rng0,max-bytes=4096,period=100 "
               "-chardev socket,id=agent,fd=4 -chardev socket,id=share,fd=7 -device virtio-serial-device,id=serial0,max_ports=3 "
               "-device virtserialport,chardev=agent,name=agent,nr=1,id=port-agent "
@@ -110,11 +113,34 @@ TEST(Machine, VolumesThatAreDisksComeInTheirPlacesAndTheRestIsEmpty) {
           "-blockdev {\"driver\":\"raw\",\"node-name\":\"v1\",\"read-only\":true,\"file\":{\"driver\":\"file\",\"filename\":\"/box/volume1\","
           "\"read-only\":true,\"locking\":\"off\"}} -device virtio-blk-device,drive=v1,id=volume1,serial=volume1 ",
           "-blockdev {\"driver\":\"null-co\",\"node-name\":\"v2\",\"read-zeroes\":true,\"size\":4096} -device virtio-blk-device,drive=v2,",
-          "drive=v3,id=volume3,serial=volume3 -object rng-builtin"})
+          "drive=v3,id=volume3,serial=volume3 -add-fd "})
         EXPECT_NE(line.find(part), std::string::npos) << part << "\n" << line;
     // A machine without places for them has nothing of it.
     EXPECT_EQ(base::join(qemu_arguments(restore_plan()), " ").find("volume"), std::string::npos);
     EXPECT_NE(template_command_line({.disks = kVolumeDisks}, Accelerator::kTcg, 1), template_command_line({}, Accelerator::kTcg, 1));
+}
+
+TEST(Machine, TheWindowIsMemoryThatItIsGivenAndATemplatesIsEmpty) {
+    const auto restored = base::join(qemu_arguments(restore_plan()), " ");
+    EXPECT_NE(restored.find("-add-fd fd=13,set=2 -blockdev {\"driver\":\"raw\",\"node-name\":\"w0\",\"file\":{\"driver\":\"file\",\"filename\":\"/dev/fdset/2\""),
+              std::string::npos);
+    // As large: a guest that was frozen with it does not look again.
+    const auto made = template_command_line({}, Accelerator::kTcg, 1);
+    EXPECT_NE(made.find("{\"driver\":\"null-co\",\"node-name\":\"w0\",\"read-zeroes\":true,\"size\":" + std::to_string(wire::kShareWindowBytes) + "}"),
+              std::string::npos);
+    EXPECT_EQ(made.find("fdset/2"), std::string::npos);
+}
+
+TEST(Machine, TheWindowKeepsItsSize) {
+    const auto window = make_window().value();
+    struct stat status {};
+    ASSERT_EQ(::fstat(window.get(), &status), 0);
+    EXPECT_EQ(status.st_size, static_cast<off_t>(wire::kShareWindowBytes));
+    for (off_t size : {off_t{0}, static_cast<off_t>(2 * wire::kShareWindowBytes)}) {
+        EXPECT_EQ(::ftruncate(window.get(), size), -1) << size;
+        EXPECT_EQ(errno, EPERM);
+    }
+    EXPECT_EQ(::fcntl(window.get(), F_ADD_SEALS, F_SEAL_WRITE), -1);
 }
 
 TEST(Machine, AVolumesDiskIsWritableInTheJailOnlyIfItIsToBe) {

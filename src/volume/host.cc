@@ -115,7 +115,8 @@ Result<> ShareHost::start() {
     // Not this process's own standard error, which is a file: whoever holds one can open it anew, empty it and grow it.
     auto words = CAISSON_TRY(os::make_pipe());
     auto description = share_jail(options_.program, *options_.sandbox);
-    description.descriptors = {{sockets.second.get(), kShareOrdersFd}, {words.second.get(), STDERR_FILENO}, {port_.get(), kSharePortFd}};
+    description.descriptors = {{sockets.second.get(), kShareOrdersFd}, {words.second.get(), STDERR_FILENO}, {port_.get(), kSharePortFd},
+                               {window_.get(), kShareWindowFd}};
     description.groups = options_.groups;
     auto jailed = CAISSON_TRY(jail::start(description, *options_.sandbox));
     process_ = std::move(jailed.process);
@@ -124,6 +125,7 @@ Result<> ShareHost::start() {
     orders_ = std::move(sockets.first);
     words_ = std::move(words.first);
     port_.reset();
+    window_.reset();
     return {};
 }
 

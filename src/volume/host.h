@@ -29,9 +29,11 @@ class ShareHost {
         os::GroupEntry groups;
     };
 
-    // `port`: the machine's stream of shares, kept until there is something to serve. Nothing is started yet.
+    // `port`: the machine's stream of shares; `window`: its memory for what files hold (wire/share.h). Both are kept until
+    // there is something to serve. Nothing is started yet.
     ShareHost() = default;
-    ShareHost(Options options, os::Fd port) : options_(std::move(options)), port_(std::move(port)) {}
+    ShareHost(Options options, os::Fd port, os::Fd window)
+        : options_(std::move(options)), port_(std::move(port)), window_(std::move(window)) {}
 
     // Serves what `mounts` lists and nothing else: what is new is pinned and handed over, what is gone is taken away.
     // After an error some of it may be served. Errors name the volume.
@@ -53,7 +55,7 @@ class ShareHost {
     Result<> hand_over(const Catalogue& catalogue, const std::vector<const wire::BoxMount*>& mounts);
 
     Options options_;
-    os::Fd port_, orders_, words_;
+    os::Fd port_, window_, orders_, words_;
     os::Process process_;
     jail::Init init_;
     std::set<std::uint32_t> served_;

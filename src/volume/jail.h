@@ -12,6 +12,7 @@ namespace caisson::volume {
 // Descriptor numbers inside.
 inline constexpr int kShareOrdersFd = 0;
 inline constexpr int kSharePortFd = 3;
+inline constexpr int kShareWindowFd = 4;
 
 // `program`: host path of caisson-share. Under jail::no_jail() the same without what needs a jail.
 jail::Description share_jail(const std::string& program, const jail::Sandbox& sandbox);

@@ -1,6 +1,10 @@
 // The port of shares carries FUSE messages and some of ours, which look like them, so that both sides need one way of
 // reading only.
 //
+// What a file holds goes another way if it is much, for a port takes it in pieces of 4 KiB: through the window, memory of
+// the host's that the machine has as a block device and the server as memory. It has slots, which are the agent's to give: a
+// request that says one (share_slot()) has what it writes there, or wants what it reads there.
+//
 // To the server, before all others: as whom the box's command runs (kShareIdentity), and that the agent keeps what it is
 // promised (kShareKeeps). A request whose `unique` is 0 is not answered.
 //
@@ -13,6 +17,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 namespace caisson::wire {
 
@@ -24,6 +29,11 @@ struct ShareIdentity {
     std::uint32_t group;
 };
 
+inline constexpr char kShareWindowSerial[] = "window";       // of the block device
+inline constexpr std::size_t kShareSlotBytes = 1 << 20;  // what one READ or WRITE carries at most
+inline constexpr std::size_t kShareSlots = 4;
+inline constexpr std::size_t kShareWindowBytes = kShareSlots * kShareSlotBytes;
+
 // Far from errors, which are negative, and from what FUSE tells a kernel, which is small.
 enum class ShareNews : std::int32_t {
     kName = 0x0a150001,   // ShareName, ShareFile and the name: it leads there, and was counted as looked up
@@ -32,6 +42,9 @@ enum class ShareNews : std::int32_t {
     kNoFile = 0x0a150004,  // its node (8 bytes): nothing is known of its attributes any more
     kGone = 0x0a150005,  // ShareName and the name: there is none such
     kNothing = 0x0a150006,  // everything that was told is void
+    kContents = 0x0a150009,  // its node (8 bytes) and all that is in the file, which was just opened to be read
+    kWindow = 0x0a150007,   // no promise: the server has the window
+    kInSlot = 0x0a150008,   // no promise, but the answer to a READ: ShareInSlot
 };
 
 struct ShareName {
@@ -46,6 +59,24 @@ struct ShareFile {
     std::uint32_t unused;
     fuse_attr attributes;
 };
+
+// Of a small file: what the kernel asks for next when it has opened one.
+inline constexpr std::size_t kShareMostContents = 4096;
+
+struct ShareInSlot {
+    std::uint64_t unique;  // of the READ
+    std::uint32_t slot;    // 0 is the first one
+    std::uint32_t length;  // of what was read
+};
+
+// The last bytes of a request's header, which are the kernel's padding: 0, or 1 more than the number of a slot.
+using ShareSlot = std::uint16_t;
+inline constexpr std::size_t kShareSlotAt = sizeof(fuse_in_header) - sizeof(ShareSlot);
+inline ShareSlot share_slot(const fuse_in_header& header) {
+    ShareSlot slot = 0;
+    std::memcpy(&slot, reinterpret_cast<const std::uint8_t*>(&header) + kShareSlotAt, sizeof slot);
+    return slot;
+}
 
 // What the agent says first, as it goes over the port.
 struct ShareIntroduction {

@@ -22,6 +22,7 @@
 #include "os/file.h"
 #include "os/landlock.h"
 #include "vmm/machine.h"
+#include "vmm/vm.h"
 #include "volume/host.h"
 #include "volume/jail.h"
 #include "volume/share/control.h"
@@ -149,10 +150,11 @@ jail::Description share(Place& place, const std::string& program) {
     auto port = os::make_socketpair(SOCK_STREAM).value();
     description.descriptors = {{place.keep(std::move(sockets.first)), volume::kShareOrdersFd},
                                {place.keep(std::move(port.first)), volume::kSharePortFd},
-                               {handed_over(place, "kept", "", true), 4}, {handed_over(place, "own", "", false), 5},
-                               {handed_over(place, "other", "f", false), 6}};
+                               {place.keep(vmm::make_window().value()), volume::kShareWindowFd},
+                               {handed_over(place, "kept", "", true), 5}, {handed_over(place, "own", "", false), 6},
+                               {handed_over(place, "other", "f", false), 7}};
     for (auto* other : {&sockets.second, &port.second}) place.keep(std::move(*other));
-    for (const char* word : {"listed=0,1,2,3,4,5,6,", "writable=/proc/self/fd/5", "kept=4", "own=5", "single=6"})
+    for (const char* word : {"listed=0,1,2,3,4,5,6,7,", "writable=/proc/self/fd/6", "kept=5", "own=6", "single=7"})
         description.arguments.emplace_back(word);
     return description;
 }

@@ -98,7 +98,7 @@ def tried(function):
         return error.strerror
 print(json.dumps({
     "kmsg": tried(lambda: os.close(os.open("/dev/kmsg", os.O_RDONLY))),
-    "left out": [name for name in os.listdir("/dev") if name.startswith("vport") or name == "vda"],
+    "left out": [name for name in os.listdir("/dev") if name.startswith(("vport", "vd"))],
     "usual": sorted(set(["null", "zero", "full", "random", "urandom", "tty"]) - set(os.listdir("/dev"))),
     "kcore": tried(lambda: open("/proc/kcore", "rb").read(4).hex()),
     "sysctl": tried(lambda: open("/proc/sys/vm/overcommit_memory", "w").write("1")),

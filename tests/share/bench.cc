@@ -15,6 +15,7 @@
 #include <cstring>
 
 #include "agent/share_pump.h"
+#include "vmm/vm.h"
 #include "volume/share/control.h"
 #include "wire/share.h"
 
@@ -38,7 +39,7 @@ std::string Bench::missing() {
 
 void Bench::be_pump(int count, char** words) {
     if (count != 2 || std::strcmp(words[1], kPump) != 0) return;
-    auto pumped = agent::pump_share(3, 4);
+    auto pumped = agent::pump_share(3, 4, os::Fd(5));
     if (!pumped) std::fprintf(stderr, "pump: %s\n", pumped.error().to_string().c_str());
     ::_exit(pumped ? 0 : 1);
 }
@@ -47,6 +48,7 @@ Result<std::unique_ptr<Bench>> Bench::start(const Options& options) {
     std::unique_ptr<Bench> bench(new Bench);
     auto orders = CAISSON_TRY(os::make_socketpair(SOCK_SEQPACKET));
     auto port = CAISSON_TRY(os::make_socketpair(SOCK_STREAM));
+    bench->window_ = CAISSON_TRY(vmm::make_window());
     CAISSON_TRY(bench->start_server(options, std::move(orders.second), std::move(port.second)));
     bench->orders_ = std::move(orders.first);
     for (std::size_t i = 0; i < options.volumes.size(); ++i) CAISSON_TRY(bench->add(static_cast<std::uint32_t>(i), options.volumes[i]));
@@ -58,7 +60,7 @@ Result<std::unique_ptr<Bench>> Bench::start(const Options& options) {
 Result<> Bench::start_server(const Options& options, os::Fd orders, os::Fd port) {
     os::Command command;
     command.arguments = {CAISSON_SHARE};
-    command.descriptors = {{orders.get(), 0}, {2, 1}, {2, 2}, {port.get(), 3}};
+    command.descriptors = {{orders.get(), 0}, {2, 1}, {2, 2}, {port.get(), 3}, {window_.get(), 4}};
     command.die_with_parent = true;
     if (options.descriptors > 0) command.resource_limits = {{RLIMIT_NOFILE, options.descriptors}};
     server_ = CAISSON_TRY(os::spawn(command));
@@ -85,13 +87,15 @@ Result<> Bench::mount(const Options& options, const os::Fd& port) {
     place_.emplace(CAISSON_TRY(os::TemporaryDirectory::create("/tmp", "share")));
     auto identity = wire::share_identity(options.user, options.group);
     CAISSON_TRY(os::write_all(port.get(), base::bytes_of(identity)));
+    const auto keeps = wire::share_keeps();
+    if (options.keeps) CAISSON_TRY(os::write_all(port.get(), base::bytes_of(keeps)));
     auto fuse = CAISSON_TRY(os::open_file("/dev/fuse", O_RDWR));
     const std::string words = "fd=" + std::to_string(fuse.get()) + ",rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions";
     if (::mount("caisson", place_->path().c_str(), "fuse.caisson", 0, words.c_str()) != 0) return failure_errno("cannot mount");
     mounted_ = place_->path();
     os::Command command;
     command.arguments = {"/proc/self/exe", kPump};
-    command.descriptors = {{2, 2}, {fuse.get(), 3}, {port.get(), 4}};
+    command.descriptors = {{2, 2}, {fuse.get(), 3}, {port.get(), 4}, {window_.get(), 5}};
     command.die_with_parent = true;
     pump_ = CAISSON_TRY(os::spawn(command));
     return {};

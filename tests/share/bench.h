@@ -28,6 +28,7 @@ class Bench {
         std::vector<BenchVolume> volumes;
         std::uint32_t user = 0, group = 0;    // of the box
         unsigned long long descriptors = 0;  // limit of the server; 0: whatever there is
+        bool keeps = false;  // what the server promises is believed, as an agent's guest does, and the window is used
         int port = -1;                       // somebody else's instead of the kernel's: nothing is mounted
     };
     // Empty if one can be had here, else why not.
@@ -53,7 +54,7 @@ class Bench {
     Result<> add(std::uint32_t number, const BenchVolume& volume);
     std::optional<os::TemporaryDirectory> place_;
     std::string mounted_;
-    os::Fd orders_, port_;
+    os::Fd orders_, port_, window_;  // the window: for the pump in place of a device
     std::map<std::size_t, os::Fd> counts_;
     os::Process server_, pump_;
 };

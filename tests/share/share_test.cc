@@ -30,8 +30,12 @@ class Share : public ::testing::Test {
 };
 std::string* Share::missing_ = nullptr;
 
-TEST_F(Share, BehavesAsALocalFileSystem) {
-    auto bench = Bench::start({.volumes = {{host()}}});
+// Alone with the volume, as an agent has it, and as one that believes nothing.
+class ShareKinds : public Share, public ::testing::WithParamInterface<bool> {};
+INSTANTIATE_TEST_SUITE_P(, ShareKinds, ::testing::Bool(), [](const auto& one) { return one.param ? "Keeps" : "KeepsNothing"; });
+
+TEST_P(ShareKinds, BehavesAsALocalFileSystem) {
+    auto bench = Bench::start({.volumes = {{host()}}, .keeps = GetParam()});
     ASSERT_TRUE(bench) << bench.error().to_string();
     auto ran = run({CAISSON_POSIX, (*bench)->place()});
     // docs/volumes.md says why.
@@ -43,6 +47,55 @@ TEST_F(Share, BehavesAsALocalFileSystem) {
     for (auto line = ran.output.find("differs "); line != std::string::npos; line = ran.output.find("differs ", line + 1))
         ADD_FAILURE() << ran.output.substr(line, ran.output.find('\n', line) - line);
     EXPECT_NE(ran.output.find(" cases, "), std::string::npos) << ran.output;
+}
+
+// Pieces of all sizes, some of which go through the window, by more processes than it has slots, each with a file of its own
+// and all with one of which each has its part.
+TEST_P(ShareKinds, MuchArrivesAsItWasSent) {
+    constexpr std::size_t kWriters = 7, kPart = 3 << 20;
+    auto bench = Bench::start({.volumes = {{host()}}, .keeps = GetParam()});
+    ASSERT_TRUE(bench) << bench.error().to_string();
+    const std::string place = (*bench)->place() + "/";
+    ASSERT_TRUE(os::write_file_atomic(place + "all", ""));
+    auto contents = [](std::size_t writer) {
+        std::string text(kPart, 0);
+        std::uint32_t state = static_cast<std::uint32_t>(writer) + 1;
+        for (auto& c : text) c = static_cast<char>((state = state * 1664525 + 1013904223) >> 24);
+        return text;
+    };
+    auto work = [&](std::size_t writer) {
+        const auto text = contents(writer);
+        const auto begin = writer * kPart;
+        const os::Fd own(::open((place + std::to_string(writer)).c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+        const os::Fd all(::open((place + "all").c_str(), O_RDWR | O_CLOEXEC));
+        std::size_t piece = 1;
+        for (std::size_t at = 0; at < kPart; piece = piece * 7 % 1300021 + 4096) {
+            const auto length = std::min(piece, kPart - at);
+            EXPECT_EQ(::pwrite(own.get(), text.data() + at, length, static_cast<off_t>(at)), static_cast<ssize_t>(length));
+            EXPECT_EQ(::pwrite(all.get(), text.data() + at, length, static_cast<off_t>(begin + at)), static_cast<ssize_t>(length));
+            at += length;
+        }
+        // Not from the kernel's memory.
+        for (const auto* file : {&own, &all}) {
+            EXPECT_EQ(::fsync(file->get()), 0);
+            EXPECT_EQ(::posix_fadvise(file->get(), 0, 0, POSIX_FADV_DONTNEED), 0);
+        }
+        std::string read(kPart, 0);
+        EXPECT_EQ(::pread(own.get(), read.data(), kPart, 0), static_cast<ssize_t>(kPart));
+        EXPECT_TRUE(read == text);
+        EXPECT_EQ(::pread(all.get(), read.data(), kPart, static_cast<off_t>(begin)), static_cast<ssize_t>(kPart));
+        EXPECT_TRUE(read == text);
+    };
+    std::vector<std::thread> writers;
+    for (std::size_t i = 0; i < kWriters; ++i) writers.emplace_back(work, i);
+    for (auto& writer : writers) writer.join();
+    std::string whole;
+    for (std::size_t i = 0; i < kWriters; ++i) {
+        const auto text = contents(i);
+        EXPECT_TRUE(os::read_file(host(std::to_string(i)), 2 * kPart).value() == text);
+        whole += text;
+    }
+    EXPECT_TRUE(os::read_file(host("all"), whole.size() + 1).value() == whole);
 }
 
 TEST_F(Share, TheSuiteFindsNothingOnALocalDisk) {

@@ -270,6 +270,18 @@ rule("share_pipes", "the share server opens nothing that could make it wait", ["
      "tests/volume_test --gtest_filter=ShareServer.WhatIsNoFileIsNotOpened", r"FAILED.*WhatIsNoFileIsNotOpened")
 rule("share_handles", "an open file is used as its own node's only", ["volume_test"],
      "tests/volume_test --gtest_filter=ShareServer.HandlesAreOfTheirNode", r"FAILED.*HandlesAreOfTheirNode")
+rule("share_slot", "what a guest says of a slot stays within the window", ["volume_test"],
+     "tests/volume_test --gtest_filter=ShareServer.ASlotEndsWhereTheWindowDoes", r"FAILED.*ASlotEndsWhereTheWindowDoes")
+rule("share_slot_size", "no more is written from a slot than it has", ["volume_test"],
+     "tests/volume_test --gtest_filter=ShareServer.ASlotEndsWhereTheWindowDoes", r"FAILED.*ASlotEndsWhereTheWindowDoes")
+rule("share_window_seals", "who has the window cannot take it from under who else has it", ["vmm_test"],
+     "tests/vmm_test --gtest_filter=Machine.TheWindow*", r"FAILED.*TheWindowKeepsItsSize")
+rule("share_window_hidden", "a privileged box has no device of the window", PROGRAM,
+     "vm cli/test_privileges.py -k test_a_privileged_box_is_opened", r"_+ test_a_privileged_box_is_opened _+")
+rule("share_contents_alone", "nothing is promised of what is in a file that another box may change", ["volume_test"],
+     "tests/volume_test --gtest_filter=ShareServer.TellsNothingOfContentsInCompany", r"FAILED.*TellsNothingOfContentsInCompany")
+rule("share_contents_under_way", "what was in a file before a change is not read after it", ["agent_test"],
+     "tests/agent_test --gtest_filter=ShareCacheTest.WhatIsInASmallFileIsReadOnce", r"FAILED.*WhatIsInASmallFileIsReadOnce")
 rule("share_own_attributes", "a guest does not set what caisson keeps of a file", ["volume_test"],
      "tests/volume_test --gtest_filter=ShareServer.CaissonsAttributesAreNotTheGuests", r"FAILED.*CaissonsAttributesAreNotTheGuests")
 rule("share_host_modes", "what a guest makes is closed to others on the host", ["volume_test"],

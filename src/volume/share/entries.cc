@@ -35,6 +35,15 @@ fuse_attr root_attributes() {
     return attributes;
 }
 
+// What the guest made of a regular file of the host, in one call, for a directory may have many. A link that somebody put in
+// its place is not followed.
+std::uint32_t kind_of(const Node& directory, const std::string& name) {
+    char text[kMaxMetadataBytes];
+    const ssize_t length = ::lgetxattr((directory.path() + "/" + name).c_str(), kMetadataAttribute, text, sizeof text);
+    const auto kept = length > 0 ? decode({text, static_cast<std::size_t>(length)}) : std::nullopt;
+    return kept && kept->special != 0 ? kept->special : S_IFREG;
+}
+
 }  // namespace
 
 int Server::give_attributes(const Node* node, Reply& reply) {
@@ -142,6 +151,8 @@ int Server::make(Request& request, const std::string& name, std::uint32_t mode, 
         count(*node, 0);
         if (error == 0) {
             error = give_entry(*node, request.reply);
+            if (directory && promises(*parent->mount)) node->plain_at = plain_;
+            if (!directory && !S_ISREG(mode)) ++plain_;
             if (error == 0) promise_name(parent->number, name, *node, request.reply, directory);
             return error;
         }
@@ -190,6 +201,7 @@ int Server::put_link(Node& parent, const std::string& name, const std::string& t
     if (!metadata.user && !metadata.group) return ::symlinkat(text.c_str(), parent.file.get(), name.c_str()) == 0 ? 0 : errno;
     os::Fd file(::openat(parent.file.get(), name.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, kHostFile));
     if (!file) return errno;
+    ++plain_;
     const auto kept = encode(metadata);
     if (::write(file.get(), text.data(), text.size()) == static_cast<ssize_t>(text.size()) &&
         ::fsetxattr(file.get(), kMetadataAttribute, kept.data(), kept.size(), 0) == 0)
@@ -235,6 +247,7 @@ int Server::link(Request& request) {
     const Counted counted(*parent);
     // Through the descriptor: the name that the guest knows it by may be another file's by now.
     if (::linkat(AT_FDCWD, target->path().c_str(), parent->file.get(), name.c_str(), AT_SYMLINK_FOLLOW) != 0) return errno;
+    ++plain_;
     return enter_and_promise(*parent, name, request.reply);
 }
 
@@ -306,6 +319,7 @@ int Server::rename_to(Request& request, std::uint64_t directory, unsigned flags)
         const Counted counted(*target);
         error = ::renameat2(parent->file.get(), from.c_str(), target->file.get(), to.c_str(), flags) == 0 ? 0 : errno;
     }
+    if (error == 0 && parent != target && ((flags & RENAME_EXCHANGE) != 0 || kind_of(*target, to) != S_IFREG)) ++plain_;
     if (error == 0) renamed(*parent, from, *target, to, (flags & RENAME_EXCHANGE) != 0);
     if (Node* node = tree_.find(goes)) promise(*node);
     tree_.forget(goes, 1);
@@ -380,13 +394,6 @@ T read_at(const char* bytes) {
     return value;
 }
 
-// What the guest made of a regular file of the host.
-std::uint32_t kind_of(const os::Fd& file) {
-    std::optional<Metadata> kept;
-    static_cast<void>(read_metadata(file.get(), kept));
-    return kept && kept->special != 0 ? kept->special : S_IFREG;
-}
-
 constexpr unsigned kTypeShift = 12;  // from S_IFMT to DT_
 
 }  // namespace
@@ -401,7 +408,7 @@ int Server::list_root(const Handle& handle, std::uint64_t offset, std::size_t li
     return 0;
 }
 
-bool Server::list_entry(Node& parent, Listed& listed, std::size_t limit, bool plus, Reply& reply) {
+bool Server::list_entry(Node& parent, Listed& listed, bool is_plain, std::size_t limit, bool plus, Reply& reply) {
     fuse_entry_out entry{};
     Reply looked_up;
     Node* node = nullptr;
@@ -412,8 +419,7 @@ bool Server::list_entry(Node& parent, Listed& listed, std::size_t limit, bool pl
         listed.type = (entry.attr.mode & S_IFMT) >> kTypeShift;
     } else {
         node = nullptr;
-        if (listed.type == DT_REG)
-            if (const os::Fd file = open_entry(parent, listed.name)) listed.type = kind_of(file) >> kTypeShift;
+        if (listed.type == DT_REG && !is_plain) listed.type = kind_of(parent, listed.name) >> kTypeShift;
     }
     if (append(reply, listed, plus ? &entry : nullptr, limit)) return true;
     if (node != nullptr) tree_.forget(node->number, 1);
@@ -427,19 +433,26 @@ int Server::list(Request& request, bool plus) {
     if (handle == nullptr || !handle->directory) return EBADF;
     auto& reply = request.reply;
     if (!handle->file) return list_root(*handle, in.offset, in.size, plus, reply);
+    const bool plain = is_plain(*request.node);
+    if (in.offset == 0) handle->plain_at = promises(*handle->mount) ? plain_ : 0;
+    else if (in.offset != handle->listed_to) handle->plain_at = 0;
     if (in.offset > INT64_MAX || ::lseek(handle->file.get(), static_cast<off_t>(in.offset), SEEK_SET) < 0) return EINVAL;
     // Not many more than fit: what does not is read again.
     char entries[kListedBytes];
     const std::size_t enough = std::clamp<std::size_t>(plus ? in.size / 4 : in.size, sizeof(dirent64), sizeof entries);
     for (;;) {
         const long got = ::syscall(SYS_getdents64, handle->file.get(), entries, enough);
+        if (got == 0 && handle->plain_at != 0) request.node->plain_at = handle->plain_at;
         if (got <= 0) return got == 0 || !reply.data.empty() ? 0 : errno;
         for (long at = 0; at < got;) {
             const char* entry = entries + at;
             at += read_at<std::uint16_t>(entry + kEntryLength);
             Listed listed{entry + kEntryName, read_at<std::uint64_t>(entry), static_cast<std::uint8_t>(entry[kEntryType]),
                           read_at<std::uint64_t>(entry + sizeof(std::uint64_t))};
-            if (!list_entry(*request.node, listed, in.size, plus, reply)) return 0;
+            const auto type = listed.type;
+            if (!list_entry(*request.node, listed, plain, in.size, plus, reply)) return 0;
+            handle->listed_to = listed.next;
+            if (type == DT_REG && listed.type != DT_REG) handle->plain_at = 0;
         }
     }
 }

@@ -101,6 +101,7 @@ int Server::open(Request& request) {
         count(node, before);
     }
     if ((in.flags & O_TRUNC) != 0 || (in.open_flags & FUSE_OPEN_KILL_SUIDGID) != 0) promise(node);
+    if (!writes) promise_contents(node, file);
     return give_handle(node, std::move(file), in.flags, request.reply);
 }
 
@@ -156,8 +157,9 @@ int Server::read(Request& request) {
     if (!request.arguments.ok() || !fits(in.offset, in.size)) return EINVAL;
     Handle* handle = file_of(in.fh, request.header.nodeid);
     if (handle == nullptr) return EBADF;
-    auto& data = request.reply.data;
-    data.resize(std::min(in.size, kLargestRead));
+    auto& answer = request.reply.data;
+    if (request.slot.empty()) answer.resize(std::min(in.size, kLargestRead));
+    const auto data = request.slot.empty() ? std::span<std::uint8_t>(answer) : request.slot.first(std::min<std::size_t>(in.size, request.slot.size()));
     std::size_t done = 0;
     while (done < data.size()) {
         const ssize_t got = ::pread(handle->file.get(), data.data() + done, data.size() - done, static_cast<off_t>(in.offset + done));
@@ -166,13 +168,15 @@ int Server::read(Request& request) {
         if (got <= 0) break;
         done += static_cast<std::size_t>(got);
     }
-    data.resize(done);
+    if (request.slot.empty()) answer.resize(done);
+    else request.reply.in_slot = done;
     return 0;
 }
 
 int Server::write(Request& request) {
     auto in = request.arguments.take<fuse_write_in>();
-    auto data = request.arguments.bytes(in.size);
+    if (!request.slot.empty() && in.size > request.slot.size()) return EINVAL;
+    const auto data = request.slot.empty() ? request.arguments.bytes(in.size) : base::ByteView(request.slot.first(in.size));
     if (!request.arguments.ok() || !fits(in.offset, in.size)) return EINVAL;
     Handle* handle = file_of(in.fh, request.header.nodeid);
     if (handle == nullptr) return EBADF;

@@ -3,6 +3,7 @@
 //
 //   0  orders, see control.h
 //   3  FUSE messages, see server.h
+//   4  the window, memory of wire::kShareWindowBytes (wire/share.h)
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -24,6 +25,7 @@ namespace {
 
 constexpr int kOrders = 0;
 constexpr int kPort = 3;
+constexpr int kWindow = 4;
 
 // What all mounts of a volume have together, by the count's device and inode.
 struct Known {
@@ -84,7 +86,10 @@ void raise_limit() {
 Result<> serve() {
     raise_limit();
     auto loop = CAISSON_TRY(os::Loop::create());
-    Server server(loop, os::Fd(kPort));
+    // Its size is sealed.
+    void* window = ::mmap(nullptr, wire::kShareWindowBytes, PROT_READ | PROT_WRITE, MAP_SHARED, kWindow, 0);
+    if (window == MAP_FAILED) return base::failure_errno("cannot map the window");
+    Server server(loop, os::Fd(kPort), {static_cast<std::uint8_t*>(window), wire::kShareWindowBytes});
     Result<> ended;
     server.on_end = [&](const std::string& broken) {
         if (!broken.empty()) ended = base::failure(Errc::kProtocol, broken);

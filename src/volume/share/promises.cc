@@ -38,7 +38,8 @@ wire::ShareFile Server::told_of(Node& node, const fuse_attr& attributes, bool em
 void Server::promise(Node& node) {
     if (!node.promised || !promises(*node.mount)) return;
     fuse_attr attributes{};
-    if (tree_.attributes(node, attributes) == 0) tell(wire::ShareNews::kFile, bytes_of(told_of(node, attributes)));
+    // What has no name any more is asked for seldom.
+    if (tree_.attributes(node, attributes) == 0 && attributes.nlink > 0) tell(wire::ShareNews::kFile, bytes_of(told_of(node, attributes)));
     else take_back(node);
 }
 
@@ -59,6 +60,16 @@ void Server::promise_name(std::uint64_t parent, const std::string& name, Node& n
 
 void Server::promise_none(const Node& parent, const std::string& name) {
     if (promises(*parent.mount)) tell_of_name(wire::ShareNews::kGone, parent.number, name);
+}
+
+void Server::promise_contents(const Node& node, const os::Fd& file) {
+    struct stat status {};
+    if (!promises(*node.mount) || ::fstat(file.get(), &status) != 0 || status.st_size > static_cast<off_t>(wire::kShareMostContents)) return;
+    // One byte more, which there must not be.
+    std::array<std::uint8_t, sizeof node.number + wire::kShareMostContents + 1> data;
+    std::memcpy(data.data(), &node.number, sizeof node.number);
+    const ssize_t got = ::pread(file.get(), data.data() + sizeof node.number, wire::kShareMostContents + 1, 0);
+    if (got >= 0 && got == status.st_size) tell(wire::ShareNews::kContents, base::ByteView(data).first(sizeof node.number + static_cast<std::size_t>(got)));
 }
 
 void Server::take_back_name(const Node& parent, const std::string& name) {
@@ -109,6 +120,7 @@ void Server::on_company() {
 void Server::leave_alone() {
     if (keeps_ && !ended_) tell(wire::ShareNews::kNothing, {});
     ++times_alone_;
+    ++plain_;
     for (const auto& [number, mount] : tree_.mounts())
         if (mount->presence) mount->presence->leave_alone();
     if (!ended_ && !out_.empty()) flush();

@@ -26,7 +26,7 @@ constexpr std::uint32_t kBlockBytes = 4096;
 
 }  // namespace
 
-Server::Server(os::Loop& loop, os::Fd port) : loop_(loop), port_(std::move(port)) {
+Server::Server(os::Loop& loop, os::Fd port, std::span<std::uint8_t> window) : loop_(loop), port_(std::move(port)), window_(window), read_(std::make_unique_for_overwrite<std::uint8_t[]>(kReadBytes)) {
     struct rlimit limit {};
     budget_ = budget_of(::getrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_cur : 0);
     tree_.set_most_open(budget_.nodes);
@@ -57,12 +57,10 @@ void Server::end(const std::string& broken) {
 }
 
 void Server::readable() {
-    const std::size_t before = in_.size();
-    in_.resize(before + kReadBytes);
-    const ssize_t got = ::read(port_.get(), in_.data() + before, kReadBytes);
-    in_.resize(before + static_cast<std::size_t>(std::max<ssize_t>(got, 0)));
+    const ssize_t got = ::read(port_.get(), read_.get(), kReadBytes);
     if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
     if (got <= 0) return end("");
+    in_.insert(in_.end(), read_.get(), read_.get() + got);
     take_messages();
 }
 
@@ -121,17 +119,30 @@ void Server::handle(const Message& message) {
     }
     if (header.opcode == wire::kShareKeeps) {
         keeps_ = true;
+        if (!window_.empty()) tell(wire::ShareNews::kWindow, {});
         return;
     }
     Request request;
     request.header = header;
     request.arguments = Arguments(message.arguments);
-    int error = dispatch(request);
+    int error = find_slot(request) ? dispatch(request) : EINVAL;
     if (!request.arguments.ok()) error = request.arguments.error();
     if (error == EMFILE) error = ENFILE;  // it is not the guest's process that has too many
     // What has no number is waited for by nobody.
     const bool unanswered = header.unique == 0 || header.opcode == FUSE_FORGET || header.opcode == FUSE_BATCH_FORGET || header.opcode == FUSE_INTERRUPT;
-    if (error != kNoAnswer && !unanswered && !ended_) answer(header.unique, error, request.reply.data);
+    if (error == kNoAnswer || unanswered || ended_) return;
+    if (error == 0 && request.reply.in_slot > 0)
+        tell(wire::ShareNews::kInSlot, base::bytes_of(wire::ShareInSlot{header.unique, wire::share_slot(header) - 1u, static_cast<std::uint32_t>(request.reply.in_slot)}));
+    else answer(header.unique, error, request.reply.data);
+}
+
+// false: there is no such slot.
+bool Server::find_slot(Request& request) const {
+    const auto slot = wire::share_slot(request.header);
+    if (slot == 0) return true;
+    if (slot > window_.size() / wire::kShareSlotBytes) return false;
+    request.slot = window_.subspan((slot - 1u) * wire::kShareSlotBytes, wire::kShareSlotBytes);
+    return true;
 }
 
 int Server::dispatch(Request& request) {

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <deque>
+#include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -16,6 +18,7 @@ namespace caisson::volume::share {
 // What one request is answered with.
 struct Reply {
     base::Bytes data;
+    std::size_t in_slot = 0;  // bytes that lie in the request's slot, in place of `data`
     template <typename T>
     void add(const T& value) {
         base::append(data, base::bytes_of(value));
@@ -34,13 +37,17 @@ struct Request {
     fuse_in_header header{};
     Node* node = nullptr;  // of header.nodeid; nullptr for the root directory
     Arguments arguments{{}};
+    // Of the window, if the agent gave it one: what is written lies there, what is read goes there. The guest may change it
+    // at any time, so it is given to the host's kernel as it is and never looked at.
+    std::span<std::uint8_t> slot;
     Reply reply;
 };
 
 class Server {
   public:
-    // `port`: the guest's side, a stream. `loop` outlives the server.
-    Server(os::Loop& loop, os::Fd port);
+    // `port`: the guest's side, a stream. `window`: memory of wire::kShareWindowBytes that the guest has, too, or none.
+    // `loop` and the window outlive the server.
+    Server(os::Loop& loop, os::Fd port, std::span<std::uint8_t> window = {});
     ~Server();
     Result<> start();
     Tree& tree() { return tree_; }
@@ -71,6 +78,7 @@ class Server {
     // `entry`: the answer that the guest gets, which begins with the node's fuse_entry_out.
     void promise_name(std::uint64_t parent, const std::string& name, Node& node, const Reply& entry, bool empty = false);
     void promise_none(const Node& parent, const std::string& name);
+    void promise_contents(const Node& node, const os::Fd& file);
     void take_back(const Node& node);
     void take_back_name(const Node& parent, const std::string& name);
     void tell_of_name(wire::ShareNews news, std::uint64_t parent, const std::string& name, base::ByteView file = {});
@@ -88,6 +96,7 @@ class Server {
     int dispatch(Request& request);
     static const Row* row_of(std::uint32_t operation);
     void answer(std::uint64_t unique, int error, base::ByteView data);
+    bool find_slot(Request& request) const;
 
     struct Handle;
     struct LockKey {
@@ -132,7 +141,8 @@ class Server {
     int read_directory_plus(Request& request);
     int list(Request& request, bool plus);
     int list_root(const Handle& handle, std::uint64_t offset, std::size_t limit, bool plus, Reply& reply);
-    bool list_entry(Node& parent, Listed& listed, std::size_t limit, bool plus, Reply& reply);
+    bool list_entry(Node& parent, Listed& listed, bool is_plain, std::size_t limit, bool plus, Reply& reply);
+    bool is_plain(const Node& directory) const { return directory.plain_at == plain_ && promises(*directory.mount); }
     int release_directory(Request& request);
     int sync_directory(Request& request);
 
@@ -201,6 +211,9 @@ class Server {
         std::uint64_t node = 0;
         std::shared_ptr<Mount> mount;
         std::vector<std::uint32_t> root_entries;  // of the root directory
+        // Of a directory that is listed from its beginning without a gap: where it goes on, and Server::plain_ as it was
+        // then, or 0 if something was found that is not plain.
+        std::uint64_t listed_to = 0, plain_at = 0;
     };
     // nullptr: no such handle of this node; an open file; an open directory.
     Handle* handle_of(std::uint64_t number, std::uint64_t node);
@@ -219,12 +232,15 @@ class Server {
 
     os::Loop& loop_;
     os::Fd port_;
+    std::span<std::uint8_t> window_;
     Tree tree_;
     Budget budget_;
     bool ended_ = false, initialised_ = false;
     bool keeps_ = false;  // the agent keeps what it is promised
     std::uint64_t times_alone_ = 1;  // changes when company comes
+    std::uint64_t plain_ = 1;        // changes then, and when a directory may have got what only its metadata tells of
     os::Fd company_;      // inotify: somebody opened a volume's file
+    std::unique_ptr<std::uint8_t[]> read_;  // what a read(2) gives; in_ would be filled with zeros before each
     base::Bytes in_, out_;
     std::size_t taken_ = 0, sent_ = 0;
     std::unordered_map<std::uint64_t, Handle> handles_;

@@ -1,16 +1,20 @@
 // What a guest that sends anything gets from the share server, and what it does not get.
 #include "volume/share/server.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <stdio.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <map>
 #include <thread>
 
 #include "os/file.h"
@@ -37,7 +41,8 @@ class ShareServer : public ::testing::Test {
         : place_(os::TemporaryDirectory::create("/tmp", "share").value()),
           loop_(os::Loop::create().value()),
           pair_(os::make_socketpair(SOCK_STREAM).value()),
-          server_(loop_, std::move(pair_.second)) {
+          window_(wire::kShareWindowBytes),
+          server_(loop_, std::move(pair_.second), window_) {
         for (const char* name : {"written", "read", "outside"}) EXPECT_EQ(::mkdir(path(name).c_str(), 0700), 0);
         for (const char* name : {"written/f", "read/f", "outside/f"}) EXPECT_TRUE(os::write_file_atomic(path(name), "kept"));
         EXPECT_EQ(::symlink("../outside/f", path("written/out").c_str()), 0);
@@ -116,6 +121,13 @@ class ShareServer : public ::testing::Test {
         }
         return heard;
     }
+    // As ask_and_hear(), of a request with a slot: 1 is the first one.
+    Heard ask_with_slot(std::uint32_t operation, std::uint64_t node, const std::vector<std::string>& parts, wire::ShareSlot slot) {
+        auto bytes = message(operation, node, parts);
+        std::memcpy(bytes.data() + wire::kShareSlotAt, &slot, sizeof slot);
+        EXPECT_EQ(::send(pair_.first.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL), static_cast<ssize_t>(bytes.size()));
+        return hear();
+    }
     Heard ask_and_hear(std::uint32_t operation, std::uint64_t node, const std::vector<std::string>& parts) {
         const auto bytes = message(operation, node, parts);
         EXPECT_EQ(::send(pair_.first.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL), static_cast<ssize_t>(bytes.size()));
@@ -126,9 +138,24 @@ class ShareServer : public ::testing::Test {
         const auto message = wire::share_keeps();
         const auto bytes = base::bytes_of(message);
         EXPECT_EQ(::send(pair_.first.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL), static_cast<ssize_t>(bytes.size()));
-        EXPECT_TRUE(hear().news.empty());
+        EXPECT_EQ(hear().news, std::vector<wire::ShareNews>{wire::ShareNews::kWindow});
     }
     os::Fd presence_file() const { return os::Fd(::open(path("presence").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600)); }
+    // Somebody who comes to that volume while the server serves, and what it tells its agent meanwhile.
+    std::shared_ptr<Presence> company(std::vector<wire::ShareNews>& news) {
+        std::shared_ptr<Presence> other;
+        std::atomic<bool> entered{false};
+        std::thread comes([&] {
+            other = Presence::enter(presence_file()).value();
+            entered = true;
+        });
+        while (!entered) {
+            EXPECT_TRUE(loop_.step(std::chrono::milliseconds(1)));
+            for (auto one : hear().news) news.push_back(one);
+        }
+        comes.join();
+        return other;
+    }
     // A mount of a volume that others may have as well. The node of its directory.
     std::uint64_t add_shared() {
         auto mount = std::make_shared<Mount>();
@@ -151,6 +178,7 @@ class ShareServer : public ::testing::Test {
     os::TemporaryDirectory place_;
     os::Loop loop_;
     os::FdPair pair_;
+    base::Bytes window_;
     Server server_;
     std::string ended_;
     std::uint64_t written_ = 0, read_ = 0;
@@ -427,6 +455,167 @@ TEST_F(ShareServer, WaitingForLocksIsLimited) {
 using News = std::vector<wire::ShareNews>;
 using enum wire::ShareNews;
 
+TEST_F(ShareServer, MuchGoesThroughASlot) {
+    const auto f = node_of(written_, "f");
+    const auto handle = open(f, O_RDWR).as<fuse_open_out>().fh;
+    fuse_write_in write{};
+    write.fh = handle;
+    write.size = wire::kShareSlotBytes;
+    std::memset(window_.data() + wire::kShareSlotBytes, 'w', wire::kShareSlotBytes);
+    auto heard = ask_with_slot(FUSE_WRITE, f, {of(write)}, 2);
+    EXPECT_EQ(heard.answer.error, 0);
+    EXPECT_EQ(heard.answer.as<fuse_write_out>().size, wire::kShareSlotBytes);
+    EXPECT_EQ(os::read_file(path("written/f"), 2 << 20).value(), std::string(wire::kShareSlotBytes, 'w'));
+
+    fuse_read_in read{};
+    read.fh = handle;
+    read.offset = 5;
+    read.size = wire::kShareSlotBytes;
+    heard = ask_with_slot(FUSE_READ, f, {of(read)}, 4);
+    ASSERT_EQ(heard.news, News{kInSlot});
+    wire::ShareInSlot in{};
+    ASSERT_EQ(heard.data[0].size(), sizeof in);
+    std::memcpy(&in, heard.data[0].data(), sizeof in);
+    EXPECT_EQ(in.unique, 77u);
+    EXPECT_EQ(in.slot, 3u);
+    EXPECT_EQ(in.length, wire::kShareSlotBytes - 5);
+    EXPECT_TRUE(std::all_of(window_.end() - wire::kShareSlotBytes, window_.end() - 5, [](auto byte) { return byte == 'w'; }));
+    EXPECT_EQ(window_.back(), 0);
+    EXPECT_EQ(heard.answer.error, -1) << "it is answered once";
+    // What does not read has its usual answer, and so has the end of a file.
+    read.offset = wire::kShareSlotBytes;
+    heard = ask_with_slot(FUSE_READ, f, {of(read)}, 4);
+    EXPECT_TRUE(heard.news.empty());
+    EXPECT_EQ(heard.answer.error, 0);
+    EXPECT_TRUE(heard.answer.data.empty());
+    EXPECT_EQ(ask_with_slot(FUSE_GETATTR, f, {of(fuse_getattr_in{})}, 1).answer.error, 0);
+}
+
+TEST_F(ShareServer, ASlotEndsWhereTheWindowDoes) {
+    const auto f = node_of(written_, "f");
+    const auto handle = open(f, O_RDWR).as<fuse_open_out>().fh;
+    fuse_write_in write{};
+    write.fh = handle;
+    write.size = 3;
+    fuse_read_in read{};
+    read.fh = handle;
+    read.size = 3;
+    for (unsigned slot : {5u, 6u, 4096u, 65535u}) {
+        EXPECT_EQ(ask_with_slot(FUSE_WRITE, f, {of(write), "new"}, static_cast<wire::ShareSlot>(slot)).answer.error, EINVAL) << slot;
+        EXPECT_EQ(ask_with_slot(FUSE_READ, f, {of(read)}, static_cast<wire::ShareSlot>(slot)).answer.error, EINVAL) << slot;
+    }
+    for (std::uint32_t size : {std::uint32_t{wire::kShareSlotBytes + 1}, UINT32_MAX}) {
+        write.size = read.size = size;
+        EXPECT_EQ(ask_with_slot(FUSE_WRITE, f, {of(write)}, 4).answer.error, EINVAL) << size;
+        EXPECT_EQ(ask_with_slot(FUSE_READ, f, {of(read)}, 4).news, News{kInSlot}) << "a read is cut";
+    }
+    EXPECT_EQ(text("written/f"), "kept");
+    EXPECT_EQ(ended_, "");
+}
+
+TEST_F(ShareServer, TellsWhatIsInASmallFileThatIsOpenedToBeRead) {
+    keep();
+    const auto f = ask_and_hear(FUSE_LOOKUP, written_, {name("f")}).answer.as<fuse_entry_out>().nodeid;
+    auto heard = ask_and_hear(FUSE_OPEN, f, {of(fuse_open_in{O_RDONLY, 0})});
+    ASSERT_FALSE(heard.news.empty());
+    EXPECT_EQ(heard.news[0], kContents);
+    EXPECT_EQ(base::as_text(heard.data[0]), of(f) + "kept");
+    auto tells = [&](std::uint32_t flags) {
+        const auto news = ask_and_hear(FUSE_OPEN, f, {of(fuse_open_in{flags, 0})}).news;
+        return std::count(news.begin(), news.end(), kContents) == 1;
+    };
+    EXPECT_FALSE(tells(O_RDWR));
+    EXPECT_TRUE(os::write_file_atomic(path("written/f"), std::string(wire::kShareMostContents, 'x')));
+    const auto full = ask_and_hear(FUSE_LOOKUP, written_, {name("f")}).answer.as<fuse_entry_out>().nodeid;
+    EXPECT_EQ(ask_and_hear(FUSE_OPEN, full, {of(fuse_open_in{O_RDONLY, 0})}).data[0].size(), sizeof full + wire::kShareMostContents);
+    EXPECT_TRUE(os::write_file_atomic(path("written/f"), std::string(wire::kShareMostContents + 1, 'x')));
+    const auto large = ask_and_hear(FUSE_LOOKUP, written_, {name("f")}).answer.as<fuse_entry_out>().nodeid;
+    const auto news = ask_and_hear(FUSE_OPEN, large, {of(fuse_open_in{O_RDONLY, 0})}).news;
+    EXPECT_EQ(std::count(news.begin(), news.end(), kContents), 0);
+}
+
+TEST_F(ShareServer, TellsNothingOfContentsInCompany) {
+    keep();
+    const auto top = add_shared();
+    const auto f = ask_and_hear(FUSE_LOOKUP, top, {name("f")}).answer.as<fuse_entry_out>().nodeid;
+    auto opened = [&] { return ask_and_hear(FUSE_OPEN, f, {of(fuse_open_in{O_RDONLY, 0})}).news; };
+    auto alone = opened();
+    EXPECT_EQ(std::count(alone.begin(), alone.end(), kContents), 1);
+    News news;
+    const auto other = company(news);
+    auto together = opened();
+    EXPECT_EQ(std::count(together.begin(), together.end(), kContents), 0);
+}
+
+// Kinds of files as a listing tells them, by name.
+TEST_F(ShareServer, ListsWhatAGuestMadeAsWhatItIs) {
+    keep();
+    auto kinds = [&](std::uint64_t directory) {
+        const auto handle = ask_and_hear(FUSE_OPENDIR, directory, {of(fuse_open_in{})}).answer.as<fuse_open_out>().fh;
+        std::map<std::string, std::uint32_t> found;
+        fuse_read_in in{};
+        in.fh = handle;
+        in.size = 4096;
+        for (;;) {
+            const auto data = ask_and_hear(FUSE_READDIR, directory, {of(in)}).answer.data;
+            if (data.empty()) return found;
+            for (std::size_t at = 0; at < data.size();) {
+                fuse_dirent entry{};
+                std::memcpy(&entry, data.data() + at, offsetof(fuse_dirent, name));
+                found[{reinterpret_cast<const char*>(data.data()) + at + offsetof(fuse_dirent, name), entry.namelen}] = entry.type;
+                at += FUSE_DIRENT_ALIGN(offsetof(fuse_dirent, name) + entry.namelen);
+                in.offset = entry.off;
+            }
+        }
+    };
+    auto make = [&](std::uint64_t directory, const char* what, std::uint32_t mode) {
+        fuse_mknod_in in{};
+        in.mode = mode;
+        EXPECT_EQ(ask_and_hear(FUSE_MKNOD, directory, {of(in), name(what)}).answer.error, 0);
+    };
+    auto make_directory = [&](const char* what) {
+        return ask_and_hear(FUSE_MKDIR, written_, {of(fuse_mkdir_in{0700, 0}), name(what)}).answer.as<fuse_entry_out>().nodeid;
+    };
+    const auto one = make_directory("one"), two = make_directory("two");
+    make(one, "file", S_IFREG | 0600);
+    // Twice: what the first one found is believed by the second.
+    for (int i = 0; i < 2; ++i) EXPECT_EQ(kinds(one)["file"], static_cast<std::uint32_t>(DT_REG));
+    for (int i = 0; i < 2; ++i) EXPECT_EQ(kinds(two).size(), 2u);
+    make(one, "pipe", S_IFIFO | 0600);
+    for (int i = 0; i < 2; ++i) EXPECT_EQ(kinds(one)["pipe"], static_cast<std::uint32_t>(DT_FIFO));
+    // Into a directory that was found to have no such thing.
+    fuse_rename2_in rename{};
+    rename.newdir = two;
+    EXPECT_EQ(ask_and_hear(FUSE_RENAME2, one, {of(rename), name("pipe"), name("moved")}).answer.error, 0);
+    for (int i = 0; i < 2; ++i) EXPECT_EQ(kinds(two)["moved"], static_cast<std::uint32_t>(DT_FIFO));
+    for (int i = 0; i < 2; ++i) EXPECT_EQ(kinds(one).size(), 3u);
+    const auto pipe = ask_and_hear(FUSE_LOOKUP, two, {name("moved")}).answer.as<fuse_entry_out>().nodeid;
+    EXPECT_EQ(ask_and_hear(FUSE_LINK, one, {of(fuse_link_in{pipe}), name("linked")}).answer.error, 0);
+    for (int i = 0; i < 2; ++i) EXPECT_EQ(kinds(one)["linked"], static_cast<std::uint32_t>(DT_FIFO));
+    // A link of somebody else's is a file with its text.
+    const auto three = make_directory("three");
+    EXPECT_EQ(kinds(three).size(), 2u);
+    auto link = message(FUSE_SYMLINK, three, {name("link"), name("text")});
+    const std::uint32_t somebody = 1234;
+    std::memcpy(link.data() + offsetof(fuse_in_header, uid), &somebody, sizeof somebody);
+    EXPECT_EQ(::send(pair_.first.get(), link.data(), link.size(), MSG_NOSIGNAL), static_cast<ssize_t>(link.size()));
+    EXPECT_EQ(hear().answer.error, 0);
+    for (int i = 0; i < 2; ++i) EXPECT_EQ(kinds(three)["link"], static_cast<std::uint32_t>(DT_LNK));
+    // What another box made while it had the volume, too.
+    const auto top = add_shared();
+    const auto shared = ask_and_hear(FUSE_LOOKUP, top, {name("one")}).answer.as<fuse_entry_out>().nodeid;
+    for (int i = 0; i < 2; ++i) EXPECT_EQ(kinds(shared).size(), 4u);
+    {
+        News news;
+        const auto other = company(news);
+        EXPECT_EQ(kinds(shared).size(), 4u);
+        const std::string text = encode(Metadata{.mode = 0600, .special = S_IFSOCK});
+        EXPECT_TRUE(os::write_file_atomic(path("written/one/socket"), ""));
+        EXPECT_EQ(::setxattr(path("written/one/socket").c_str(), kMetadataAttribute, text.data(), text.size(), 0), 0);
+    }
+    for (int i = 0; i < 2; ++i) EXPECT_EQ(kinds(shared)["socket"], static_cast<std::uint32_t>(DT_SOCK));
+}
+
 TEST_F(ShareServer, TellsWhatTheAgentMayAnswer) {
     EXPECT_TRUE(ask_and_hear(FUSE_LOOKUP, written_, {name("f")}).news.empty());  // nobody keeps it
     keep();
@@ -476,28 +665,18 @@ TEST_F(ShareServer, TellsWhatBecameOfNames) {
     // The name that it gets may be known to lead elsewhere, the old one leads nowhere; the file has a new time of change.
     EXPECT_EQ(ask_and_hear(FUSE_RENAME2, d, {of(fuse_rename2_in{written_, 0, 0}), name("a"), name("b")}).news,
               (News{kNoName, kGone, kFile, kFile, kFile}));
-    EXPECT_EQ(ask_and_hear(FUSE_UNLINK, written_, {name("b")}).news, (News{kGone, kFile, kFile}));
+    EXPECT_EQ(ask_and_hear(FUSE_UNLINK, written_, {name("b")}).news, (News{kGone, kNoFile, kFile}));
     EXPECT_EQ(ask_and_hear(FUSE_UNLINK, written_, {name("b")}).news, News{kFile});  // failed: nothing is said of the name
-    EXPECT_EQ(ask_and_hear(FUSE_RMDIR, written_, {name("d")}).news, (News{kGone, kFile, kFile}));
+    EXPECT_EQ(ask_and_hear(FUSE_RMDIR, written_, {name("d")}).news, (News{kGone, kNoFile, kFile}));
 }
 
 TEST_F(ShareServer, CompanyEndsWhatWasPromised) {
     keep();
     const auto shared = add_shared();
     ASSERT_EQ(ask_and_hear(FUSE_LOOKUP, shared, {name("f")}).news, News{kName});
-    std::atomic<bool> entered{false};
-    std::shared_ptr<Presence> other;
-    const auto begin = std::chrono::steady_clock::now();
-    std::thread comes([&] {
-        other = Presence::enter(presence_file()).value();
-        entered = true;
-    });
     News news;
-    while (!entered) {
-        EXPECT_TRUE(loop_.step(std::chrono::milliseconds(1)));
-        for (auto one : hear().news) news.push_back(one);
-    }
-    comes.join();
+    const auto begin = std::chrono::steady_clock::now();
+    auto other = company(news);
     EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::milliseconds(900)) << "it was not heard";
     EXPECT_EQ(news, News{kNothing});
     EXPECT_TRUE(ask_and_hear(FUSE_LOOKUP, shared, {name("f")}).news.empty());

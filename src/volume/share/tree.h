@@ -85,6 +85,7 @@ struct Node {
     using Time = std::pair<std::uint64_t, std::uint32_t>;
     Time promised_access{};
     std::uint64_t opened_alone = 0;  // when it was opened last, see Server::open_flags()
+    std::uint64_t plain_at = 0;      // a directory: what Server::plain_ was when all in it was what the host takes it for
 
     bool is_directory() const { return S_ISDIR(is.type); }
     bool is_regular() const { return S_ISREG(is.type); }
