@@ -33,16 +33,19 @@ class ShareWindow {
 
   private:
     struct Free {
+        std::size_t alignment;
         void operator()(std::uint8_t* memory) const;
     };
     using Memory = std::unique_ptr<std::uint8_t[], Free>;
-    static Memory allocate();
+    static Memory allocate(std::size_t alignment);
+    void use_huge_pages();
     base::ByteView fetch(const wire::ShareInSlot& in);
     void free_slot(std::uint64_t unique);
 
     os::Fd device_;
     bool open_ = false;  // the server has it, too
     Memory sent_, received_;
+    bool moves_much_ = false, huge_pages_ = false;
     std::array<std::uint64_t, wire::kShareSlots> users_{};  // the request that has each slot; 0: free
 };
 

@@ -45,6 +45,7 @@ std::string volume_node(const MachinePlan& plan, std::size_t place) {
 }
 
 // Memory of the host's that the box's share server has, too. Of its size from the start: nothing has to be looked at again.
+// If the host has no memory for it the guest hears so, and sends by its port: nothing has to stop as for a full disk.
 std::string window_node(const MachinePlan& plan) {
     if (plan.start == MachinePlan::Start::kTemplate)
         return R"({"driver":"null-co","node-name":"w0","read-zeroes":true,"size":)" + number(wire::kShareWindowBytes) + "}";
@@ -102,7 +103,7 @@ std::vector<std::string> qemu_arguments(const MachinePlan& plan) {
         add({"-blockdev", volume_node(plan, place), "-device",
              "virtio-blk-device,drive=v" + number(place) + ",id=volume" + number(place) + ",serial=volume" + number(place)});
     if (plan.start != MachinePlan::Start::kTemplate) add({"-add-fd", "fd=" + number(static_cast<std::uint64_t>(plan.window_fd)) + ",set=2"});
-    add({"-blockdev", window_node(plan), "-device", std::string("virtio-blk-device,drive=w0,id=window,serial=") + wire::kShareWindowSerial});
+    add({"-blockdev", window_node(plan), "-device", std::string("virtio-blk-device,drive=w0,id=window,werror=report,rerror=report,serial=") + wire::kShareWindowSerial});
     // The tap comes from outside; without vhost, whose device the jail does not have.
     // Nobody has to be told where a restored card is now: to tell it would be the guest's first work, and some in the next
     // half second, as well as packets of before it has a randomness of its own.

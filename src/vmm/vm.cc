@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/text.h"
@@ -15,7 +16,8 @@ namespace caisson::vmm {
 
 Result<os::Fd> make_window() {
     os::Fd memory(::memfd_create("caisson-window", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-    if (!memory || ::ftruncate(memory.get(), static_cast<off_t>(wire::kShareWindowBytes)) != 0 ||
+    // A guest says what is in it: nobody is to execute that.
+    if (!memory || ::fchmod(memory.get(), 0600) != 0 || ::ftruncate(memory.get(), static_cast<off_t>(wire::kShareWindowBytes)) != 0 ||
         ::fcntl(memory.get(), F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) != 0)
         return base::failure_errno("cannot make memory for what goes to volumes and comes from them");
     return memory;

@@ -89,7 +89,7 @@ TEST(Machine, RestoreCommandLineIsTheGoldenOne) {
               "\"file\":{\"driver\":\"file\",\"read-only\":true,\"filename\":\"/disk/base.ext4\",\"locking\":\"off\"}}} "
               "-device virtio-blk-device,drive=d0,id=disk0 -add-fd fd=13,set=2 "
               "-blockdev {\"driver\":\"raw\",\"node-name\":\"w0\",\"file\":{\"driver\":\"file\",\"filename\":\"/dev/fdset/2\",\"locking\":\"off\"}} "
-              "-device virtio-blk-device,drive=w0,id=window,serial=window "
+              "-device virtio-blk-device,drive=w0,id=window,werror=report,rerror=report,serial=window "
               "-object rng-builtin,id=rng -device virtio-rng-device,rng=rng,id=rng0,max-bytes=4096,period=100 "
               "-chardev socket,id=agent,fd=4 -chardev socket,id=share,fd=7 -device virtio-serial-device,id=serial0,max_ports=3 "
               "-device virtserialport,chardev=agent,name=agent,nr=1,id=port-agent "
@@ -131,11 +131,12 @@ TEST(Machine, TheWindowIsMemoryThatItIsGivenAndATemplatesIsEmpty) {
     EXPECT_EQ(made.find("fdset/2"), std::string::npos);
 }
 
-TEST(Machine, TheWindowKeepsItsSize) {
+TEST(Machine, TheWindowKeepsItsSizeAndIsNoProgram) {
     const auto window = make_window().value();
     struct stat status {};
     ASSERT_EQ(::fstat(window.get(), &status), 0);
     EXPECT_EQ(status.st_size, static_cast<off_t>(wire::kShareWindowBytes));
+    EXPECT_EQ(status.st_mode & 07777, 0600u) << "it holds what a guest says, and could be executed";
     for (off_t size : {off_t{0}, static_cast<off_t>(2 * wire::kShareWindowBytes)}) {
         EXPECT_EQ(::ftruncate(window.get(), size), -1) << size;
         EXPECT_EQ(errno, EPERM);

@@ -319,7 +319,8 @@ int Server::rename_to(Request& request, std::uint64_t directory, unsigned flags)
         const Counted counted(*target);
         error = ::renameat2(parent->file.get(), from.c_str(), target->file.get(), to.c_str(), flags) == 0 ? 0 : errno;
     }
-    if (error == 0 && parent != target && ((flags & RENAME_EXCHANGE) != 0 || kind_of(*target, to) != S_IFREG)) ++plain_;
+    // Within a directory, too: who lists it now may meet neither name.
+    if (error == 0 && ((flags & RENAME_EXCHANGE) != 0 || kind_of(*target, to) != S_IFREG)) ++plain_;
     if (error == 0) renamed(*parent, from, *target, to, (flags & RENAME_EXCHANGE) != 0);
     if (Node* node = tree_.find(goes)) promise(*node);
     tree_.forget(goes, 1);
@@ -434,8 +435,12 @@ int Server::list(Request& request, bool plus) {
     auto& reply = request.reply;
     if (!handle->file) return list_root(*handle, in.offset, in.size, plus, reply);
     const bool plain = is_plain(*request.node);
-    if (in.offset == 0) handle->plain_at = promises(*handle->mount) ? plain_ : 0;
-    else if (in.offset != handle->listed_to) handle->plain_at = 0;
+    if (in.offset == 0) {
+        handle->plain_at = promises(*handle->mount) ? plain_ : 0;
+        handle->listed_to = 0;
+    } else if (in.offset != handle->listed_to) {
+        handle->plain_at = 0;
+    }
     if (in.offset > INT64_MAX || ::lseek(handle->file.get(), static_cast<off_t>(in.offset), SEEK_SET) < 0) return EINVAL;
     // Not many more than fit: what does not is read again.
     char entries[kListedBytes];
@@ -452,7 +457,7 @@ int Server::list(Request& request, bool plus) {
             const auto type = listed.type;
             if (!list_entry(*request.node, listed, plain, in.size, plus, reply)) return 0;
             handle->listed_to = listed.next;
-            if (type == DT_REG && listed.type != DT_REG) handle->plain_at = 0;
+            if (type == DT_UNKNOWN || (type == DT_REG && listed.type != DT_REG)) handle->plain_at = 0;
         }
     }
 }

@@ -110,9 +110,9 @@ void Server::on_company() {
     std::array<char, 4096> events;
     // The loop comes again while there is more.
     if (::read(company_.get(), events.data(), events.size()) <= 0) return;
+    // Whoever it was may have written, and gone again while this process was busy: whether somebody is there now says nothing.
     bool found = false;
-    for (const auto& [number, mount] : tree_.mounts())
-        found = found || (mount->presence && mount->presence->thinks_it_is_alone() && mount->presence->has_company());
+    for (const auto& [number, mount] : tree_.mounts()) found = found || (mount->presence && mount->presence->thinks_it_is_alone());
     if (found) leave_alone();
 }
 
