@@ -22,7 +22,7 @@ struct Shape {
 };
 
 inline constexpr std::uint32_t kMaxCpus = 8;
-// What a machine has room for: a microvm has eight places for devices, and none can be filled while it runs.
+// As many as a box may have. None can be added to a microvm while it runs, so all are there from the start.
 inline constexpr std::uint32_t kVolumeDisks = 4;
 inline constexpr std::uint32_t kMinMemoryMib = 256;
 inline constexpr std::uint32_t kMaxMemoryMib = 8192;
