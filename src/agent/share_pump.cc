@@ -23,8 +23,7 @@ using base::failure_errno;
 
 namespace {
 
-// The largest message either way: a megabyte and what stands before it. The kernel refuses reads into less.
-constexpr std::size_t kMessageBytes = (1 << 20) + 8192;
+constexpr std::size_t kMessageBytes = ShareWindow::kMessageBytes;
 
 // What need not go at once goes with what does, or when it is this old: each way to the host costs as much as a small file.
 constexpr int kLaterMilliseconds = 10;

@@ -15,7 +15,6 @@ namespace {
 constexpr std::size_t kPage = 4096;  // what the device transfers lies at multiples of this, and is as long
 constexpr std::size_t kHugePage = 2 << 20;
 constexpr std::size_t kBeforeWritten = sizeof(fuse_in_header) + sizeof(fuse_write_in);
-constexpr std::size_t kMessageBytes = wire::kShareSlotBytes + 8192;
 
 std::size_t whole_pages(std::size_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
 
@@ -45,7 +44,6 @@ ShareWindow::ShareWindow(os::Fd device) : device_(std::move(device)), sent_(allo
 
 // One page in place of 256: a third less for the device's driver to do. Not before it pays, for each takes 2 MiB of the guest.
 void ShareWindow::use_huge_pages() {
-    huge_pages_ = true;
     for (auto* memory : {&sent_, &received_}) {
         *memory = allocate(kHugePage);
         static_cast<void>(::madvise(memory->get(), kHugePage, MADV_HUGEPAGE));
@@ -53,7 +51,7 @@ void ShareWindow::use_huge_pages() {
 }
 
 std::span<std::uint8_t> ShareWindow::message() {
-    if (moves_much_ && !huge_pages_) use_huge_pages();
+    if (moves_much_ && sent_.get_deleter().alignment != kHugePage) use_huge_pages();
     return {sent_.get() + kPage - kBeforeWritten, kMessageBytes};
 }
 

@@ -19,6 +19,9 @@ class ShareWindow {
     // What pays: a way to the device costs as much as these bytes over the port.
     static constexpr std::size_t kLeastBytes = 128 << 10;
 
+    // The largest message either way: what one carries and what stands before it. The kernel refuses reads into less.
+    static constexpr std::size_t kMessageBytes = wire::kShareSlotBytes + 8192;
+
     // `device`: open for reading and writing with O_DIRECT, as large as the window. Not open: there is no such device, and all
     // goes through the port.
     explicit ShareWindow(os::Fd device);
@@ -45,7 +48,7 @@ class ShareWindow {
     os::Fd device_;
     bool open_ = false;  // the server has it, too
     Memory sent_, received_;
-    bool moves_much_ = false, huge_pages_ = false;
+    bool moves_much_ = false;
     std::array<std::uint64_t, wire::kShareSlots> users_{};  // the request that has each slot; 0: free
 };
 

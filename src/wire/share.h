@@ -42,9 +42,9 @@ enum class ShareNews : std::int32_t {
     kNoFile = 0x0a150004,  // its node (8 bytes): nothing is known of its attributes any more
     kGone = 0x0a150005,  // ShareName and the name: there is none such
     kNothing = 0x0a150006,  // everything that was told is void
-    kContents = 0x0a150009,  // its node (8 bytes) and all that is in the file, which was just opened to be read
-    kWindow = 0x0a150007,   // no promise: the server has the window
-    kInSlot = 0x0a150008,   // no promise, but the answer to a READ: ShareInSlot
+    kContents = 0x0a150007,  // its node (8 bytes) and all that is in the file, which was just opened to be read
+    kWindow = 0x0a150008,    // no promise: the server has the window
+    kInSlot = 0x0a150009,    // no promise, but the answer to a READ: ShareInSlot
 };
 
 struct ShareName {

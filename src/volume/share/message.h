@@ -14,11 +14,12 @@
 
 #include "base/bytes.h"
 #include "base/result.h"
+#include "wire/share.h"
 
 namespace caisson::volume::share {
 
 // What one WRITE carries, and one READ returns, at most.
-inline constexpr std::size_t kMaxDataBytes = 1 << 20;
+inline constexpr std::size_t kMaxDataBytes = wire::kShareSlotBytes;
 inline constexpr std::size_t kMaxMessageBytes = kMaxDataBytes + 4096;
 inline constexpr std::size_t kMaxNameBytes = 255;
 
