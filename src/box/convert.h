@@ -70,6 +70,8 @@ inline os::CgroupPlan groups_from(const wire::HostLimits& in) {
     return plan;
 }
 
+// In one word or more, for people and the journal; "none" if there is no network.
+std::string network_policy_text(const wire::NetworkSpec& network);
 // As --net-limit takes them; "default" if there are none.
 std::string network_limits_text(const wire::NetworkSpec::Limits& limits);
 

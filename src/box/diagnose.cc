@@ -1,6 +1,5 @@
 // caisson doctor: what this host has, what it lacks, and the exact command that helps.
 #include <fcntl.h>
-#include <sys/statvfs.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -14,6 +13,7 @@
 #include "jail/jail.h"
 #include "net/host.h"
 #include "os/file.h"
+#include "store/reserve.h"
 
 namespace caisson {
 
@@ -62,13 +62,11 @@ std::vector<Check> Runtime::diagnose(const RuntimeOptions& options) {
         return checks;
     }
     const auto& state = *runtime->state_;
-    struct statvfs space {};
     std::string room;
     bool scarce = false;
-    if (::statvfs(state.home.root.c_str(), &space) == 0) {
-        auto free_bytes = static_cast<std::uint64_t>(space.f_bavail) * space.f_frsize;
-        room = ", " + base::format_size(free_bytes) + " free";
-        scarce = free_bytes < (1ull << 30);
+    if (const auto found = store::file_system_of(state.home.root)) {
+        room = ", " + base::format_size(found->free_bytes) + " free";
+        scarce = found->free_bytes < (1ull << 30);
     }
     checks.push_back({scarce ? Level::kBad : Level::kGood, "home", state.home.root + room,
                       scarce ? "free at least 1 GiB, or set CAISSON_HOME to another file system" : ""});

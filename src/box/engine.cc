@@ -1,11 +1,11 @@
 #include "box/engine.h"
 
 #include <fcntl.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "box/convert.h"
 #include "net/space/tun.h"
+#include "store/reserve.h"
 
 namespace caisson::box {
 
@@ -17,9 +17,8 @@ constexpr std::uint32_t kKvmBootDeadlineMs = 60000;
 
 // A machine whose memory file cannot grow is killed (SIGBUS) without a word.
 bool lacks_room(const std::string& templates, vmm::Shape shape) {
-    struct statvfs status {};
-    return ::statvfs(templates.c_str(), &status) == 0 &&
-           std::uint64_t{status.f_bavail} * status.f_frsize < std::uint64_t{shape.memory_mib} << 20;
+    const auto room = store::file_system_of(templates);
+    return room && room->free_bytes < std::uint64_t{shape.memory_mib} << 20;
 }
 }  // namespace
 

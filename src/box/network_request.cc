@@ -92,9 +92,8 @@ Result<wire::NetworkSpec> read_network_request(const std::string& box_directory)
 }
 
 std::vector<std::pair<std::string, std::vector<std::pair<std::string, audit::Value>>>> network_changes(const wire::NetworkSpec& before, const wire::NetworkSpec& now) {
-    auto policy = [](const wire::NetworkSpec& spec) { return spec.policy().empty() ? std::string("none") : spec.policy(); };
     std::vector<std::pair<std::string, std::vector<std::pair<std::string, audit::Value>>>> changes;
-    if (before.policy() != now.policy()) changes.push_back({"network_policy_changed", {{"policy", policy(now)}, {"before", policy(before)}}});
+    if (before.policy() != now.policy()) changes.push_back({"network_policy_changed", {{"policy", network_policy_text(now)}, {"before", network_policy_text(before)}}});
     if (const auto is = network_limits_text(now.limits()), was = network_limits_text(before.limits()); is != was)
         changes.push_back({"network_limits_changed", {{"limits", is}, {"before", was}}});
     return changes;

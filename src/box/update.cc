@@ -198,8 +198,7 @@ class Planner {
         const auto& was = before != nullptr ? *before : kNone;
         const auto& is = after ? *after : kNone;
         bool now = update_.restart_network || (settle_ && running_ && after && running_->can_change_network);
-        auto policy = [](const wire::NetworkSpec& spec) { return spec.policy().empty() ? std::string("none") : spec.policy(); };
-        if (was.policy() != is.policy()) now |= add("network_policy", policy(was), policy(is), later);
+        if (was.policy() != is.policy()) now |= add("network_policy", network_policy_text(was), network_policy_text(is), later);
         if (const auto from = network_limits_text(was.limits()), to = network_limits_text(is.limits()); from != to) now |= add("network_limits", from, to, later);
         now |= change_ports(was, is, later);
         set_network(plan_.spec, after);
