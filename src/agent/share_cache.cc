@@ -96,8 +96,8 @@ ShareCache::Way ShareCache::request(std::span<std::uint8_t> message, base::Bytes
 bool ShareCache::is_fresh(Clock::time_point since, Clock::time_point now) { return now - since <= kKeptFor; }
 
 const ShareCache::File* ShareCache::fresh(std::uint64_t node, Clock::time_point now) const {
-    const auto found = files_.find(node);
-    return found != files_.end() && found->second.known && is_fresh(found->second.since, now) ? &found->second : nullptr;
+    const File* file = files_.find(node);
+    return file != nullptr && file->known && is_fresh(file->since, now) ? file : nullptr;
 }
 
 void ShareCache::begin(base::ByteView arguments) {
@@ -107,12 +107,19 @@ void ShareCache::begin(base::ByteView arguments) {
     can_expire_ = take(arguments, init) && (init.flags & kInitExt) != 0 && (init.upper_flags & kHasExpireOnly) != 0;
 }
 
+bool ShareCache::is_full_of_beliefs(Clock::time_point now) {
+    auto is_full = [this] { return believed_names_.size() >= kMostKept || believed_nodes_.size() >= kMostKept; };
+    constexpr std::chrono::seconds kOnceIn{1};
+    if (!is_full() || now - beliefs_cleared_ < kOnceIn) return is_full();
+    beliefs_cleared_ = now;
+    auto is_over = [now](const auto& one) { return one.second < now; };
+    std::erase_if(believed_names_, is_over);
+    std::erase_if(believed_nodes_, is_over);
+    return is_full();
+}
+
 std::uint64_t ShareCache::believes(const std::string& name, std::uint64_t node, Clock::time_point now) {
-    auto is_full = [now](auto& believed) {
-        if (believed.size() >= kMostKept) std::erase_if(believed, [now](const auto& one) { return one.second < now; });
-        return believed.size() >= kMostKept;
-    };
-    if (!can_expire_ || is_full(believed_names_) || is_full(believed_nodes_)) return kShortSeconds;
+    if (!can_expire_ || is_full_of_beliefs(now)) return kShortSeconds;
     const auto until = now + kBelievedFor;
     if (!name.empty()) believed_names_[name] = until;
     believed_nodes_[node] = until;
@@ -161,23 +168,24 @@ void ShareCache::end_beliefs() {
 
 // Of a name that nothing was told of.
 bool ShareCache::is_missing(std::uint64_t directory, Clock::time_point now) const {
-    const auto found = files_.find(directory);
-    return found != files_.end() && found->second.whole && is_fresh(found->second.whole_since, now);
+    const File* found = files_.find(directory);
+    return found != nullptr && found->whole && is_fresh(found->whole_since, now);
 }
 
 ShareCache::Way ShareCache::look_up(const fuse_in_header& header, std::string_view name, base::Bytes& answer, Clock::time_point now) {
-    const auto found = names_.find(key_of(header.nodeid, name));
-    const bool told = found != names_.end() && is_fresh(found->second.since, now);
-    if (told ? found->second.node == 0 : found == names_.end() && is_missing(header.nodeid, now)) {
+    const auto key = key_of(header.nodeid, name);
+    const Name* found = names_.find(key);
+    const bool told = found != nullptr && is_fresh(found->since, now);
+    if (told ? found->node == 0 : found == nullptr && is_missing(header.nodeid, now)) {
         put_answer(answer, header, ENOENT);
         return kDone;
     }
     if (!told) return kToServer;
-    const File* file = fresh(found->second.node, now);
+    const File* file = fresh(found->node, now);
     if (file == nullptr) return kToServer;
     fuse_entry_out entry{};
-    entry.nodeid = found->second.node;
-    entry.entry_valid = entry.attr_valid = believes(found->first, entry.nodeid, now);
+    entry.nodeid = found->node;
+    entry.entry_valid = entry.attr_valid = believes(key, entry.nodeid, now);
     entry.attr = file->attributes;
     ++lookups_[entry.nodeid];
     put_answer(answer, header, 0, base::bytes_of(entry));
@@ -276,11 +284,9 @@ ShareCache::Way ShareCache::forget_many(std::span<std::uint8_t> message) {
 }
 
 void ShareCache::keep(const wire::ShareFile& told, bool with_name, Clock::time_point now) {
-    auto found = files_.find(told.node);
     // Without a name it may be of a file that was forgotten meanwhile.
-    if (found == files_.end() && !with_name) return;
-    if (found == files_.end() && files_.size() >= kMostKept) files_.clear();
-    auto& file = found == files_.end() ? files_[told.node] : found->second;
+    if (!with_name && files_.find(told.node) == nullptr) return;
+    auto& file = files_.put(told.node, [](std::uint64_t, const File&) {});
     file.attributes = told.attributes;
     file.known = true;
     file.no_capability = (told.flags & wire::ShareFile::kNoCapability) != 0;
@@ -291,16 +297,16 @@ void ShareCache::keep(const wire::ShareFile& told, bool with_name, Clock::time_p
 }
 
 void ShareCache::keep_name(std::uint64_t parent, std::string_view name, std::uint64_t node, Clock::time_point now) {
-    if (names_.size() >= kMostKept) {
-        names_.clear();
-        for (auto& [number, file] : files_) file.whole = false;
-    }
-    names_[key_of(parent, name)] = {node, now};
+    names_.put(key_of(parent, name), [this](const std::string& key, const Name& gone) {
+        std::uint64_t directory = 0;
+        std::memcpy(&directory, key.data(), sizeof directory);
+        if (File* file = gone.node != 0 ? files_.find(directory) : nullptr) file->whole = false;
+    }) = {node, now};
 }
 
 void ShareCache::forget_name(std::uint64_t parent, std::string_view name) {
     names_.erase(key_of(parent, name));
-    if (auto found = files_.find(parent); found != files_.end()) found->second.whole = false;
+    if (File* directory = files_.find(parent)) directory->whole = false;
 }
 
 bool ShareCache::is_for_kernel(base::ByteView message, Clock::time_point now) {
@@ -330,7 +336,7 @@ bool ShareCache::is_for_kernel(base::ByteView message, Clock::time_point now) {
             return false;
         case wire::ShareNews::kNoFile:
             if (take(message, node))
-                if (auto found = files_.find(node); found != files_.end()) found->second.known = false;
+                if (File* found = files_.find(node)) found->known = false;
             return false;
         case wire::ShareNews::kContents:
             if (take(message, node)) keep_contents(node, message, now);

@@ -19,6 +19,7 @@
 #include <unordered_set>
 #include <utility>
 
+#include "agent/kept.h"
 #include "base/bytes.h"
 #include "wire/share.h"
 
@@ -30,7 +31,7 @@ class ShareCache {
     static constexpr std::chrono::seconds kKeptFor{60};
     // What the kernel may believe without asking here: it is told to stop, but a notice and an answer may cross.
     static constexpr std::chrono::seconds kBelievedFor{5};
-    static constexpr std::size_t kMostKept = 16384;  // files, and names: about 4 MiB
+    static constexpr std::size_t kMostKept = 16384;  // files, and names: about 6 MiB; the oldest give way
     // What is in a small file that was just opened, for the kernel to read it once.
     static constexpr std::chrono::seconds kContentsKeptFor{1};
     static constexpr std::size_t kMostContents = 64;
@@ -73,6 +74,8 @@ class ShareCache {
     void renamed(const fuse_in_header& header, base::ByteView arguments);
     // How long the kernel may believe what it is told now of this name, or of this node.
     std::uint64_t believes(const std::string& name, std::uint64_t node, Clock::time_point now);
+    // One belief more would be too many. The old ones are looked for once in a while only.
+    bool is_full_of_beliefs(Clock::time_point now);
     void end_beliefs();
     void keep_contents(std::uint64_t node, base::ByteView contents, Clock::time_point now);
     static bool is_fresh(Clock::time_point since, Clock::time_point now);
@@ -87,10 +90,10 @@ class ShareCache {
         base::Bytes bytes;
         Clock::time_point since;
     };
-    std::unordered_map<std::uint64_t, File> files_;
+    Kept<std::uint64_t, File> files_{kMostKept};
     std::unordered_map<std::uint64_t, Contents> contents_;
     std::unordered_set<std::uint64_t> changing_;  // requests under way that may change what is in a file
-    std::unordered_map<std::string, Name> names_;  // key_of()
+    Kept<std::string, Name> names_{kMostKept};  // key_of()
     // Lookups that the kernel was answered from here: the server knows nothing of them, and must not hear of their end.
     std::unordered_map<std::uint64_t, std::uint64_t> lookups_;
     // Nodes on which the kernel asked for a lock: then it matters when they are closed.
@@ -98,6 +101,7 @@ class ShareCache {
     // What the kernel was told for long, until when; names as in key_of().
     std::unordered_map<std::string, Clock::time_point> believed_names_;
     std::unordered_map<std::uint64_t, Clock::time_point> believed_nodes_;
+    Clock::time_point beliefs_cleared_{};
     bool can_expire_ = false;  // the kernel knows how to end a belief without more
     base::Bytes notices_;
 };

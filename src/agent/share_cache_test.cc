@@ -204,6 +204,24 @@ TEST_F(ShareCacheTest, WhatIsDroppedForOthersIsNotTakenForMissing) {
     EXPECT_FALSE(is_answered(FUSE_LOOKUP, kTop, name("never made")));
 }
 
+TEST_F(ShareCacheTest, WhatWasToldLongestAgoGivesWay) {
+    constexpr std::uint64_t kOther = 1 << 20;
+    for (std::size_t i = 0; i < ShareCache::kMostKept; ++i) tell_of(wire::ShareNews::kGone, kOther, "g" + std::to_string(i));
+    tell_name(1, "made", file(kTop, wire::ShareFile::kEmpty));
+    tell_name(kTop, "f", file(kFile));
+    EXPECT_TRUE(is_answered(FUSE_LOOKUP, kTop, name("f")));
+    EXPECT_TRUE(is_answered(FUSE_LOOKUP, kTop, name("never made")));
+    EXPECT_FALSE(is_answered(FUSE_LOOKUP, kOther, name("g0")));
+    EXPECT_TRUE(is_answered(FUSE_LOOKUP, kOther, name("g" + std::to_string(ShareCache::kMostKept - 1))));
+    // Told once more, it is the last to give way.
+    tell_name(kTop, "f", file(kFile));
+    for (std::size_t i = 0; i + 1 < ShareCache::kMostKept; ++i) tell_of(wire::ShareNews::kGone, kOther, "h" + std::to_string(i));
+    EXPECT_TRUE(is_answered(FUSE_LOOKUP, kTop, name("f")));
+    tell_of(wire::ShareNews::kGone, kOther, "one more");
+    EXPECT_FALSE(is_answered(FUSE_LOOKUP, kTop, name("f")));
+    EXPECT_FALSE(is_answered(FUSE_LOOKUP, kTop, name("never made")));
+}
+
 // The server counts the lookups that it answered, and must be told of the end of just those.
 TEST_F(ShareCacheTest, TheServerForgetsWhatItWasAsked) {
     tell_name(kTop, "f", file(kFile));  // one lookup of the server's
