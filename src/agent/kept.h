@@ -6,7 +6,6 @@
 #include <cstddef>
 #include <list>
 #include <unordered_map>
-#include <utility>
 
 namespace caisson::agent {
 

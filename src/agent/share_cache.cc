@@ -66,6 +66,12 @@ std::string ShareCache::key_of(std::uint64_t parent, std::string_view name) {
     return key.append(name);
 }
 
+std::uint64_t ShareCache::parent_of(const std::string& key) {
+    std::uint64_t parent = 0;
+    std::memcpy(&parent, key.data(), sizeof parent);
+    return parent;
+}
+
 ShareCache::Way ShareCache::request(std::span<std::uint8_t> message, base::Bytes& answer, Clock::time_point now) {
     base::ByteView rest(message);
     fuse_in_header header{};
@@ -155,8 +161,7 @@ void ShareCache::end_beliefs() {
         std::uint32_t length, flags;
     };
     for (const auto& [key, until] : believed_names_) {
-        std::uint64_t parent = 0;
-        std::memcpy(&parent, key.data(), sizeof parent);
+        const auto parent = parent_of(key);
         const auto name = std::string_view(key).substr(sizeof parent);
         notice(FUSE_NOTIFY_INVAL_ENTRY, Entry{parent, static_cast<std::uint32_t>(name.size()), kExpireOnly}, name);
     }
@@ -298,9 +303,7 @@ void ShareCache::keep(const wire::ShareFile& told, bool with_name, Clock::time_p
 
 void ShareCache::keep_name(std::uint64_t parent, std::string_view name, std::uint64_t node, Clock::time_point now) {
     names_.put(key_of(parent, name), [this](const std::string& key, const Name& gone) {
-        std::uint64_t directory = 0;
-        std::memcpy(&directory, key.data(), sizeof directory);
-        if (File* file = gone.node != 0 ? files_.find(directory) : nullptr) file->whole = false;
+        if (File* directory = gone.node != 0 ? files_.find(parent_of(key)) : nullptr) directory->whole = false;
     }) = {node, now};
 }
 

@@ -85,6 +85,7 @@ class ShareCache {
     void keep_name(std::uint64_t parent, std::string_view name, std::uint64_t node, Clock::time_point now);
     void forget_name(std::uint64_t parent, std::string_view name);
     static std::string key_of(std::uint64_t parent, std::string_view name);
+    static std::uint64_t parent_of(const std::string& key);
 
     struct Contents {
         base::Bytes bytes;

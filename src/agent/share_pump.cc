@@ -40,8 +40,11 @@ class Requests {
     // Something is on its way to the port, which has no room for it now.
     bool pending() const { return sent_ < sending_.size(); }
     bool later() const { return !later_.empty(); }
+    // What was taken last was answered at once.
+    bool answered() const { return !answer_.empty(); }
     // false: the file system is unmounted.
     Result<bool> take() {
+        answer_.clear();
         const auto room = window_.message();
         const ssize_t got = ::read(fuse_, room.data(), room.size());
         if (got < 0 && errno == ENODEV) return false;
@@ -49,7 +52,6 @@ class Requests {
         if (got < 0 && (errno == EAGAIN || errno == EINTR || errno == ENOENT)) return true;
         if (got < 0) return failure_errno("cannot read a request for a share");
         auto message = room.first(static_cast<std::size_t>(got));
-        answer_.clear();
         const auto way = cache_.request(message, answer_);
         // Refused if nobody waits for it any more.
         if (!answer_.empty()) static_cast<void>(!::write(fuse_, answer_.data(), answer_.size()));
@@ -198,16 +200,19 @@ Result<> pump_share(int fuse, int port, os::Fd window_device) {
             return failure_errno("waiting for a share");
         }
         if (found == 0) CAISSON_TRY(requests.send_later());
-        if ((ready[1].revents & POLLIN) != 0) {
+        bool answered = (ready[1].revents & POLLIN) != 0;
+        if (answered) {
             CAISSON_TRY(answers.move());
             if (const auto notices = cache.take_notices(); !notices.empty()) tell_kernel(fuse, notices);
         }
         else if ((ready[1].revents & (POLLHUP | POLLERR)) != 0) return failure(Errc::kCancelled, "the host's share server is gone");
         if ((ready[0].revents & POLLERR) != 0) return {};  // unmounted
         if ((ready[1].revents & POLLOUT) != 0) CAISSON_TRY(requests.go_on());
-        if (ready[0].revents != 0)
+        if (ready[0].revents != 0) {
             if (!CAISSON_TRY(requests.take())) return {};
-        turns.give();
+            answered |= requests.answered();
+        }
+        if (answered) turns.give();
     }
 }
 
