@@ -7,7 +7,7 @@ CORPUS = pathlib.Path(__file__).parent / "corpus" / "share_server"
 # As in share_server.cc.
 OPERATIONS = [1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 20, 21, 22,
               23, 24, 25, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 42, 43, 44, 45, 46,
-              47, 50, 51, 26, 0xCA150001, 0xCA150002]
+              47, 50, 51, 26, 0xCA150001, 0xCA150002, 0xCA150003]
 WRITTEN, READ, FIRST = 2, 3, 4  # nodes: the two volumes, and the first that is looked up
 
 
@@ -53,6 +53,8 @@ SEEDS = {
     "rename": FILE + message(12, WRITTEN, struct.pack("<Q", WRITTEN) + name(b"f") + name(b"g")) + message(45, WRITTEN, struct.pack("<QII", READ, 0, 0) + name(b"g") + name(b"h")),
     "directories": message(9, WRITTEN, struct.pack("<II", 0o755, 0) + name(b"d")) + create(b"x", FIRST) + OPEN_LIST +
                    read(2, WRITTEN, operation=44) + read(2, WRITTEN, operation=28) + message(11, WRITTEN, name(b"d")),
+    "listings": message(0xCA150002, 0, b"") + FILE + OPEN_LIST + message(0xCA150003, WRITTEN, struct.pack("<QQII", 2, 0, 9, 1)) +
+                message(0xCA150003, WRITTEN, struct.pack("<QQII", 1, 0, 1, 0)) + message(0xCA150003, 1, struct.pack("<QQII", 2, 1 << 63, 1, 0)),
     "special": message(8, WRITTEN, struct.pack("<IIII", 0o010644, 0, 0, 0) + name(b"p")) + message(8, WRITTEN, struct.pack("<IIII", 0o020644, 259, 0, 0) + name(b"c")),
     "attributes": FILE + message(21, FIRST, struct.pack("<II", 3, 0) + name(b"user.a") + b"abc") + message(22, FIRST, struct.pack("<II", 99, 0) + name(b"user.a")) +
                   message(23, FIRST, struct.pack("<II", 99, 0)) + message(24, FIRST, name(b"user.caisson.metadata")),

@@ -30,10 +30,10 @@ constexpr rlim_t kLargestFile = 64 << 20;
 constexpr std::size_t kFewOpen = 18;  // so that files are closed and opened again
 constexpr std::uint8_t kRaw = 255;
 constexpr std::uint8_t kNodes = 32;  // and the rest of that byte says a slot of the window
-// Without FUSE_INIT, which is sent before. The last one is ours.
+// Without FUSE_INIT, which is sent before. The last ones are ours.
 constexpr std::uint32_t kOperations[] = {1,  2,  3,  4,  5,  6,  8,  9,  10, 11, 12, 13, 14, 15, 16, 17, 18, 20, 21, 22,
                                          23, 24, 25, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 42, 43, 44, 45, 46,
-                                         47, 50, 51, 26, wire::kShareIdentity, wire::kShareKeeps};
+                                         47, 50, 51, 26, wire::kShareIdentity, wire::kShareKeeps, wire::kShareList};
 
 int remove_one(const char* path, const struct stat*, int, struct FTW* at) {
     if (at->level > 0) static_cast<void>(::remove(path));

@@ -43,6 +43,10 @@ class Kept {
         order_.erase(found->second.place);
         entries_.erase(found);
     }
+    template <typename Visit>
+    void each(Visit visit) {
+        for (auto& [key, entry] : entries_) visit(entry.value);
+    }
     void clear() {
         entries_.clear();
         order_.clear();

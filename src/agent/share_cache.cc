@@ -6,6 +6,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "agent/share_message.h"
+
 namespace caisson::agent {
 
 namespace {
@@ -19,38 +21,26 @@ constexpr std::uint32_t kHasExpireOnly = 1u << 3;
 constexpr std::uint32_t kExpireOnly = 1;
 constexpr std::uint32_t kInitExt = 1u << 30;  // there is an upper half
 
-template <typename T>
-bool take(base::ByteView& bytes, T& value) {
-    if (bytes.size() < sizeof value) return false;
-    std::memcpy(&value, bytes.data(), sizeof value);
-    bytes = bytes.subspan(sizeof value);
-    return true;
-}
-
-// Arguments that are text end with a null.
-std::string_view text_of(base::ByteView bytes) {
-    const auto text = base::as_text(bytes);
-    return text.substr(0, text.find('\0'));
-}
-
-void put_answer(base::Bytes& answer, const fuse_in_header& asked, int error, base::ByteView data = {}) {
-    fuse_out_header header{};
-    header.len = static_cast<std::uint32_t>(sizeof header + data.size());
-    header.error = -error;
-    header.unique = asked.unique;
-    base::append(answer, base::bytes_of(header));
-    base::append(answer, data);
-}
-
-// What may change what is in a file.
-bool changes_contents(std::uint32_t operation, base::ByteView arguments) {
+// What may change what is in a file or a directory, or what a listing tells of a file. All of these are answered.
+bool is_change(std::uint32_t operation, base::ByteView arguments) {
     fuse_open_in in{};
     switch (operation) {
         case FUSE_WRITE:
         case FUSE_SETATTR:
         case FUSE_CREATE:
+        case FUSE_TMPFILE:
         case FUSE_FALLOCATE:
-        case FUSE_COPY_FILE_RANGE: return true;
+        case FUSE_COPY_FILE_RANGE:
+        case FUSE_MKNOD:
+        case FUSE_MKDIR:
+        case FUSE_SYMLINK:
+        case FUSE_LINK:
+        case FUSE_UNLINK:
+        case FUSE_RMDIR:
+        case FUSE_RENAME:
+        case FUSE_RENAME2:
+        case FUSE_SETXATTR:
+        case FUSE_REMOVEXATTR: return true;
         case FUSE_OPEN: return !take(arguments, in) || (in.flags & O_TRUNC) != 0;
         default: return false;
     }
@@ -76,8 +66,9 @@ ShareCache::Way ShareCache::request(std::span<std::uint8_t> message, base::Bytes
     base::ByteView rest(message);
     fuse_in_header header{};
     if (!take(rest, header)) return kToServer;
-    if (changes_contents(header.opcode, rest)) {
+    if (is_change(header.opcode, rest)) {
         contents_.clear();
+        listings_.clear();
         changing_.insert(header.unique);
     }
     switch (header.opcode) {
@@ -91,8 +82,10 @@ ShareCache::Way ShareCache::request(std::span<std::uint8_t> message, base::Bytes
         case FUSE_SETLK:
         case FUSE_SETLKW: locked_.insert(header.nodeid); return kToServer;
         case FUSE_FLUSH: return flush(header, answer);
-        case FUSE_RELEASE:
-        case FUSE_RELEASEDIR: return release(message, header, answer);
+        case FUSE_READDIR:
+        case FUSE_READDIRPLUS: return listings_.read(message, answer, now) == ShareListings::Way::kToServer ? kToServer : kDone;
+        case FUSE_RELEASEDIR: closed(rest); return release(message, header, answer);
+        case FUSE_RELEASE: return release(message, header, answer);
         case FUSE_FORGET: return forget(message, header);
         case FUSE_BATCH_FORGET: return forget_many(message);
         default: return kToServer;
@@ -253,6 +246,11 @@ ShareCache::Way ShareCache::release(std::span<std::uint8_t> message, const fuse_
     return kLater;
 }
 
+void ShareCache::closed(base::ByteView arguments) {
+    fuse_release_in in{};
+    if (take(arguments, in)) listings_.closed(in.fh);
+}
+
 // How many of them the server knows of. What it is told to forget is not known here any more either: it may be gone there.
 std::uint64_t ShareCache::left_to_forget(std::uint64_t node, std::uint64_t lookups) {
     if (const auto own = lookups_.find(node); own != lookups_.end()) {
@@ -317,6 +315,7 @@ bool ShareCache::is_for_kernel(base::ByteView message, Clock::time_point now) {
     if (!take(message, header)) return true;
     if (header.unique != 0) {
         changing_.erase(header.unique);
+        listings_.answered(header.unique, -header.error, message);
         return true;
     }
     wire::ShareName name{};
@@ -344,9 +343,11 @@ bool ShareCache::is_for_kernel(base::ByteView message, Clock::time_point now) {
         case wire::ShareNews::kContents:
             if (take(message, node)) keep_contents(node, message, now);
             return false;
+        case wire::ShareNews::kListed: listings_.told(message, changing_.empty(), now); return false;
         case wire::ShareNews::kNothing:
             end_beliefs();
             contents_.clear();
+            listings_.clear();
             files_.clear();
             names_.clear();
             return false;

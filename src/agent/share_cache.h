@@ -20,6 +20,7 @@
 #include <utility>
 
 #include "agent/kept.h"
+#include "agent/share_listings.h"
 #include "base/bytes.h"
 #include "wire/share.h"
 
@@ -47,6 +48,9 @@ class ShareCache {
     // Notices for the kernel, one behind the other, that what it was told from here holds no more. To write them may have to
     // wait for a lock that is held by somebody who waits for the server: so not in the process that carries the messages.
     base::Bytes take_notices() { return std::exchange(notices_, {}); }
+    // After each message, either way: an answer for the kernel to what it asked before; what this asks the server for, soon.
+    base::Bytes take_answer() { return listings_.take_answer(); }
+    base::Bytes take_requests() { return listings_.take_requests(); }
 
   private:
     struct File {
@@ -70,6 +74,7 @@ class ShareCache {
     Way forget(std::span<std::uint8_t> message, const fuse_in_header& header);
     Way forget_many(std::span<std::uint8_t> message);
     std::uint64_t left_to_forget(std::uint64_t node, std::uint64_t lookups);
+    void closed(base::ByteView arguments);
     void begin(base::ByteView arguments);
     void renamed(const fuse_in_header& header, base::ByteView arguments);
     // How long the kernel may believe what it is told now of this name, or of this node.
@@ -93,7 +98,8 @@ class ShareCache {
     };
     Kept<std::uint64_t, File> files_{kMostKept};
     std::unordered_map<std::uint64_t, Contents> contents_;
-    std::unordered_set<std::uint64_t> changing_;  // requests under way that may change what is in a file
+    ShareListings listings_;
+    std::unordered_set<std::uint64_t> changing_;  // requests under way that may change what is in a file, or listed
     Kept<std::string, Name> names_{kMostKept};  // key_of()
     // Lookups that the kernel was answered from here: the server knows nothing of them, and must not hear of their end.
     std::unordered_map<std::uint64_t, std::uint64_t> lookups_;

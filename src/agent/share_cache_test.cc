@@ -403,6 +403,53 @@ TEST_F(ShareCacheTest, WhatIsInASmallFileIsReadOnce) {
     }
 }
 
+// A listing that was told, and what may have changed it since.
+TEST_F(ShareCacheTest, AChangeEndsWhatWasToldOfAListing) {
+    auto tell_listing = [&] {
+        base::Bytes data;
+        append(data, wire::ShareListed{9, 0, 1, wire::ShareListed::kPlus | wire::ShareListed::kEnd, 0});
+        tell(wire::ShareNews::kListed, data);
+    };
+    base::Bytes read;
+    fuse_read_in in{};
+    in.fh = 9;
+    in.size = 4096;
+    append(read, in);
+    tell_listing();
+    EXPECT_TRUE(is_answered(FUSE_READDIRPLUS, kTop, read));
+    auto answer_change = [&] {
+        fuse_out_header header{};
+        header.len = sizeof header;
+        header.unique = kUnique;
+        base::Bytes message;
+        append(message, header);
+        EXPECT_TRUE(cache_.is_for_kernel(message, now_));
+    };
+    base::Bytes close;
+    fuse_release_in release{};
+    release.fh = 9;
+    append(close, release);
+    for (std::uint32_t operation : {FUSE_WRITE, FUSE_SETATTR, FUSE_CREATE, FUSE_TMPFILE, FUSE_FALLOCATE, FUSE_COPY_FILE_RANGE, FUSE_MKNOD, FUSE_MKDIR, FUSE_SYMLINK,
+                                    FUSE_LINK, FUSE_UNLINK, FUSE_RMDIR, FUSE_RENAME, FUSE_RENAME2, FUSE_SETXATTR, FUSE_REMOVEXATTR}) {
+        ask(FUSE_RELEASEDIR, kTop, close);
+        tell_listing();
+        EXPECT_FALSE(is_answered(operation, kTop, base::Bytes(64)));
+        EXPECT_FALSE(is_answered(FUSE_READDIRPLUS, kTop, read)) << operation << " before it was read";
+        // Told before the change was done, or after it: nobody knows.
+        ask(FUSE_RELEASEDIR, kTop, close);
+        tell_listing();
+        EXPECT_FALSE(is_answered(FUSE_READDIRPLUS, kTop, read)) << operation << " under way";
+        answer_change();
+        ask(FUSE_RELEASEDIR, kTop, close);
+        tell_listing();
+        EXPECT_TRUE(is_answered(FUSE_READDIRPLUS, kTop, read)) << operation << " done";
+    }
+    ask(FUSE_RELEASEDIR, kTop, close);
+    tell_listing();
+    tell(wire::ShareNews::kNothing);
+    EXPECT_FALSE(is_answered(FUSE_READDIRPLUS, kTop, read)) << "somebody came";
+}
+
 TEST_F(ShareCacheTest, TheKernelGetsItsOwn) {
     base::Bytes message;
     append(message, fuse_out_header{sizeof(fuse_out_header), -ENOENT, kUnique});

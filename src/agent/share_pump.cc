@@ -55,17 +55,34 @@ class Requests {
         const auto way = cache_.request(message, answer_);
         // Refused if nobody waits for it any more.
         if (!answer_.empty()) static_cast<void>(!::write(fuse_, answer_.data(), answer_.size()));
-        if (!way.forward) return true;
-        if (way.soon) message = window_.send(message);
-        if (way.soon && message.size() > kMostJoined) {
-            if (later()) CAISSON_TRY(send_later());
-            if (!pending()) CAISSON_TRY(send(message));
-            else sending_.insert(sending_.end(), message.begin(), message.end());
+        const auto own = cache_.take_requests();
+        later_.insert(later_.end(), own.begin(), own.end());
+        if (!way.forward) {
+            if (!own.empty()) CAISSON_TRY(send_later());
             return true;
         }
-        later_.insert(later_.end(), message.begin(), message.end());
-        if (way.soon || later_.size() > kMostLater) CAISSON_TRY(send_later());
+        if (!way.soon) {
+            later_.insert(later_.end(), message.begin(), message.end());
+            if (later_.size() > kMostLater || !own.empty()) CAISSON_TRY(send_later());
+            return true;
+        }
+        message = window_.send(message);
+        // Before what nobody waits for.
+        if (message.size() > kMostJoined && !pending()) {
+            CAISSON_TRY(send(message));
+            if (later()) CAISSON_TRY(send_later());
+            return true;
+        }
+        sending_.insert(sending_.end(), message.begin(), message.end());
+        CAISSON_TRY(send_later());
         return true;
+    }
+    // What the cache wants of the server.
+    Result<> send_own() {
+        const auto own = cache_.take_requests();
+        if (own.empty()) return {};
+        later_.insert(later_.end(), own.begin(), own.end());
+        return send_later();
     }
     Result<> send_later() {
         sending_.insert(sending_.end(), later_.begin(), later_.end());
@@ -136,6 +153,7 @@ class Answers {
             const auto message = window_.receive({bytes_.data() + done, header.len});
             // Refused if nobody waits for it any more.
             if (message && cache_.is_for_kernel(*message)) static_cast<void>(!::write(fuse_, message->data(), message->size()));
+            if (const auto answer = cache_.take_answer(); !answer.empty()) static_cast<void>(!::write(fuse_, answer.data(), answer.size()));
             done += header.len;
         }
         if (done > 0) std::memmove(bytes_.data(), bytes_.data() + done, filled_ - done);
@@ -203,6 +221,7 @@ Result<> pump_share(int fuse, int port, os::Fd window_device) {
         bool answered = (ready[1].revents & POLLIN) != 0;
         if (answered) {
             CAISSON_TRY(answers.move());
+            CAISSON_TRY(requests.send_own());
             if (const auto notices = cache.take_notices(); !notices.empty()) tell_kernel(fuse, notices);
         }
         else if ((ready[1].revents & (POLLHUP | POLLERR)) != 0) return failure(Errc::kCancelled, "the host's share server is gone");

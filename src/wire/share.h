@@ -23,6 +23,7 @@ namespace caisson::wire {
 
 inline constexpr std::uint32_t kShareIdentity = 0xca150001;  // its operation; arguments: user, group
 inline constexpr std::uint32_t kShareKeeps = 0xca150002;     // no arguments
+inline constexpr std::uint32_t kShareList = 0xca150003;      // ShareList: of the header's node, which is not answered but told (kListed)
 
 struct ShareIdentity {
     std::uint32_t user;
@@ -45,6 +46,7 @@ enum class ShareNews : std::int32_t {
     kContents = 0x0a150007,  // its node (8 bytes) and all that is in the file, which was just opened to be read
     kWindow = 0x0a150008,    // no promise: the server has the window
     kInSlot = 0x0a150009,    // no promise, but the answer to a READ: ShareInSlot
+    kListed = 0x0a15000a,    // ShareListed and what a READDIR or READDIRPLUS there would be answered with; its lookups were counted
 };
 
 struct ShareName {
@@ -67,6 +69,29 @@ struct ShareInSlot {
     std::uint64_t unique;  // of the READ
     std::uint32_t slot;    // 0 is the first one
     std::uint32_t length;  // of what was read
+};
+
+// A directory's listing goes to the kernel in pieces as large as one of its pages. Those behind the one that it asked for
+// are told before it asks for them: the first one when the directory is opened, more when the agent wants them.
+inline constexpr std::uint32_t kSharePieceBytes = 4096;
+inline constexpr std::uint32_t kShareMostPieces = 4;
+
+struct ShareList {
+    std::uint64_t handle;
+    std::uint64_t offset;
+    std::uint32_t pieces;  // so many are told, or kShareMostPieces, or fewer; then a word that says kDone
+    std::uint32_t plus;    // not 0: as READDIRPLUS
+};
+
+struct ShareListed {
+    static constexpr std::uint32_t kPlus = 1;
+    static constexpr std::uint32_t kEnd = 2;   // behind this piece there is nothing
+    static constexpr std::uint32_t kDone = 4;  // no piece: all is told that one ShareList asked for
+    std::uint64_t handle;
+    std::uint64_t offset;
+    std::uint64_t next;  // where it goes on
+    std::uint32_t flags;
+    std::uint32_t unused;
 };
 
 // The last bytes of a request's header, which are the kernel's padding: 0, or 1 more than the number of a slot.

@@ -48,6 +48,35 @@ CASE(contents_odd_places_and_sizes) {
     EXPECT(text_of("f") == wanted);
     EXPECT(at(file, 12345, 6789) == wanted.substr(12345, 6789));
 }
+CASE(contents_odd_places_and_sizes_write_only) {
+    const int file = opened("f", O_CREAT | O_WRONLY);
+    std::string wanted;
+    for (unsigned i = 1; i < 20; ++i) {
+        const std::size_t offset = (i * 79199u) % 3000000, bytes = (i * 523573u) % 2500000 + 1;
+        const auto part = pattern(bytes + i, i);  // and from odd places in memory
+        if (wanted.size() < offset + bytes) wanted.resize(offset + bytes);
+        wanted.replace(offset, bytes, part, i, bytes);
+        for (std::size_t done = 0; done < bytes;)
+            done += static_cast<std::size_t>(OKAY(::pwrite(file, part.data() + i + done, bytes - done, static_cast<off_t>(offset + done))));
+    }
+    EXPECT(text_of("f") == wanted);
+}
+CASE(contents_written_beside_a_map) {
+    put("f", pattern(20000));
+    const int both = opened("f", O_RDWR), reads = opened("f", O_RDONLY), writes = opened("f", O_WRONLY);
+    char* map = mapped(both, 20000, PROT_READ | PROT_WRITE, MAP_SHARED);
+    const char* seen = mapped(reads, 20000, PROT_READ, MAP_SHARED);
+    std::memcpy(map + 5000, "DIRT", 4);
+    EQUAL(::pwrite(writes, "zz", 2, 100), 2);
+    EQUAL(::pwrite(writes, "yy", 2, 5002), 2);
+    EXPECT(std::memcmp(seen + 100, "zz", 2) == 0);
+    EXPECT(std::memcmp(seen + 5000, "DIyy", 4) == 0);
+    EXPECT(at(reads, 5000, 4) == "DIyy");
+    std::memcpy(map + 5000, "more", 4);
+    EXPECT(at(reads, 5000, 4) == "more");
+    EQUAL(::pwrite(writes, "q", 1, 4999), 1);
+    EXPECT(at(reads, 4999, 5) == "qmore");
+}
 CASE(contents_vectors) {
     const int file = opened("f", O_CREAT | O_RDWR);
     char a[] = "abc", b[] = "defg";

@@ -97,6 +97,35 @@ CASE(list_while_adding_shows_the_old_once) {
     }
     for (int i = 0; i < 500; ++i) EQUAL(seen.count(numbered(i)), 1);
 }
+CASE(list_while_changing_shows_what_is) {
+    fill(300);
+    DIR* open = ::opendir(".");
+    int listed = 0;
+    while (const struct dirent* entry = ::readdir(open)) {
+        if (entry->d_name[0] == '.') continue;
+        EQUAL(status_of(entry->d_name).st_mode & 07777, listed < 100 ? 0644 : 0600);
+        if (++listed == 100)
+            for (int i = 0; i < 300; ++i) OKAY(::chmod(numbered(i).c_str(), 0600));
+        if (listed == 200) put("grows", "more");
+    }
+    EXPECT(listed == 300 || listed == 301);
+    EQUAL(names_in(".").size(), 301);
+}
+CASE(list_the_same_twice_at_once) {
+    fill(400);
+    DIR *one = ::opendir("."), *other = ::opendir(".");
+    std::multiset<std::string> first, second;
+    struct stat status {};
+    for (int more = 2; more > 0;) {
+        more = 0;
+        const struct dirent* entry = ::readdir(one);
+        if (entry != nullptr) ++more, first.insert(entry->d_name);
+        entry = ::readdir(other);
+        if (entry != nullptr) ++more, second.insert(entry->d_name), OKAY(::lstat(entry->d_name, &status));
+    }
+    EQUAL(first.size(), 402);
+    EXPECT(first == second);
+}
 CASE(list_of_a_removed_directory) {
     OKAY(::mkdir("d", 0755));
     DIR* open = ::opendir("d");

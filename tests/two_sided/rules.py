@@ -284,6 +284,14 @@ rule("share_contents_alone", "nothing is promised of what is in a file that anot
      "tests/volume_test --gtest_filter=ShareServer.TellsNothingOfContentsInCompany", r"FAILED.*TellsNothingOfContentsInCompany")
 rule("share_contents_under_way", "what was in a file before a change is not read after it", ["agent_test"],
      "tests/agent_test --gtest_filter=ShareCacheTest.WhatIsInASmallFileIsReadOnce", r"FAILED.*WhatIsInASmallFileIsReadOnce")
+rule("share_listing_alone", "nothing is told of a directory that another box may change", ["volume_test"],
+     "tests/volume_test --gtest_filter=ShareServerListing.*", r"FAILED.*NothingIsToldInCompany")
+rule("share_listing_pieces", "a guest is told no more of a listing at once than was agreed", ["volume_test"],
+     "tests/volume_test --gtest_filter=ShareServerListing.*", r"FAILED.*MoreIsToldWhenItIsWantedAndNoMoreThanWasAgreed")
+rule("share_listing_changed", "a listing that was told before a change is not read after it", ["agent_test"],
+     "tests/agent_test --gtest_filter=ShareCacheTest.*", r"FAILED.*AChangeEndsWhatWasToldOfAListing")
+rule("share_listing_under_way", "a listing that was told during a change is not read after it", ["agent_test"],
+     "tests/agent_test --gtest_filter=ShareCacheTest.*", r"FAILED.*AChangeEndsWhatWasToldOfAListing")
 rule("share_own_attributes", "a guest does not set what caisson keeps of a file", ["volume_test"],
      "tests/volume_test --gtest_filter=ShareServer.CaissonsAttributesAreNotTheGuests", r"FAILED.*CaissonsAttributesAreNotTheGuests")
 rule("share_host_modes", "what a guest makes is closed to others on the host", ["volume_test"],

@@ -354,8 +354,14 @@ int Server::open_directory(Request& request) {
     }
     fuse_open_out out{};
     out.fh = next_handle_++;
-    handles_.emplace(out.fh, std::move(handle));
+    auto& opened = handles_.emplace(out.fh, std::move(handle)).first->second;
     request.reply.add(out);
+    if (request.node == nullptr || !promises(*opened.mount)) return 0;
+    // Most directories are small, and whoever opens one lists it: the kernel begins with names and attributes.
+    fuse_read_in beginning{};
+    beginning.fh = out.fh;
+    beginning.size = wire::kSharePieceBytes;
+    tell_piece(*request.node, opened, beginning, true);
     return 0;
 }
 
@@ -432,22 +438,28 @@ int Server::list(Request& request, bool plus) {
     if (!request.arguments.ok() || in.size > kMaxDataBytes) return EINVAL;
     Handle* handle = handle_of(in.fh, request.header.nodeid);
     if (handle == nullptr || !handle->directory) return EBADF;
-    auto& reply = request.reply;
-    if (!handle->file) return list_root(*handle, in.offset, in.size, plus, reply);
-    const bool plain = is_plain(*request.node);
+    if (!handle->file) return list_root(*handle, in.offset, in.size, plus, request.reply);
+    Piece piece;
+    return list_piece(*request.node, *handle, in, plus, request.reply, piece);
+}
+
+int Server::list_piece(Node& directory, Handle& handle, const fuse_read_in& in, bool plus, Reply& reply, Piece& piece) {
+    const bool plain = is_plain(directory);
     if (in.offset == 0) {
-        handle->plain_at = promises(*handle->mount) ? plain_ : 0;
-        handle->listed_to = 0;
-    } else if (in.offset != handle->listed_to) {
-        handle->plain_at = 0;
+        handle.plain_at = promises(*handle.mount) ? plain_ : 0;
+        handle.listed_to = 0;
+    } else if (in.offset != handle.listed_to) {
+        handle.plain_at = 0;
     }
-    if (in.offset > INT64_MAX || ::lseek(handle->file.get(), static_cast<off_t>(in.offset), SEEK_SET) < 0) return EINVAL;
+    piece.next = in.offset;
+    if (in.offset > INT64_MAX || ::lseek(handle.file.get(), static_cast<off_t>(in.offset), SEEK_SET) < 0) return EINVAL;
     // Not many more than fit: what does not is read again.
     char entries[kListedBytes];
     const std::size_t enough = std::clamp<std::size_t>(plus ? in.size / 4 : in.size, sizeof(dirent64), sizeof entries);
     for (;;) {
-        const long got = ::syscall(SYS_getdents64, handle->file.get(), entries, enough);
-        if (got == 0 && handle->plain_at != 0) request.node->plain_at = handle->plain_at;
+        const long got = ::syscall(SYS_getdents64, handle.file.get(), entries, enough);
+        piece.end = got == 0;
+        if (piece.end && handle.plain_at != 0) directory.plain_at = handle.plain_at;
         if (got <= 0) return got == 0 || !reply.data.empty() ? 0 : errno;
         for (long at = 0; at < got;) {
             const char* entry = entries + at;
@@ -455,11 +467,39 @@ int Server::list(Request& request, bool plus) {
             Listed listed{entry + kEntryName, read_at<std::uint64_t>(entry), static_cast<std::uint8_t>(entry[kEntryType]),
                           read_at<std::uint64_t>(entry + sizeof(std::uint64_t))};
             const auto type = listed.type;
-            if (!list_entry(*request.node, listed, plain, in.size, plus, reply)) return 0;
-            handle->listed_to = listed.next;
-            if (type == DT_UNKNOWN || (type == DT_REG && listed.type != DT_REG)) handle->plain_at = 0;
+            if (!list_entry(directory, listed, plain, in.size, plus, reply)) return 0;
+            handle.listed_to = piece.next = listed.next;
+            if (type == DT_UNKNOWN || (type == DT_REG && listed.type != DT_REG)) handle.plain_at = 0;
         }
     }
+}
+
+// false: there is no use in a next one, which would begin at `in`.
+bool Server::tell_piece(Node& directory, Handle& handle, fuse_read_in& in, bool plus) {
+    Reply reply;
+    Piece piece;
+    // The kernel asks for it, and hears why.
+    if (list_piece(directory, handle, in, plus, reply, piece) != 0 || (reply.data.empty() && !piece.end)) return false;
+    const std::uint32_t flags = (plus ? wire::ShareListed::kPlus : 0) | (piece.end ? wire::ShareListed::kEnd : 0);
+    base::Bytes data;
+    base::append(data, base::bytes_of(wire::ShareListed{in.fh, in.offset, piece.next, flags, 0}));
+    base::append(data, reply.data);
+    tell(wire::ShareNews::kListed, data);
+    in.offset = piece.next;
+    return !piece.end;
+}
+
+int Server::list_ahead(Request& request) {
+    const auto wanted = request.arguments.take<wire::ShareList>();
+    Handle* handle = request.arguments.ok() ? handle_of(wanted.handle, request.header.nodeid) : nullptr;
+    fuse_read_in in{};
+    in.fh = wanted.handle;
+    in.offset = wanted.offset;
+    in.size = wire::kSharePieceBytes;
+    bool goes_on = handle != nullptr && handle->directory && handle->file && promises(*handle->mount);
+    for (std::uint32_t i = 0; goes_on && i < std::min(wanted.pieces, wire::kShareMostPieces); ++i) goes_on = tell_piece(*request.node, *handle, in, wanted.plus != 0);
+    tell(wire::ShareNews::kListed, base::bytes_of(wire::ShareListed{in.fh, in.offset, in.offset, wire::ShareListed::kDone, 0}));
+    return kNoAnswer;
 }
 
 int Server::release_directory(Request& request) {

@@ -61,6 +61,9 @@ std::uint32_t Server::open_flags(Node& node, std::uint32_t flags) {
     // It need not tell of each close: that matters for locks of processes, which are asked for through files that are open
     // for both, or on which there is one already. Others go with the last close, see drop_locks_of_handle().
     if ((flags & O_ACCMODE) != O_RDWR && !has_locks(node.number)) given |= FOPEN_NOFLUSH;
+    // Nothing can be mapped through it, and what it writes goes to the host at once in any case. Past the guest's memory that
+    // takes one copy less, and no question for capabilities before each write: they are taken away here.
+    if ((flags & O_ACCMODE) == O_WRONLY && writes_past_memory_) given |= FOPEN_DIRECT_IO;
     // What it has of the contents is right if nobody else could change it since it was opened last.
     if (!promises(*node.mount)) return given;
     if (node.opened_alone == times_alone_) given |= FOPEN_KEEP_CACHE;

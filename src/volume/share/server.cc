@@ -22,7 +22,14 @@ constexpr std::size_t kReadBytes = 256 << 10;
 constexpr std::size_t kMaxUnsentBytes = 4 << 20;
 constexpr std::uint32_t kMinor = 38;  // of the structures in the build's linux/fuse.h
 constexpr std::uint32_t kOldestMinor = 31;  // Linux 5.4
+// Linux 6.6: from then on what is written past the guest's memory is no longer read from there.
+constexpr std::uint32_t kDirectWritesMinor = 39;
 constexpr std::uint32_t kBlockBytes = 4096;
+
+// What has no number is waited for by nobody.
+bool is_unanswered(const fuse_in_header& header) {
+    return header.unique == 0 || header.opcode == FUSE_FORGET || header.opcode == FUSE_BATCH_FORGET || header.opcode == FUSE_INTERRUPT;
+}
 
 }  // namespace
 
@@ -71,6 +78,9 @@ void Server::take_messages() {
         if (!*message) break;
         if (is_full()) flush();
         if (ended_ || is_full()) break;
+        // Whoever waits need not wait for what comes behind.
+        if (is_unanswered((*message)->header) && !out_.empty()) flush();
+        if (ended_) break;
         handle(**message);
         taken_ += (*message)->header.len;
     }
@@ -128,9 +138,7 @@ void Server::handle(const Message& message) {
     int error = find_slot(request) ? dispatch(request) : EINVAL;
     if (!request.arguments.ok()) error = request.arguments.error();
     if (error == EMFILE) error = ENFILE;  // it is not the guest's process that has too many
-    // What has no number is waited for by nobody.
-    const bool unanswered = header.unique == 0 || header.opcode == FUSE_FORGET || header.opcode == FUSE_BATCH_FORGET || header.opcode == FUSE_INTERRUPT;
-    if (error == kNoAnswer || unanswered || ended_) return;
+    if (error == kNoAnswer || is_unanswered(header) || ended_) return;
     if (error == 0 && request.reply.in_slot > 0)
         tell(wire::ShareNews::kInSlot, base::bytes_of(wire::ShareInSlot{header.unique, wire::share_slot(header) - 1u, static_cast<std::uint32_t>(request.reply.in_slot)}));
     else answer(header.unique, error, request.reply.data);
@@ -186,6 +194,7 @@ const Server::Row* Server::row_of(std::uint32_t operation) {
         {FUSE_OPENDIR, &Server::open_directory},
         {FUSE_READDIR, &Server::read_directory},
         {FUSE_READDIRPLUS, &Server::read_directory_plus},
+        {wire::kShareList, &Server::list_ahead},
         {FUSE_RELEASEDIR, &Server::release_directory},
         {FUSE_FSYNCDIR, &Server::sync_directory},
         {FUSE_GETATTR, &Server::get_attributes},
@@ -222,6 +231,7 @@ int Server::initialise(Request& request) {
     fuse_init_out init{};
     init.major = FUSE_KERNEL_VERSION;
     init.minor = std::min(asked.minor, kMinor);
+    writes_past_memory_ = asked.minor >= kDirectWritesMinor;
     init.max_readahead = kMaxDataBytes;  // the guest's kernel has its own limit
     // No writeback cache: with it a write becomes many small ones, and another box's writes would be lost.
     constexpr std::uint32_t kWanted = FUSE_ASYNC_READ | FUSE_POSIX_LOCKS | FUSE_FLOCK_LOCKS | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRITES |

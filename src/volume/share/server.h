@@ -140,6 +140,14 @@ class Server {
     int read_directory(Request& request);
     int read_directory_plus(Request& request);
     int list(Request& request, bool plus);
+    int list_ahead(Request& request);
+    // Where the listing goes on behind a piece, and whether anything is there.
+    struct Piece {
+        std::uint64_t next = 0;
+        bool end = false;
+    };
+    int list_piece(Node& directory, Handle& handle, const fuse_read_in& in, bool plus, Reply& reply, Piece& piece);
+    bool tell_piece(Node& directory, Handle& handle, fuse_read_in& in, bool plus);
     int list_root(const Handle& handle, std::uint64_t offset, std::size_t limit, bool plus, Reply& reply);
     bool list_entry(Node& parent, Listed& listed, bool is_plain, std::size_t limit, bool plus, Reply& reply);
     bool is_plain(const Node& directory) const { return directory.plain_at == plain_ && promises(*directory.mount); }
@@ -237,6 +245,7 @@ class Server {
     Budget budget_;
     bool ended_ = false, initialised_ = false;
     bool keeps_ = false;  // the agent keeps what it is promised
+    bool writes_past_memory_ = false;  // the guest's kernel knows how, see open_flags()
     std::uint64_t times_alone_ = 1;  // changes when company comes
     std::uint64_t plain_ = 1;        // changes then, and when a directory may have got what only its metadata tells of
     os::Fd company_;      // inotify: somebody opened a volume's file
