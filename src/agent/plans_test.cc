@@ -10,6 +10,7 @@
 #include "agent/launch.h"
 #include "agent/mounts.h"
 #include "agent/privileged.h"
+#include "agent/shares.h"
 
 namespace caisson::agent {
 namespace {
@@ -164,6 +165,13 @@ TEST(Launch, TheSeatHasNothingBeyondDockersSet) {
     wire::Exec terminal;
     terminal.set_terminal(true);
     EXPECT_FALSE(fits_the_seat(terminal));
+}
+
+TEST(Shares, OnlyAKernelThatIsKnownToDropThemWritesPastItsPages) {
+    for (const char* release : {"6.12.64", "6.12.95+deb12-cloud-amd64", "6.12.100-1", "6.19.0", "6.19-rc5", "7.0.1", "10.1"})
+        EXPECT_TRUE(drops_what_is_written_past(release)) << release;
+    for (const char* release : {"6.12.63", "6.12", "6.12.9-64", "6.18.20", "6.13.80", "6.1.170", "5.19.99", "", "x", "6", "6.12.+95", "99999999999999999999.1.1"})
+        EXPECT_FALSE(drops_what_is_written_past(release)) << release;
 }
 
 }  // namespace

@@ -46,7 +46,7 @@ bool is_change(std::uint32_t operation, base::ByteView arguments) {
     }
 }
 
-constexpr ShareCache::Way kToServer{true, true}, kLater{true, false}, kDone{false, false};
+constexpr ShareCache::Way kToServer{true, true}, kFirst{true, true, true}, kLater{true, false}, kDone{false, false};
 
 }  // namespace
 
@@ -76,6 +76,8 @@ ShareCache::Way ShareCache::request(std::span<std::uint8_t> message, base::Bytes
         case FUSE_READ: return read(header, rest, answer, now);
         case FUSE_RENAME:
         case FUSE_RENAME2: renamed(header, rest); return kToServer;
+        case FUSE_UNLINK:
+        case FUSE_RMDIR: return kFirst;
         case FUSE_LOOKUP: return look_up(header, text_of(rest), answer, now);
         case FUSE_GETATTR: return get_attributes(header, answer, now);
         case FUSE_GETXATTR: return get_attribute(header, rest, answer, now);

@@ -40,6 +40,7 @@ class ShareCache {
     struct Way {
         bool forward = true;  // the request, as it is now, to the server
         bool soon = true;     // at once; else with the next that has to go, or in a moment
+        bool first = false;   // before those that only go with it: it needs no room that they may give back
     };
     // A whole message of the kernel's, which may be changed; what the kernel is to be told already is appended to `answer`.
     Way request(std::span<std::uint8_t> message, base::Bytes& answer, Clock::time_point now = Clock::now());

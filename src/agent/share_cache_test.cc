@@ -403,6 +403,14 @@ TEST_F(ShareCacheTest, WhatIsInASmallFileIsReadOnce) {
     }
 }
 
+// What was closed or forgotten before may give back room: it stays before what needs some.
+TEST_F(ShareCacheTest, OnlyWhatNeedsNoRoomGoesFirst) {
+    for (std::uint32_t operation : {FUSE_UNLINK, FUSE_RMDIR}) EXPECT_TRUE(ask(operation, kTop, name("f")).first) << operation;
+    for (std::uint32_t operation : {FUSE_WRITE, FUSE_CREATE, FUSE_MKNOD, FUSE_MKDIR, FUSE_SYMLINK, FUSE_LINK, FUSE_RENAME2, FUSE_SETATTR, FUSE_FALLOCATE,
+                                    FUSE_SETXATTR, FUSE_STATFS, FUSE_OPEN, FUSE_OPENDIR, FUSE_FORGET, FUSE_RELEASE})
+        EXPECT_FALSE(ask(operation, kTop, base::Bytes(64)).first) << operation;
+}
+
 // A listing that was told, and what may have changed it since.
 TEST_F(ShareCacheTest, AChangeEndsWhatWasToldOfAListing) {
     auto tell_listing = [&] {

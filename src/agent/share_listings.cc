@@ -65,6 +65,7 @@ bool ShareListings::answer_from_told(Listing& listing, const fuse_in_header& hea
     put_answer(answer, header, 0, first.bytes);
     listing.at_end = first.end;
     listing.end = first.next;
+    listing.plus = plus;
     listing.end_since = first.since;
     listing.pieces.pop_front();
     const bool is_end = listing.pieces.empty() ? listing.at_end : listing.pieces.back().end;
@@ -77,6 +78,7 @@ bool ShareListings::answer_from_told(Listing& listing, const fuse_in_header& hea
 void ShareListings::ask(std::uint64_t handle, Listing& listing, std::uint64_t offset, bool plus) {
     if (listing.asked || !listing.goes_well) return;
     listing.asked = true;
+    listing.told = false;
     const wire::ShareList list{handle, offset, listing.pieces_next, plus ? 1u : 0u};
     auto header = wire::share_message(wire::kShareList, sizeof(fuse_in_header) + sizeof list);
     header.nodeid = listing.node;
@@ -104,7 +106,9 @@ void ShareListings::told(base::ByteView data, bool holds, Clock::time_point now)
         Listing* listing = listings_.find(told.handle);
         if (listing == nullptr) return;
         listing->asked = false;
-        if (listing->pieces.empty() && !listing->at_end) listing->goes_well = false;
+        if (!listing->told) listing->goes_well = false;
+        // All was read before this came.
+        if (listing->waits.empty() && listing->pieces.empty() && !listing->at_end) ask(told.handle, *listing, listing->end, listing->plus);
         return send_on(*listing);
     }
     Piece piece{told.offset, told.next, (told.flags & wire::ShareListed::kPlus) != 0, (told.flags & wire::ShareListed::kEnd) != 0,
@@ -115,6 +119,7 @@ void ShareListings::told(base::ByteView data, bool holds, Clock::time_point now)
     auto& listing = *found;
     if (!holds) listing.goes_well = false;
     if (!listing.goes_well || (!listing.pieces.empty() && listing.pieces.back().next != piece.offset)) return forget(piece);
+    listing.told = true;
     listing.pieces.push_back(std::move(piece));
     if (listing.waits.empty()) return;
     base::ByteView waits(listing.waits);

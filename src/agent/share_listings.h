@@ -57,10 +57,12 @@ class ShareListings {
     struct Listing {
         std::uint64_t node = 0;
         std::deque<Piece> pieces;
-        bool at_end = false;  // behind the last piece that was read there is nothing
+        // Where the last piece that was read ends, of which kind it was, and whether there is nothing behind it.
         std::uint64_t end = 0;
+        bool plus = false, at_end = false;
         Clock::time_point end_since;
         bool asked = false;  // for more, and not all of it was told
+        bool told = false;   // some of it was
         bool goes_well = true;  // what was told was of use until now
         std::uint32_t pieces_next = kFirstPieces;  // to ask for
         base::Bytes waits;  // a request of the kernel's

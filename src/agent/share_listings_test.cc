@@ -178,6 +178,27 @@ TEST_F(ShareListingsTest, WhatWasAskedForIsWaitedFor) {
     EXPECT_TRUE(sent().others.empty());
 }
 
+TEST_F(ShareListingsTest, WhoIsQuickerThanTheServerGoesOnGettingMore) {
+    listed_to(5, true);
+    sent();
+    for (std::uint64_t at = 5; at < 9; ++at) {
+        ASSERT_EQ(read(at, true), Way::kWaits) << at;
+        tell(at, {at + 1}, kPlus);
+        EXPECT_FALSE(listings_.take_answer().empty()) << at;
+        EXPECT_TRUE(sent().wanted.empty()) << "more may come";
+        tell(at + 1, {}, kDone);
+        const auto all = sent();
+        ASSERT_EQ(all.wanted.size(), 1u) << at;
+        EXPECT_EQ(all.wanted[0].offset, at + 1);
+        EXPECT_NE(all.wanted[0].plus, 0u);
+    }
+    // Not behind the end.
+    ASSERT_EQ(read(9, true), Way::kWaits);
+    tell(9, {10}, kPlus | kEnd);
+    tell(10, {}, kDone);
+    EXPECT_TRUE(sent().wanted.empty());
+}
+
 // Whoever waits is answered, whatever happens.
 TEST_F(ShareListingsTest, WhoWaitsForWhatDoesNotComeGoesToTheServer) {
     struct {

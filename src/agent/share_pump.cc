@@ -67,13 +67,13 @@ class Requests {
             return true;
         }
         message = window_.send(message);
-        // Before what nobody waits for.
-        if (message.size() > kMostJoined && !pending()) {
-            CAISSON_TRY(send(message));
+        if (message.size() > kMostJoined) {
             if (later()) CAISSON_TRY(send_later());
+            if (!pending()) CAISSON_TRY(send(message));
+            else sending_.insert(sending_.end(), message.begin(), message.end());
             return true;
         }
-        sending_.insert(sending_.end(), message.begin(), message.end());
+        later_.insert(way.first ? later_.begin() : later_.end(), message.begin(), message.end());
         CAISSON_TRY(send_later());
         return true;
     }

@@ -6,8 +6,11 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 
@@ -34,7 +37,9 @@ constexpr char kPortName[] = "share";
 // The first messages on the port, framed as all that follow.
 Result<> introduce(const os::Fd& port, std::uint32_t user, std::uint32_t group) {
     CAISSON_TRY(os::write_all(port.get(), base::bytes_of(wire::share_identity(user, group))));
-    return os::write_all(port.get(), base::bytes_of(wire::share_keeps()));
+    struct utsname kernel {};
+    const bool drops = ::uname(&kernel) == 0 && drops_what_is_written_past(kernel.release);
+    return os::write_all(port.get(), base::bytes_of(wire::share_keeps(drops ? wire::ShareKeeps::kWritesPast : 0)));
 }
 
 // As much as one answer carries: each costs a way to the host. Nothing may be asked of the file system here, which nobody
@@ -66,6 +71,18 @@ os::Fd open_window() {
 }
 
 }  // namespace
+
+bool drops_what_is_written_past(std::string_view release) {
+    using Version = std::array<std::uint64_t, 3>;
+    constexpr Version kSince{6, 19, 0}, kLongTerm{6, 12, 64};
+    Version version{};
+    for (auto& part : version) {
+        const auto digits = std::min(release.find_first_not_of("0123456789"), release.size());
+        part = base::parse_u64(release.substr(0, digits)).value_or(0);
+        release.remove_prefix(std::min(digits + 1, release.size()));
+    }
+    return version >= kSince || (version >= kLongTerm && version[0] == kLongTerm[0] && version[1] == kLongTerm[1]);
+}
 
 Result<Shares> Shares::start(std::uint32_t user, std::uint32_t group) {
     const auto path = find_port(kPortName);

@@ -2,6 +2,8 @@
 // only; what a container gets is one entry of it at a time, as a mount of its own, and no way from there to the others.
 #pragma once
 
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "agent/clone.h"
@@ -20,6 +22,10 @@ struct ShareTree {
     std::string target;
     bool directory = true;
 };
+
+// Whether this kernel (uname's release) drops from its memory what was written past it, also if somebody read it meanwhile.
+// Source: Linux's "fuse: Invalidate the page cache after FOPEN_DIRECT_IO write", of 6.19 and 6.12.64. Of others it is not known.
+bool drops_what_is_written_past(std::string_view release);
 
 class Shares {
   public:

@@ -22,12 +22,19 @@
 namespace caisson::wire {
 
 inline constexpr std::uint32_t kShareIdentity = 0xca150001;  // its operation; arguments: user, group
-inline constexpr std::uint32_t kShareKeeps = 0xca150002;     // no arguments
+inline constexpr std::uint32_t kShareKeeps = 0xca150002;     // ShareKeeps
 inline constexpr std::uint32_t kShareList = 0xca150003;      // ShareList: of the header's node, which is not answered but told (kListed)
 
 struct ShareIdentity {
     std::uint32_t user;
     std::uint32_t group;
+};
+
+struct ShareKeeps {
+    // The guest's kernel has nothing in its memory of what was written past it.
+    static constexpr std::uint32_t kWritesPast = 1;
+    std::uint32_t flags;
+    std::uint32_t unused;
 };
 
 inline constexpr char kShareWindowSerial[] = "window";       // of the block device
@@ -118,6 +125,10 @@ inline fuse_in_header share_message(std::uint32_t operation, std::size_t length)
 inline ShareIntroduction share_identity(std::uint32_t user, std::uint32_t group) {
     return {share_message(kShareIdentity, sizeof(ShareIntroduction)), {user, group}};
 }
-inline fuse_in_header share_keeps() { return share_message(kShareKeeps, sizeof(fuse_in_header)); }
+struct ShareKeepsMessage {
+    fuse_in_header header;
+    ShareKeeps keeps;
+};
+inline ShareKeepsMessage share_keeps(std::uint32_t flags) { return {share_message(kShareKeeps, sizeof(ShareKeepsMessage)), {flags, 0}}; }
 
 }  // namespace caisson::wire

@@ -215,6 +215,25 @@ def test_a_volume_with_a_limit_is_full_at_its_limit():
     assert "No space left" in run("-v", "small:/data", BASE, "sh", "-c", "dd if=/dev/zero of=/data/more bs=1M count=8").said
 
 
+def test_room_that_is_given_back_is_there_at_once():
+    program = """
+import os
+new = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+for _ in range(20):
+    kept, gone = os.open('/data/kept', new), os.open('/data/gone', new)
+    try:
+        while True: os.write(gone, b'x' * 65536)
+    except OSError as error:
+        assert error.errno == 28, error
+    os.unlink('/data/gone')
+    os.close(gone)
+    assert os.write(kept, b'x' * 1000000) == 1000000
+    os.close(kept)
+"""
+    caisson("volume", "create", "--size", "2M", "tight").ok()
+    run("-v", "tight:/data", BASE, "python3", "-c", program).ok()
+
+
 # ---- as on a disk ----
 
 def test_sqlite_survives_the_death_of_its_box(ends_boxes):

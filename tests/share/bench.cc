@@ -87,7 +87,7 @@ Result<> Bench::mount(const Options& options, const os::Fd& port) {
     place_.emplace(CAISSON_TRY(os::TemporaryDirectory::create("/tmp", "share")));
     auto identity = wire::share_identity(options.user, options.group);
     CAISSON_TRY(os::write_all(port.get(), base::bytes_of(identity)));
-    const auto keeps = wire::share_keeps();
+    const auto keeps = wire::share_keeps(0);
     if (options.keeps) CAISSON_TRY(os::write_all(port.get(), base::bytes_of(keeps)));
     auto fuse = CAISSON_TRY(os::open_file("/dev/fuse", O_RDWR));
     const std::string words = "fd=" + std::to_string(fuse.get()) + ",rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions";

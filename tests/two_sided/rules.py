@@ -292,6 +292,8 @@ rule("share_listing_changed", "a listing that was told before a change is not re
      "tests/agent_test --gtest_filter=ShareCacheTest.*", r"FAILED.*AChangeEndsWhatWasToldOfAListing")
 rule("share_listing_under_way", "a listing that was told during a change is not read after it", ["agent_test"],
      "tests/agent_test --gtest_filter=ShareCacheTest.*", r"FAILED.*AChangeEndsWhatWasToldOfAListing")
+rule("share_lock_room", "a removed file counts as long as there is a lock on it", ["volume_test"],
+     "tests/volume_test --gtest_filter=ShareServerWithALimit.*", r"FAILED.*WhatWasRemovedTakesItsRoomWhileThereIsALockOnIt")
 rule("share_own_attributes", "a guest does not set what caisson keeps of a file", ["volume_test"],
      "tests/volume_test --gtest_filter=ShareServer.CaissonsAttributesAreNotTheGuests", r"FAILED.*CaissonsAttributesAreNotTheGuests")
 rule("share_host_modes", "what a guest makes is closed to others on the host", ["volume_test"],

@@ -287,6 +287,7 @@ int Server::remove(Request& request, int flags) {
     const int error = ::unlinkat(parent->file.get(), name.c_str(), flags) == 0 ? 0 : errno;
     if (error == 0) promise_none(*parent, name);
     if (Node* node = tree_.find(goes)) promise(*node);  // it may have other names
+    if (error == 0) tree_.unnamed(goes);
     tree_.forget(goes, 1);
     return error;
 }
@@ -323,6 +324,7 @@ int Server::rename_to(Request& request, std::uint64_t directory, unsigned flags)
     if (error == 0 && ((flags & RENAME_EXCHANGE) != 0 || kind_of(*target, to) != S_IFREG)) ++plain_;
     if (error == 0) renamed(*parent, from, *target, to, (flags & RENAME_EXCHANGE) != 0);
     if (Node* node = tree_.find(goes)) promise(*node);
+    if (error == 0) tree_.unnamed(goes);
     tree_.forget(goes, 1);
     return error;
 }
@@ -497,9 +499,18 @@ int Server::list_ahead(Request& request) {
     in.offset = wanted.offset;
     in.size = wire::kSharePieceBytes;
     bool goes_on = handle != nullptr && handle->directory && handle->file && promises(*handle->mount);
-    for (std::uint32_t i = 0; goes_on && i < std::min(wanted.pieces, wire::kShareMostPieces); ++i) goes_on = tell_piece(*request.node, *handle, in, wanted.plus != 0);
-    tell(wire::ShareNews::kListed, base::bytes_of(wire::ShareListed{in.fh, in.offset, in.offset, wire::ShareListed::kDone, 0}));
+    for (std::uint32_t i = 0; goes_on && i < std::min(wanted.pieces, wire::kShareMostPieces); ++i) {
+        goes_on = tell_piece(*request.node, *handle, in, wanted.plus != 0);
+        flush();  // the guest works through it while the next one is made
+    }
     return kNoAnswer;
+}
+
+// Also if nothing could be told: the guest's kernel may be waiting for it.
+void Server::tell_done(const Message& message) {
+    Arguments arguments(message.arguments);
+    const auto asked = arguments.take<wire::ShareList>();
+    tell(wire::ShareNews::kListed, base::bytes_of(wire::ShareListed{asked.handle, asked.offset, asked.offset, wire::ShareListed::kDone, 0}));
 }
 
 int Server::release_directory(Request& request) {

@@ -31,12 +31,20 @@ void Server::count(const Node& node, std::int64_t before) {
     if (node.mount->space) node.mount->space->add(allocated(node) - before);
 }
 
+bool Server::is_full(const Node& node) {
+    if (!node.mount->space || node.mount->space->free_bytes() > 0) return false;
+    tree_.let_go_of_unnamed();
+    return node.mount->space->free_bytes() == 0;
+}
+
 // How much of a write the volume has room for. What lies in the file already takes no more; whether it has holes there is
 // not looked at closely: then a little less than what would fit is written.
 std::uint64_t Server::room(const Node& node, std::uint64_t offset, std::uint64_t length) {
     if (!node.mount->space) return length;
+    const auto wanted = length + 2 * kAllocationBytes;
+    if (node.mount->space->free_bytes() < wanted) tree_.let_go_of_unnamed();
     const auto left = node.mount->space->free_bytes();
-    if (left >= length + 2 * kAllocationBytes) return length;
+    if (left >= wanted) return length;
     struct stat status {};
     if (::fstatat(node.file.get(), "", &status, AT_EMPTY_PATH) != 0) return 0;
     const auto size = static_cast<std::uint64_t>(status.st_size);
@@ -56,14 +64,15 @@ int Server::host_flags(std::uint32_t flags, bool read_only) {
 }
 
 // What the guest's kernel may do with a file that it opens.
-std::uint32_t Server::open_flags(Node& node, std::uint32_t flags) {
+std::uint32_t Server::open_flags(Node& node, std::uint32_t flags, bool only) {
     std::uint32_t given = 0;
     // It need not tell of each close: that matters for locks of processes, which are asked for through files that are open
     // for both, or on which there is one already. Others go with the last close, see drop_locks_of_handle().
     if ((flags & O_ACCMODE) != O_RDWR && !has_locks(node.number)) given |= FOPEN_NOFLUSH;
     // Nothing can be mapped through it, and what it writes goes to the host at once in any case. Past the guest's memory that
-    // takes one copy less, and no question for capabilities before each write: they are taken away here.
-    if ((flags & O_ACCMODE) == O_WRONLY && writes_past_memory_) given |= FOPEN_DIRECT_IO;
+    // takes one copy less, and no question for capabilities before each write: they are taken away here. Whoever has it open
+    // may have mapped it, and a page that he writes there goes to the host as a whole.
+    if ((flags & O_ACCMODE) == O_WRONLY && writes_past_memory_ && only) given |= FOPEN_DIRECT_IO;
     // What it has of the contents is right if nobody else could change it since it was opened last.
     if (!promises(*node.mount)) return given;
     if (node.opened_alone == times_alone_) given |= FOPEN_KEEP_CACHE;
@@ -71,7 +80,7 @@ std::uint32_t Server::open_flags(Node& node, std::uint32_t flags) {
     return given;
 }
 
-int Server::give_handle(Node& node, os::Fd file, std::uint32_t flags, Reply& reply) {
+int Server::give_handle(Node& node, os::Fd file, std::uint32_t flags, bool only, Reply& reply) {
     Handle handle;
     handle.file = std::move(file);
     handle.node = node.number;
@@ -79,7 +88,7 @@ int Server::give_handle(Node& node, os::Fd file, std::uint32_t flags, Reply& rep
     ++node.handles;
     fuse_open_out out{};
     out.fh = next_handle_++;
-    out.open_flags = open_flags(node, flags);
+    out.open_flags = open_flags(node, flags, only);
     handles_.emplace(out.fh, std::move(handle));
     reply.add(out);
     return 0;
@@ -105,7 +114,8 @@ int Server::open(Request& request) {
     }
     if ((in.flags & O_TRUNC) != 0 || (in.open_flags & FUSE_OPEN_KILL_SUIDGID) != 0) promise(node);
     if (!writes) promise_contents(node, file);
-    return give_handle(node, std::move(file), in.flags, request.reply);
+    const bool only = node.handles == 1;  // this request
+    return give_handle(node, std::move(file), in.flags, only, request.reply);
 }
 
 int Server::create(Request& request) {
@@ -131,7 +141,7 @@ int Server::create(Request& request) {
     }
     if (existed && (in.flags & O_TRUNC) != 0) promise(*node);
     request.reply.add(entry);
-    return give_handle(*node, std::move(file), in.flags, request.reply);
+    return give_handle(*node, std::move(file), in.flags, node->handles == 0, request.reply);
 }
 
 int Server::make_temporary(Request& request) {
@@ -152,7 +162,7 @@ int Server::make_temporary(Request& request) {
     }
     count(*node, 0);
     if (int error = give_entry(*node, request.reply)) return error;
-    return give_handle(*node, std::move(file), in.flags, request.reply);
+    return give_handle(*node, std::move(file), in.flags, node->handles == 0, request.reply);
 }
 
 int Server::read(Request& request) {
@@ -191,12 +201,18 @@ int Server::write(Request& request) {
     if (wanted == 0 && !data.empty()) return ENOSPC;
     const auto before = allocated(node);
     // At the end as it is now, also if another box has written there.
-    const bool appends = (in.flags & O_APPEND) != 0 && (in.write_flags & FUSE_WRITE_CACHE) == 0;
+    int how = 0;
+    if ((in.write_flags & FUSE_WRITE_CACHE) == 0) {
+        if ((in.flags & O_APPEND) != 0) how |= RWF_APPEND;
+        // Of a file, or of this one write: past its memory the kernel leaves that to us.
+        if ((in.flags & O_SYNC) == O_SYNC) how |= RWF_SYNC;
+        else if ((in.flags & O_DSYNC) != 0) how |= RWF_DSYNC;
+    }
     std::size_t done = 0;
     int error = 0;
     while (done < wanted && error == 0) {
         iovec part{const_cast<std::uint8_t*>(data.data()) + done, wanted - done};
-        const ssize_t put = ::pwritev2(handle->file.get(), &part, 1, static_cast<off_t>(in.offset + done), appends ? RWF_APPEND : 0);
+        const ssize_t put = ::pwritev2(handle->file.get(), &part, 1, static_cast<off_t>(in.offset + done), how);
         if (put >= 0) done += static_cast<std::size_t>(put);
         else if (errno != EINTR) error = errno;
     }

@@ -17,6 +17,8 @@ inline constexpr std::size_t kMostNodes = 262144;
 inline constexpr std::size_t kDeepestReopened = 4096;
 // Requests that wait for somebody else's lock.
 inline constexpr std::size_t kMostWaiting = 1024;
+// Removed files that are remembered until the guest's kernel forgets them.
+inline constexpr std::size_t kMostUnnamed = 1024;
 // What one copy_file_range(2) copies at a time: nothing else is answered meanwhile.
 inline constexpr std::uint64_t kLargestCopyBytes = 16777216;
 

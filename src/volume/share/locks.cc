@@ -46,6 +46,7 @@ int Server::lock_file(Node& node, const LockKey& key, std::uint64_t handle, int&
         os::Fd opened;
         if (int error = open_for_locks(node, opened)) return error;
         found = locks_.emplace(key, Lock{std::move(opened), handle}).first;
+        ++node.handles;  // what is removed takes its space as long as this is open
     }
     found->second.handle = handle;
     file = found->second.file.get();
@@ -131,7 +132,17 @@ void Server::retry_locks() {
 }
 
 void Server::drop_locks(std::uint64_t node, std::uint64_t owner, bool flock) {
-    if (locks_.erase({node, owner, flock}) > 0 && !waiting_.empty()) retry_locks();
+    const auto lock = locks_.find({node, owner, flock});
+    if (lock == locks_.end()) return;
+    drop_lock(lock);
+    if (!waiting_.empty()) retry_locks();
+}
+
+Server::Locks::iterator Server::drop_lock(Locks::iterator lock) {
+    const auto node = lock->first.node;
+    const auto next = locks_.erase(lock);
+    tree_.closed(node);
+    return next;
 }
 
 bool Server::has_locks(std::uint64_t node) const {
@@ -146,7 +157,7 @@ void Server::drop_locks_of_handle(std::uint64_t node, std::uint64_t handle) {
     for (auto lock = locks_.lower_bound({node, 0, false}); lock != locks_.end() && lock->first.node == node;) {
         const bool goes = lock->second.handle == handle && !lock->first.flock;
         dropped = dropped || goes;
-        lock = goes ? locks_.erase(lock) : std::next(lock);
+        lock = goes ? drop_lock(lock) : std::next(lock);
     }
     if (dropped && !waiting_.empty()) retry_locks();
 }

@@ -22,8 +22,6 @@ constexpr std::size_t kReadBytes = 256 << 10;
 constexpr std::size_t kMaxUnsentBytes = 4 << 20;
 constexpr std::uint32_t kMinor = 38;  // of the structures in the build's linux/fuse.h
 constexpr std::uint32_t kOldestMinor = 31;  // Linux 5.4
-// Linux 6.6: from then on what is written past the guest's memory is no longer read from there.
-constexpr std::uint32_t kDirectWritesMinor = 39;
 constexpr std::uint32_t kBlockBytes = 4096;
 
 // What has no number is waited for by nobody.
@@ -41,6 +39,7 @@ Server::Server(os::Loop& loop, os::Fd port, std::span<std::uint8_t> window) : lo
 
 Server::~Server() {
     while (!handles_.empty()) close(handles_.begin()->first);
+    while (!locks_.empty()) drop_lock(locks_.begin());
     if (!ended_) loop_.unwatch(port_.get());
     if (company_) loop_.unwatch(company_.get());
     loop_.cancel(lock_timer_);
@@ -128,7 +127,9 @@ void Server::handle(const Message& message) {
         return;
     }
     if (header.opcode == wire::kShareKeeps) {
+        Arguments arguments(message.arguments);
         keeps_ = true;
+        writes_past_memory_ = (arguments.take<wire::ShareKeeps>().flags & wire::ShareKeeps::kWritesPast) != 0;
         if (!window_.empty()) tell(wire::ShareNews::kWindow, {});
         return;
     }
@@ -136,6 +137,7 @@ void Server::handle(const Message& message) {
     request.header = header;
     request.arguments = Arguments(message.arguments);
     int error = find_slot(request) ? dispatch(request) : EINVAL;
+    if (header.opcode == wire::kShareList) return tell_done(message);
     if (!request.arguments.ok()) error = request.arguments.error();
     if (error == EMFILE) error = ENFILE;  // it is not the guest's process that has too many
     if (error == kNoAnswer || is_unanswered(header) || ended_) return;
@@ -231,7 +233,6 @@ int Server::initialise(Request& request) {
     fuse_init_out init{};
     init.major = FUSE_KERNEL_VERSION;
     init.minor = std::min(asked.minor, kMinor);
-    writes_past_memory_ = asked.minor >= kDirectWritesMinor;
     init.max_readahead = kMaxDataBytes;  // the guest's kernel has its own limit
     // No writeback cache: with it a write becomes many small ones, and another box's writes would be lost.
     constexpr std::uint32_t kWanted = FUSE_ASYNC_READ | FUSE_POSIX_LOCKS | FUSE_FLOCK_LOCKS | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRITES |
@@ -336,7 +337,7 @@ bool Server::remove_mount(std::uint32_t number) {
     for (auto handle : open) close(handle);
     for (auto lock = locks_.begin(); lock != locks_.end();) {
         const Node* node = tree_.find(lock->first.node);
-        lock = node != nullptr && node->mount->number == number ? locks_.erase(lock) : std::next(lock);
+        lock = node != nullptr && node->mount->number == number ? drop_lock(lock) : std::next(lock);
     }
     return tree_.remove(number);
 }

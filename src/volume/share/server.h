@@ -105,6 +105,12 @@ class Server {
         auto operator<=>(const LockKey&) const = default;
     };
 
+    struct Lock {
+        os::Fd file;
+        std::uint64_t handle = 0;  // through which it was asked for
+    };
+    using Locks = std::map<LockKey, Lock>;
+
     // ---- the session
     int initialise(Request& request);
     int forget(Request& request);
@@ -141,6 +147,7 @@ class Server {
     int read_directory_plus(Request& request);
     int list(Request& request, bool plus);
     int list_ahead(Request& request);
+    void tell_done(const Message& message);
     // Where the listing goes on behind a piece, and whether anything is there.
     struct Piece {
         std::uint64_t next = 0;
@@ -182,8 +189,9 @@ class Server {
     int allocate(Request& request);
     int seek(Request& request);
     int copy_range(Request& request);
-    std::uint32_t open_flags(Node& node, std::uint32_t flags);
-    int give_handle(Node& node, os::Fd file, std::uint32_t flags, Reply& reply);
+    // `only`: nobody else in the box has it open.
+    std::uint32_t open_flags(Node& node, std::uint32_t flags, bool only);
+    int give_handle(Node& node, os::Fd file, std::uint32_t flags, bool only, Reply& reply);
     static int host_flags(std::uint32_t flags, bool read_only);
 
     // What a file takes on the host's disk, of a volume with a limit; and what it took more, or less, since.
@@ -198,8 +206,8 @@ class Server {
         const Node& node_;
         std::int64_t before_;
     };
-    static bool is_full(const Node& node) { return node.mount->space && node.mount->space->free_bytes() == 0; }
-    static std::uint64_t room(const Node& node, std::uint64_t offset, std::uint64_t length);
+    bool is_full(const Node& node);
+    std::uint64_t room(const Node& node, std::uint64_t offset, std::uint64_t length);
 
     // ---- locks (locks.cc)
     int get_lock(Request& request);
@@ -212,6 +220,7 @@ class Server {
     void drop_locks_of_handle(std::uint64_t node, std::uint64_t handle);
     void retry_locks();
     void drop_locks(std::uint64_t node, std::uint64_t owner, bool flock);
+    Locks::iterator drop_lock(Locks::iterator lock);
 
     struct Handle {
         os::Fd file;  // none: the root directory
@@ -229,10 +238,6 @@ class Server {
     bool too_many_handles() const { return handles_.size() >= budget_.handles; }
     void close(std::uint64_t handle);
 
-    struct Lock {
-        os::Fd file;
-        std::uint64_t handle = 0;  // through which it was asked for
-    };
     struct Waiting {
         std::uint64_t unique, node;
         fuse_lk_in wanted;
@@ -245,7 +250,7 @@ class Server {
     Budget budget_;
     bool ended_ = false, initialised_ = false;
     bool keeps_ = false;  // the agent keeps what it is promised
-    bool writes_past_memory_ = false;  // the guest's kernel knows how, see open_flags()
+    bool writes_past_memory_ = false;  // the guest's kernel does it well, see open_flags()
     std::uint64_t times_alone_ = 1;  // changes when company comes
     std::uint64_t plain_ = 1;        // changes then, and when a directory may have got what only its metadata tells of
     os::Fd company_;      // inotify: somebody opened a volume's file
@@ -254,7 +259,7 @@ class Server {
     std::size_t taken_ = 0, sent_ = 0;
     std::unordered_map<std::uint64_t, Handle> handles_;
     std::uint64_t next_handle_ = 1;
-    std::map<LockKey, Lock> locks_;
+    Locks locks_;
     std::deque<Waiting> waiting_;
     os::Loop::TimerId lock_timer_ = 0;
 };

@@ -39,8 +39,7 @@ struct Answer {
 class ShareServer : public ::testing::Test {
   protected:
     static constexpr std::uint32_t kWritten = 0, kRead = 1;
-    static constexpr std::uint32_t kMinor = 41;  // of the guest's kernel: Linux 6.12
-    explicit ShareServer(std::uint32_t minor = kMinor)
+    ShareServer()
         : place_(os::TemporaryDirectory::create("/tmp", "share").value()),
           loop_(os::Loop::create().value()),
           pair_(os::make_socketpair(SOCK_STREAM).value()),
@@ -56,7 +55,7 @@ class ShareServer : public ::testing::Test {
         EXPECT_TRUE(server_.start());
         fuse_init_in init{};
         init.major = FUSE_KERNEL_VERSION;
-        init.minor = minor;
+        init.minor = FUSE_KERNEL_MINOR_VERSION;
         EXPECT_EQ(ask(FUSE_INIT, 0, {of(init)}).error, 0);
         written_ = look_up(FUSE_ROOT_ID, "m0").as<fuse_entry_out>().nodeid;
         read_ = look_up(FUSE_ROOT_ID, "m1").as<fuse_entry_out>().nodeid;
@@ -137,8 +136,8 @@ class ShareServer : public ::testing::Test {
         return hear();
     }
     // From now on the server tells what it promises.
-    void keep() {
-        const auto message = wire::share_keeps();
+    void keep(std::uint32_t flags = 0) {
+        const auto message = wire::share_keeps(flags);
         const auto bytes = base::bytes_of(message);
         EXPECT_EQ(::send(pair_.first.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL), static_cast<ssize_t>(bytes.size()));
         EXPECT_EQ(hear().news, std::vector<wire::ShareNews>{wire::ShareNews::kWindow});

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <map>
+#include <tuple>
+#include <utility>
 
 #include "volume/share/server_fixture.h"
 
@@ -265,6 +267,87 @@ TEST_F(ShareServer, OpenFilesAreCounted) {
     EXPECT_EQ(opened, most + 1);
 }
 
+// A volume with a limit that one file fills.
+class ShareServerWithALimit : public ShareServer {
+  protected:
+    static constexpr std::uint32_t kBytes = 64 << 10;
+    ShareServerWithALimit() {
+        auto mount = std::make_shared<Mount>();
+        mount->number = 3;
+        mount->root = os::Fd(::open(path("outside").c_str(), O_PATH | O_CLOEXEC));
+        mount->space = std::make_shared<Space>(used_, kBytes);
+        server_.tree().add(mount);
+        top_ = look_up(FUSE_ROOT_ID, "m3").as<fuse_entry_out>().nodeid;
+        std::tie(full_, full_handle_) = create("full");
+        std::tie(other_, other_handle_) = create("other");
+        EXPECT_EQ(fill(full_, full_handle_), 0);
+        EXPECT_EQ(fill(other_, other_handle_), ENOSPC);
+    }
+    std::pair<std::uint64_t, std::uint64_t> create(const char* text) {
+        fuse_create_in in{};
+        in.flags = O_RDWR;
+        in.mode = 0600;
+        const auto made = ask(FUSE_CREATE, top_, {of(in), name(text)});
+        fuse_open_out out{};
+        EXPECT_EQ(made.error, 0);
+        if (made.error == 0) std::memcpy(&out, made.data.data() + sizeof(fuse_entry_out), sizeof out);
+        return {made.as<fuse_entry_out>().nodeid, out.fh};
+    }
+    int fill(std::uint64_t node, std::uint64_t handle) {
+        fuse_write_in in{};
+        in.fh = handle;
+        in.size = kBytes;
+        return ask(FUSE_WRITE, node, {of(in), std::string(kBytes, 'x')}).error;
+    }
+    void close(std::uint64_t node, std::uint64_t handle) {
+        fuse_release_in in{};
+        in.fh = handle;
+        EXPECT_EQ(ask(FUSE_RELEASE, node, {of(in)}).error, 0);
+    }
+
+    std::atomic<std::int64_t> used_{0};
+    std::uint64_t top_ = 0, full_ = 0, full_handle_ = 0, other_ = 0, other_handle_ = 0;
+};
+
+TEST_F(ShareServerWithALimit, WhatWasRemovedGivesItsRoomBeforeTheGuestForgetsIt) {
+    EXPECT_EQ(ask(FUSE_UNLINK, top_, {name("full")}).error, 0);
+    EXPECT_EQ(fill(other_, other_handle_), ENOSPC) << "it is open";
+    EXPECT_EQ(ask(FUSE_GETATTR, full_, {of(fuse_getattr_in{})}).error, 0);
+    close(full_, full_handle_);
+    EXPECT_EQ(ask(FUSE_GETATTR, full_, {of(fuse_getattr_in{})}).error, 0) << "nobody needed its room";
+    EXPECT_EQ(fill(other_, other_handle_), 0);
+    EXPECT_EQ(ask(FUSE_GETATTR, full_, {of(fuse_getattr_in{})}).error, ESTALE);
+    const auto used = used_.load();
+    say(FUSE_FORGET, full_, {of(fuse_forget_in{1})});
+    EXPECT_EQ(used_, used) << "given back twice";
+    // One that was renamed over gives its room as well; one with another name keeps it.
+    close(other_, other_handle_);
+    const auto [third, handle] = [&] {
+        EXPECT_EQ(ask(FUSE_LINK, top_, {of(fuse_link_in{other_}), name("link")}).error, 0);
+        EXPECT_EQ(ask(FUSE_UNLINK, top_, {name("other")}).error, 0);
+        fuse_create_in in{};
+        EXPECT_EQ(ask(FUSE_CREATE, top_, {of(in), name("third")}).error, ENOSPC) << "it has a name";
+        EXPECT_EQ(ask(FUSE_RENAME2, top_, {of(fuse_rename2_in{top_, 0, 0}), name("f"), name("link")}).error, 0);
+        return create("third");
+    }();
+    EXPECT_EQ(fill(third, handle), 0);
+}
+
+TEST_F(ShareServerWithALimit, WhatWasRemovedTakesItsRoomWhileThereIsALockOnIt) {
+    fuse_lk_in lock{};
+    lock.owner = 1;
+    lock.lk = {0, INT64_MAX, F_WRLCK, 0};
+    EXPECT_EQ(ask(FUSE_SETLK, full_, {of(lock)}).error, 0);
+    EXPECT_EQ(ask(FUSE_UNLINK, top_, {name("full")}).error, 0);
+    close(full_, full_handle_);
+    say(FUSE_FORGET, full_, {of(fuse_forget_in{1})});
+    EXPECT_EQ(fill(other_, other_handle_), ENOSPC);
+    fuse_flush_in in{};
+    in.lock_owner = 1;
+    EXPECT_EQ(ask(FUSE_FLUSH, full_, {of(in)}).error, 0);
+    EXPECT_EQ(fill(other_, other_handle_), 0);
+}
+
 TEST_F(ShareServer, WaitingForLocksIsLimited) {
     const auto f = node_of(written_, "f");
     fuse_lk_in lock{};
@@ -449,7 +532,7 @@ TEST_F(ShareServer, ClosingIsToldWhereLocksMayBe) {
     const auto f = node_of(written_, "f");
     auto flags = [&](std::uint32_t how) { return open(f, how).as<fuse_open_out>().open_flags; };
     EXPECT_EQ(flags(O_RDONLY), static_cast<std::uint32_t>(FOPEN_NOFLUSH));
-    EXPECT_EQ(flags(O_WRONLY), static_cast<std::uint32_t>(FOPEN_NOFLUSH | FOPEN_DIRECT_IO));
+    EXPECT_EQ(flags(O_WRONLY), static_cast<std::uint32_t>(FOPEN_NOFLUSH));
     EXPECT_EQ(flags(O_RDWR), 0u);
     fuse_lk_in lock{};
     lock.owner = 1;
@@ -458,14 +541,39 @@ TEST_F(ShareServer, ClosingIsToldWhereLocksMayBe) {
     EXPECT_EQ(flags(O_RDONLY), 0u);
 }
 
-class ShareServerOfAnOldKernel : public ShareServer {
-  protected:
-    ShareServerOfAnOldKernel() : ShareServer(38) {}
-};
-
-// It would go on reading from its memory what was written past it.
-TEST_F(ShareServerOfAnOldKernel, NothingIsWrittenPastItsMemory) {
-    EXPECT_EQ(open(node_of(written_, "f"), O_WRONLY).as<fuse_open_out>().open_flags, static_cast<std::uint32_t>(FOPEN_NOFLUSH));
+TEST_F(ShareServer, WhatOnlyOneWritesGoesPastTheMemoryOfAKernelThatCanDoIt) {
+    const auto f = node_of(written_, "f");
+    auto opened = [&](std::uint32_t how) { return ask_and_hear(FUSE_OPEN, f, {of(fuse_open_in{how, 0})}).answer.as<fuse_open_out>(); };
+    auto goes_past = [](const fuse_open_out& out) { return (out.open_flags & FOPEN_DIRECT_IO) != 0; };
+    auto close = [&](const fuse_open_out& out) {
+        fuse_release_in in{};
+        in.fh = out.fh;
+        EXPECT_EQ(ask_and_hear(FUSE_RELEASE, f, {of(in)}).answer.error, 0);
+    };
+    auto once = [&](std::uint32_t how) {
+        const auto out = opened(how);
+        close(out);
+        return goes_past(out);
+    };
+    EXPECT_FALSE(once(O_WRONLY)) << "it did not say that it can";
+    keep(wire::ShareKeeps::kWritesPast);
+    EXPECT_TRUE(once(O_WRONLY));
+    EXPECT_TRUE(once(O_WRONLY | O_TRUNC | O_APPEND));
+    EXPECT_FALSE(once(O_RDWR));
+    EXPECT_FALSE(once(O_RDONLY));
+    // Whoever has it open may have mapped it.
+    const auto other = opened(O_RDWR);
+    EXPECT_FALSE(once(O_WRONLY));
+    close(other);
+    EXPECT_TRUE(once(O_WRONLY));
+    fuse_create_in create{};
+    create.flags = O_WRONLY;
+    create.mode = 0600;
+    const auto made = ask_and_hear(FUSE_CREATE, written_, {of(create), name("made")}).answer;
+    ASSERT_EQ(made.error, 0);
+    fuse_open_out out{};
+    std::memcpy(&out, made.data.data() + sizeof(fuse_entry_out), sizeof out);
+    EXPECT_TRUE(goes_past(out));
 }
 
 TEST_F(ShareServer, NonsenseEndsIt) {

@@ -251,12 +251,41 @@ Space* Tree::counted_in(const Node& node) const {
     return space;
 }
 
+// Its space, if it has no name.
+void Tree::give_back(const Node& node) {
+    struct stat status {};
+    Space* space = counted_in(node);
+    if (space != nullptr && node.file && ::fstatat(node.file.get(), "", &status, AT_EMPTY_PATH) == 0 && status.st_nlink == 0)
+        space->free(status.st_blocks * kBlockBytes);
+}
+
+void Tree::unnamed(std::uint64_t number) {
+    const Node* node = find(number);
+    if (node == nullptr || !node->mount->space || !node->is_regular()) return;
+    unnamed_.push_back(number);
+    if (unnamed_.size() > kMostUnnamed) unnamed_.pop_front();
+}
+
+void Tree::let_go_of_unnamed() {
+    for (const auto number : std::exchange(unnamed_, {})) {
+        Node* node = find(number);
+        struct stat status {};
+        if (node == nullptr || !node->file || counted_in(*node) == nullptr || ::fstatat(node->file.get(), "", &status, AT_EMPTY_PATH) != 0 || status.st_nlink > 0) continue;
+        if (node->handles > 0) {  // when it is closed
+            unnamed_.push_back(number);
+            continue;
+        }
+        give_back(*node);
+        let_go(*node);
+        node->gone = true;
+        const auto named = numbers_.find(key_of(*node->mount, node->is));
+        if (named != numbers_.end() && named->second == number) numbers_.erase(named);
+    }
+}
+
 void Tree::drop_unused(Node* node) {
     while (node != nullptr && node->lookups == 0 && node->handles == 0 && node->children == 0) {
-        struct stat status {};
-        Space* space = counted_in(*node);
-        if (space != nullptr && node->file && ::fstatat(node->file.get(), "", &status, AT_EMPTY_PATH) == 0 && status.st_nlink == 0)
-            space->free(status.st_blocks * kBlockBytes);
+        give_back(*node);
         let_go(*node);
         auto named = numbers_.find(key_of(*node->mount, node->is));
         if (named != numbers_.end() && named->second == node->number) numbers_.erase(named);

@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 
 #include <cstdint>
+#include <deque>
 #include <list>
 #include <map>
 #include <memory>
@@ -124,6 +125,11 @@ class Tree {
     // An open file of the node is there no more. A node lives until it is forgotten and closed; only then the space of a
     // file without a name is free again.
     void closed(std::uint64_t number);
+    // A name of it was removed, and maybe the last one.
+    void unnamed(std::uint64_t number);
+    // Lets go of files without a name that nobody has open, whose space is counted: the guest's kernel has not said yet that
+    // it forgot them, and somebody needs room. Whoever still looks at one there gets ESTALE.
+    void let_go_of_unnamed();
     std::size_t size() const { return nodes_.size(); }
     void set_most_open(std::size_t count) { most_open_ = count; }
 
@@ -145,6 +151,7 @@ class Tree {
     };
     static Key key_of(const Mount& mount, const Identity& identity) { return {mount.number, identity.device, identity.inode}; }
     void drop_unused(Node* node);
+    void give_back(const Node& node);
     Space* counted_in(const Node& node) const;
     void leave_parent(Node& node);
     void set_parent(Node& node, Node& parent, const std::string& name);
@@ -160,6 +167,7 @@ class Tree {
     std::map<Key, std::uint64_t> numbers_;
     std::list<Node*> open_;  // the one used last is the last
     std::size_t most_open_ = kMostNodes;
+    std::deque<std::uint64_t> unnamed_;  // removed lately
     mutable std::map<dev_t, std::uint64_t> devices_;
     std::uint64_t next_ = FUSE_ROOT_ID + 1;
 };
