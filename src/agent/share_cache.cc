@@ -85,7 +85,7 @@ ShareCache::Way ShareCache::request(std::span<std::uint8_t> message, base::Bytes
         case FUSE_SETLKW: locked_.insert(header.nodeid); return kToServer;
         case FUSE_FLUSH: return flush(header, answer);
         case FUSE_READDIR:
-        case FUSE_READDIRPLUS: return listings_.read(message, answer, now) == ShareListings::Way::kToServer ? kToServer : kDone;
+        case FUSE_READDIRPLUS: return list(message, answer, now);
         case FUSE_RELEASEDIR: closed(rest); return release(message, header, answer);
         case FUSE_RELEASE: return release(message, header, answer);
         case FUSE_FORGET: return forget(message, header);
@@ -248,6 +248,28 @@ ShareCache::Way ShareCache::release(std::span<std::uint8_t> message, const fuse_
     return kLater;
 }
 
+ShareCache::Way ShareCache::list(base::ByteView message, base::Bytes& answer, Clock::time_point now) {
+    const auto way = listings_.read(message, answer, now);
+    keep_given(listings_.take_given());
+    return way == ShareListings::Way::kToServer ? kToServer : kDone;
+}
+
+// The kernel has looked these up, and the server tells what becomes of them.
+void ShareCache::keep_given(const ShareListings::Given& given) {
+    each_entry(given.entries, true, [&](const fuse_entry_out& told, const fuse_dirent&, std::string_view name) {
+        if (told.nodeid == 0) return;
+        auto& file = files_.put(told.nodeid, [](std::uint64_t, const File&) {});
+        if (!file.known) file.no_capability = false;  // of those a listing says nothing
+        // Somebody may have read it since, which throws no listing away.
+        if (!file.known || file.since < given.since) {
+            file.attributes = told.attr;
+            file.since = given.since;
+        }
+        file.known = true;
+        keep_name(given.directory, name, told.nodeid, given.since);
+    });
+}
+
 void ShareCache::closed(base::ByteView arguments) {
     fuse_release_in in{};
     if (take(arguments, in)) listings_.closed(in.fh);
@@ -345,7 +367,10 @@ bool ShareCache::is_for_kernel(base::ByteView message, Clock::time_point now) {
         case wire::ShareNews::kContents:
             if (take(message, node)) keep_contents(node, message, now);
             return false;
-        case wire::ShareNews::kListed: listings_.told(message, changing_.empty(), now); return false;
+        case wire::ShareNews::kListed:
+            listings_.told(message, changing_.empty(), now);
+            keep_given(listings_.take_given());
+            return false;
         case wire::ShareNews::kNothing:
             end_beliefs();
             contents_.clear();

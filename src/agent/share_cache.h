@@ -76,6 +76,8 @@ class ShareCache {
     Way forget_many(std::span<std::uint8_t> message);
     std::uint64_t left_to_forget(std::uint64_t node, std::uint64_t lookups);
     void closed(base::ByteView arguments);
+    Way list(base::ByteView message, base::Bytes& answer, Clock::time_point now);
+    void keep_given(const ShareListings::Given& given);
     void begin(base::ByteView arguments);
     void renamed(const fuse_in_header& header, base::ByteView arguments);
     // How long the kernel may believe what it is told now of this name, or of this node.

@@ -411,6 +411,63 @@ TEST_F(ShareCacheTest, OnlyWhatNeedsNoRoomGoesFirst) {
         EXPECT_FALSE(ask(operation, kTop, base::Bytes(64)).first) << operation;
 }
 
+// What a listing with attributes gave the kernel, it has looked up.
+TEST_F(ShareCacheTest, WhatWasListedIsKnown) {
+    auto tell_listing = [&] {
+        base::Bytes data;
+        append(data, wire::ShareListed{9, 0, 1, wire::ShareListed::kPlus | wire::ShareListed::kEnd, 0});
+        for (const std::uint64_t node : {std::uint64_t{0}, kFile}) {
+            fuse_entry_out entry{};
+            entry.nodeid = node;
+            entry.attr.size = 17;
+            append(data, entry);
+            fuse_dirent dirent{};
+            dirent.namelen = 1;
+            const auto* head = reinterpret_cast<const std::uint8_t*>(&dirent);
+            data.insert(data.end(), head, head + offsetof(fuse_dirent, name));
+            append_text(data, node == 0 ? "." : "f");
+            data.resize(data.size() + FUSE_DIRENT_ALIGN(offsetof(fuse_dirent, name) + 1) - offsetof(fuse_dirent, name) - 1);
+        }
+        tell(wire::ShareNews::kListed, data);
+    };
+    base::Bytes read;
+    fuse_read_in in{};
+    in.fh = 9;
+    in.size = 4096;
+    append(read, in);
+    tell_listing();
+    EXPECT_FALSE(is_answered(FUSE_LOOKUP, kTop, name("f"))) << "the kernel does not have it yet";
+    ASSERT_TRUE(is_answered(FUSE_READDIRPLUS, kTop, read));
+    ASSERT_TRUE(is_answered(FUSE_LOOKUP, kTop, name("f")));
+    EXPECT_EQ(body<fuse_entry_out>().nodeid, kFile);
+    EXPECT_EQ(body<fuse_entry_out>().attr.size, 17u);
+    EXPECT_TRUE(is_answered(FUSE_GETATTR, kFile));
+    EXPECT_FALSE(is_answered(FUSE_LOOKUP, kTop, name(".")));
+    EXPECT_FALSE(is_answered(FUSE_GETXATTR, kFile, attribute(0, "security.capability"))) << "of that nothing was said";
+    // One lookup was the server's, the other was answered here.
+    EXPECT_TRUE(ask(FUSE_FORGET, kFile, forget(2)).forward);
+    EXPECT_EQ(forgotten(), 1u);
+    EXPECT_FALSE(is_answered(FUSE_LOOKUP, kTop, name("f")));
+    // What was known of it is not lost, and what was told later counts.
+    tell_name(kTop, "f", file(kFile, wire::ShareFile::kNoCapability, 3));
+    tell_listing();
+    now_ += std::chrono::milliseconds(1);
+    tell_file(file(kFile, wire::ShareFile::kNoCapability, 4));
+    ASSERT_TRUE(is_answered(FUSE_READDIRPLUS, kTop, read));
+    EXPECT_TRUE(is_answered(FUSE_GETXATTR, kFile, attribute(0, "security.capability")));
+    ASSERT_TRUE(is_answered(FUSE_GETATTR, kFile));
+    EXPECT_EQ(body<fuse_attr_out>().attr.size, 4u) << "it was told later";
+    tell_file(file(kFile, 0, 5));
+    ASSERT_TRUE(is_answered(FUSE_GETATTR, kFile));
+    EXPECT_EQ(body<fuse_attr_out>().attr.size, 5u);
+    now_ += ShareCache::kKeptFor + std::chrono::seconds(1);
+    EXPECT_FALSE(is_answered(FUSE_LOOKUP, kTop, name("f")));
+    // Thrown away: the kernel never had it, and the server forgets it.
+    tell_listing();
+    tell(wire::ShareNews::kNothing);
+    EXPECT_FALSE(is_answered(FUSE_LOOKUP, kTop, name("f")));
+}
+
 // A listing that was told, and what may have changed it since.
 TEST_F(ShareCacheTest, AChangeEndsWhatWasToldOfAListing) {
     auto tell_listing = [&] {

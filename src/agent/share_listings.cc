@@ -7,25 +7,6 @@
 
 namespace caisson::agent {
 
-namespace {
-
-// Calls `found` with each entry: the node that it was looked up as, or 0, and where the listing goes on behind it.
-template <typename Found>
-void each_entry(base::ByteView bytes, bool plus, Found found) {
-    for (;;) {
-        fuse_entry_out looked_up{};
-        fuse_dirent entry{};
-        if (plus && !take(bytes, looked_up)) return;
-        if (bytes.size() < offsetof(fuse_dirent, name)) return;
-        std::memcpy(&entry, bytes.data(), offsetof(fuse_dirent, name));
-        found(looked_up.nodeid, entry.off);
-        const std::size_t size = FUSE_DIRENT_ALIGN(offsetof(fuse_dirent, name) + std::size_t{entry.namelen});
-        bytes = bytes.subspan(std::min(size, bytes.size()));
-    }
-}
-
-}  // namespace
-
 ShareListings::Listing& ShareListings::listing_of(std::uint64_t handle) {
     return listings_.put(handle, [this](std::uint64_t, Listing& gone) { drop(gone); });
 }
@@ -63,6 +44,7 @@ bool ShareListings::answer_from_told(Listing& listing, const fuse_in_header& hea
     const auto& first = listing.pieces.front();
     if (first.offset != in.offset || first.plus != plus || first.bytes.size() > in.size || now - first.since > kKeptFor) return false;
     put_answer(answer, header, 0, first.bytes);
+    if (plus) given_ = {header.nodeid, std::move(listing.pieces.front().bytes), first.since};
     listing.at_end = first.end;
     listing.end = first.next;
     listing.plus = plus;
@@ -95,7 +77,7 @@ void ShareListings::answered(std::uint64_t unique, int error, base::ByteView dat
     Listing* listing = listings_.find(reading.handle);
     if (listing == nullptr || error != 0 || data.empty() || reading.beginning || !listing->pieces.empty()) return;
     std::uint64_t next = 0;
-    each_entry(data, reading.plus, [&](std::uint64_t, std::uint64_t behind) { next = behind; });
+    each_entry(data, reading.plus, [&](const fuse_entry_out&, const fuse_dirent& entry, std::string_view) { next = entry.off; });
     ask(reading.handle, *listing, next, reading.plus);
 }
 
@@ -161,8 +143,8 @@ void ShareListings::drop(Listing& listing) {
 void ShareListings::forget(const Piece& piece) {
     if (!piece.plus) return;
     std::vector<fuse_forget_one> nodes;
-    each_entry(piece.bytes, true, [&](std::uint64_t node, std::uint64_t) {
-        if (node != 0) nodes.push_back({node, 1});
+    each_entry(piece.bytes, true, [&](const fuse_entry_out& file, const fuse_dirent&, std::string_view) {
+        if (file.nodeid != 0) nodes.push_back({file.nodeid, 1});
     });
     if (nodes.empty()) return;
     const fuse_batch_forget_in batch{static_cast<std::uint32_t>(nodes.size()), 0};

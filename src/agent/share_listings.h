@@ -42,6 +42,13 @@ class ShareListings {
     // Nothing that was told holds any more.
     void clear();
 
+    // What the kernel was given with attributes, after read() and told(): it knows those files now.
+    struct Given {
+        std::uint64_t directory = 0;
+        base::Bytes entries;
+        Clock::time_point since;
+    };
+    Given take_given() { return std::exchange(given_, {}); }
     // For the kernel.
     base::Bytes take_answer() { return std::exchange(answer_, {}); }
     // For the server, one behind the other.
@@ -84,6 +91,7 @@ class ShareListings {
     Kept<std::uint64_t, Listing> listings_{kMost};  // by their handles
     std::unordered_map<std::uint64_t, Reading> reading_;  // requests that went to the server
     base::Bytes answer_, requests_;
+    Given given_;
 };
 
 }  // namespace caisson::agent

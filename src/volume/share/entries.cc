@@ -426,6 +426,7 @@ bool Server::list_entry(Node& parent, Listed& listed, bool is_plain, std::size_t
         std::memcpy(&entry, looked_up.data.data(), sizeof entry);
         listed.inode = entry.attr.ino;
         listed.type = (entry.attr.mode & S_IFMT) >> kTypeShift;
+        if (promises(*parent.mount)) promised(*node, entry.attr);
     } else {
         node = nullptr;
         if (listed.type == DT_REG && !is_plain) listed.type = kind_of(parent, listed.name) >> kTypeShift;

@@ -25,13 +25,18 @@ void Server::tell(wire::ShareNews news, base::ByteView data) {
     append(out_, data);
 }
 
+// The agent may have been told: it hears of each change from now on.
+void Server::promised(Node& node, const fuse_attr& attributes) {
+    node.promised = true;
+    node.promised_access = {attributes.atime, attributes.atimensec};
+}
+
 wire::ShareFile Server::told_of(Node& node, const fuse_attr& attributes, bool empty) {
     wire::ShareFile file{node.number, 0, 0, attributes};
     if (node.is_regular() && ::getxattr(node.path().c_str(), kKeptCapability, nullptr, 0) < 0 && errno == ENODATA)
         file.flags |= wire::ShareFile::kNoCapability;
     if (empty) file.flags |= wire::ShareFile::kEmpty;
-    node.promised = true;
-    node.promised_access = {attributes.atime, attributes.atimensec};
+    promised(node, attributes);
     return file;
 }
 

@@ -245,6 +245,26 @@ TEST_F(ShareServerListing, NothingIsToldInCompany) {
     EXPECT_EQ(pieces[0].listed.flags, wire::ShareListed::kDone);
 }
 
+TEST_F(ShareServerListing, WhatBecomesOfListedFilesIsTold) {
+    keep();
+    const auto heard = open_directory(written_);
+    std::uint64_t f = 0;
+    const auto& data = heard.data[0];
+    for (std::size_t at = sizeof(wire::ShareListed); at < data.size();) {
+        fuse_entry_out entry{};
+        fuse_dirent dirent{};
+        std::memcpy(&entry, data.data() + at, sizeof entry);
+        std::memcpy(&dirent, data.data() + at + sizeof entry, offsetof(fuse_dirent, name));
+        if (data[at + sizeof entry + offsetof(fuse_dirent, name)] == 'f') f = entry.nodeid;
+        at += FUSE_DIRENT_ALIGN(sizeof entry + offsetof(fuse_dirent, name) + dirent.namelen);
+    }
+    fuse_setattr_in in{};
+    in.valid = FATTR_MODE;
+    in.mode = S_IFREG | 0640;
+    EXPECT_EQ(ask_and_hear(FUSE_SETATTR, f, {of(in)}).news, News{kFile});
+    EXPECT_EQ(ask_and_hear(FUSE_UNLINK, written_, {name("f")}).news, (News{kGone, kNoFile}));
+}
+
 // What is told with attributes counts as looked up: the agent forgets what the kernel never hears of.
 TEST_F(ShareServerListing, ItsLookupsAreCounted) {
     keep();

@@ -73,6 +73,7 @@ class Server {
 
     // ---- what the agent may answer by itself (promises.cc)
     bool promises(const Mount& mount) const { return keeps_ && (!mount.presence || mount.presence->is_alone()); }
+    static void promised(Node& node, const fuse_attr& attributes);
     wire::ShareFile told_of(Node& node, const fuse_attr& attributes, bool empty = false);
     void promise(Node& node);
     // `entry`: the answer that the guest gets, which begins with the node's fuse_entry_out.
