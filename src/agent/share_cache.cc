@@ -259,13 +259,13 @@ void ShareCache::keep_given(const ShareListings::Given& given) {
     each_entry(given.entries, true, [&](const fuse_entry_out& told, const fuse_dirent&, std::string_view name) {
         if (told.nodeid == 0) return;
         auto& file = files_.put(told.nodeid, [](std::uint64_t, const File&) {});
-        if (!file.known) file.no_capability = false;  // of those a listing says nothing
-        // Somebody may have read it since, which throws no listing away.
-        if (!file.known || file.since < given.since) {
+        // Somebody may have read it since, which throws no listing away: what was told of that counts, and may not be known.
+        if (file.known ? file.since < given.since : not_kept_ < given.since) {
+            if (!file.known) file.no_capability = false;  // of those a listing says nothing
             file.attributes = told.attr;
             file.since = given.since;
+            file.known = true;
         }
-        file.known = true;
         keep_name(given.directory, name, told.nodeid, given.since);
     });
 }
@@ -312,7 +312,10 @@ ShareCache::Way ShareCache::forget_many(std::span<std::uint8_t> message) {
 
 void ShareCache::keep(const wire::ShareFile& told, bool with_name, Clock::time_point now) {
     // Without a name it may be of a file that was forgotten meanwhile.
-    if (!with_name && files_.find(told.node) == nullptr) return;
+    if (!with_name && files_.find(told.node) == nullptr) {
+        not_kept_ = now;
+        return;
+    }
     auto& file = files_.put(told.node, [](std::uint64_t, const File&) {});
     file.attributes = told.attributes;
     file.known = true;
@@ -361,8 +364,10 @@ bool ShareCache::is_for_kernel(base::ByteView message, Clock::time_point now) {
             if (take(message, name)) keep_name(name.parent, base::as_text(message), 0, now);
             return false;
         case wire::ShareNews::kNoFile:
-            if (take(message, node))
+            if (take(message, node)) {
                 if (File* found = files_.find(node)) found->known = false;
+                not_kept_ = now;
+            }
             return false;
         case wire::ShareNews::kContents:
             if (take(message, node)) keep_contents(node, message, now);

@@ -112,6 +112,7 @@ class ShareCache {
     std::unordered_map<std::string, Clock::time_point> believed_names_;
     std::unordered_map<std::uint64_t, Clock::time_point> believed_nodes_;
     Clock::time_point beliefs_cleared_{};
+    Clock::time_point not_kept_{};  // when something was told of a file that is not known here
     bool can_expire_ = false;  // the kernel knows how to end a belief without more
     base::Bytes notices_;
 };

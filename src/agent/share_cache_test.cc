@@ -15,8 +15,7 @@ namespace {
 
 template <typename T>
 void append(base::Bytes& bytes, const T& value) {
-    const auto* first = reinterpret_cast<const std::uint8_t*>(&value);
-    bytes.insert(bytes.end(), first, first + sizeof value);
+    base::append(bytes, base::bytes_of(value));
 }
 
 void append_text(base::Bytes& bytes, std::string_view text) { bytes.insert(bytes.end(), text.begin(), text.end()); }
@@ -462,6 +461,13 @@ TEST_F(ShareCacheTest, WhatWasListedIsKnown) {
     EXPECT_EQ(body<fuse_attr_out>().attr.size, 5u);
     now_ += ShareCache::kKeptFor + std::chrono::seconds(1);
     EXPECT_FALSE(is_answered(FUSE_LOOKUP, kTop, name("f")));
+    // Told of before the listing is read, and not known then: what the listing says of it may be old.
+    ask(FUSE_FORGET, kFile, forget(9));
+    tell_listing();
+    now_ += std::chrono::milliseconds(1);
+    tell_file(file(kFile, 0, 6));
+    ASSERT_TRUE(is_answered(FUSE_READDIRPLUS, kTop, read));
+    EXPECT_FALSE(is_answered(FUSE_GETATTR, kFile));
     // Thrown away: the kernel never had it, and the server forgets it.
     tell_listing();
     tell(wire::ShareNews::kNothing);

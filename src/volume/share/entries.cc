@@ -233,6 +233,7 @@ int Server::give_link_metadata(Node& node, const Metadata& metadata) {
     int error = file && ::renameat(parent, beside.c_str(), parent, node.name.c_str()) == 0 ? 0 : errno;
     if (error == 0) error = tree_.replace(node, std::move(file));
     else ::unlinkat(parent, beside.c_str(), 0);
+    promise(*node.parent);
     return error;
 }
 
@@ -248,7 +249,12 @@ int Server::link(Request& request) {
     // Through the descriptor: the name that the guest knows it by may be another file's by now.
     if (::linkat(AT_FDCWD, target->path().c_str(), parent->file.get(), name.c_str(), AT_SYMLINK_FOLLOW) != 0) return errno;
     ++plain_;
-    return enter_and_promise(*parent, name, request.reply);
+    const int error = enter_and_promise(*parent, name, request.reply);
+    if (error != 0) {  // it is there all the same
+        take_back_name(*parent, name);
+        promise(*target);
+    }
+    return error;
 }
 
 int Server::read_link(Request& request) {

@@ -103,8 +103,10 @@ int Server::open(Request& request) {
     if (too_many_handles()) return ENFILE;
     const bool writes = (in.flags & O_ACCMODE) != O_RDONLY || (in.flags & O_TRUNC) != 0;
     if (writes && node.mount->read_only) return EROFS;
-    if ((in.open_flags & FUSE_OPEN_KILL_SUIDGID) != 0)
+    if ((in.open_flags & FUSE_OPEN_KILL_SUIDGID) != 0) {
         if (int error = drop_set_id(node)) return error;
+        promise(node);
+    }
     const auto before = (in.flags & O_TRUNC) != 0 ? allocated(node) : 0;
     os::Fd file(::open(node.path().c_str(), host_flags(in.flags, node.mount->read_only)));
     if (!file) return errno;
@@ -112,7 +114,7 @@ int Server::open(Request& request) {
         drop_capability(node);
         count(node, before);
     }
-    if ((in.flags & O_TRUNC) != 0 || (in.open_flags & FUSE_OPEN_KILL_SUIDGID) != 0) promise(node);
+    if ((in.flags & O_TRUNC) != 0) promise(node);
     if (!writes) promise_contents(node, file);
     const bool only = node.handles == 1;  // this request
     return give_handle(node, std::move(file), in.flags, only, request.reply);
@@ -136,6 +138,8 @@ int Server::create(Request& request) {
     os::Fd file(S_ISREG(entry.attr.mode) ? ::open(node->path().c_str(), host_flags(in.flags, node->mount->read_only)) : -1);
     if (!file) {
         error = S_ISREG(entry.attr.mode) ? errno : ESTALE;
+        take_back(*node);
+        take_back_name(*request.node, name);
         tree_.forget(node->number, 1);
         return error;
     }
