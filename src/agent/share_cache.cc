@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "agent/share_message.h"
+#include "wire/listing.h"
 
 namespace caisson::agent {
 
@@ -256,7 +257,7 @@ ShareCache::Way ShareCache::list(base::ByteView message, base::Bytes& answer, Cl
 
 // The kernel has looked these up, and the server tells what becomes of them.
 void ShareCache::keep_given(const ShareListings::Given& given) {
-    each_entry(given.entries, true, [&](const fuse_entry_out& told, const fuse_dirent&, std::string_view name) {
+    wire::each_listing_entry(given.entries, true, [&](const fuse_entry_out& told, const fuse_dirent&, std::string_view name) {
         if (told.nodeid == 0) return;
         auto& file = files_.put(told.nodeid, [](std::uint64_t, const File&) {});
         // Somebody may have read it since, which throws no listing away: what was told of that counts, and may not be known.

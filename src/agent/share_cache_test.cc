@@ -7,8 +7,11 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 #include <vector>
+
+#include "wire/listing.h"
 
 namespace caisson::agent {
 namespace {
@@ -22,7 +25,7 @@ void append_text(base::Bytes& bytes, std::string_view text) { bytes.insert(bytes
 
 class ShareCacheTest : public ::testing::Test {
   protected:
-    static constexpr std::uint64_t kTop = 2, kFile = 3, kUnique = 900;
+    static constexpr std::uint64_t kTop = 2, kFile = 3, kUnique = 900, kHandle = 9;
 
     static base::Bytes request(std::uint32_t operation, std::uint64_t node, const base::Bytes& arguments = {}) {
         fuse_in_header header{};
@@ -74,6 +77,22 @@ class ShareCacheTest : public ::testing::Test {
         base::Bytes data;
         append(data, told);
         tell(wire::ShareNews::kFile, data);
+    }
+    // A listing from its beginning to its end, and what is asked for with its handle.
+    void tell_listing(const base::Bytes& entries = {}) {
+        base::Bytes data;
+        append(data, wire::ShareListed{kHandle, 0, 1, wire::ShareListed::kPlus | wire::ShareListed::kEnd, 0});
+        base::append(data, entries);
+        tell(wire::ShareNews::kListed, data);
+    }
+    template <typename T>
+    static base::Bytes of_listing() {
+        T in{};
+        in.fh = kHandle;
+        if constexpr (std::is_same_v<T, fuse_read_in>) in.size = 4096;
+        base::Bytes bytes;
+        append(bytes, in);
+        return bytes;
     }
     // What is asked; answer_ and sent_ say what became of it.
     ShareCache::Way ask(std::uint32_t operation, std::uint64_t node, const base::Bytes& arguments = {}) {
@@ -412,31 +431,16 @@ TEST_F(ShareCacheTest, OnlyWhatNeedsNoRoomGoesFirst) {
 
 // What a listing with attributes gave the kernel, it has looked up.
 TEST_F(ShareCacheTest, WhatWasListedIsKnown) {
-    auto tell_listing = [&] {
-        base::Bytes data;
-        append(data, wire::ShareListed{9, 0, 1, wire::ShareListed::kPlus | wire::ShareListed::kEnd, 0});
-        for (const std::uint64_t node : {std::uint64_t{0}, kFile}) {
-            fuse_entry_out entry{};
-            entry.nodeid = node;
-            entry.attr.size = 17;
-            append(data, entry);
-            fuse_dirent dirent{};
-            dirent.namelen = 1;
-            const auto* head = reinterpret_cast<const std::uint8_t*>(&dirent);
-            data.insert(data.end(), head, head + offsetof(fuse_dirent, name));
-            append_text(data, node == 0 ? "." : "f");
-            data.resize(data.size() + FUSE_DIRENT_ALIGN(offsetof(fuse_dirent, name) + 1) - offsetof(fuse_dirent, name) - 1);
-        }
-        tell(wire::ShareNews::kListed, data);
-    };
-    base::Bytes read;
-    fuse_read_in in{};
-    in.fh = 9;
-    in.size = 4096;
-    append(read, in);
-    tell_listing();
+    base::Bytes entries;
+    for (const std::uint64_t node : {std::uint64_t{0}, kFile}) {
+        fuse_entry_out entry{};
+        entry.nodeid = node;
+        entry.attr.size = 17;
+        wire::put_listing_entry(entries, &entry, {}, node == 0 ? "." : "f");
+    }
+    tell_listing(entries);
     EXPECT_FALSE(is_answered(FUSE_LOOKUP, kTop, name("f"))) << "the kernel does not have it yet";
-    ASSERT_TRUE(is_answered(FUSE_READDIRPLUS, kTop, read));
+    ASSERT_TRUE(is_answered(FUSE_READDIRPLUS, kTop, of_listing<fuse_read_in>()));
     ASSERT_TRUE(is_answered(FUSE_LOOKUP, kTop, name("f")));
     EXPECT_EQ(body<fuse_entry_out>().nodeid, kFile);
     EXPECT_EQ(body<fuse_entry_out>().attr.size, 17u);
@@ -449,10 +453,10 @@ TEST_F(ShareCacheTest, WhatWasListedIsKnown) {
     EXPECT_FALSE(is_answered(FUSE_LOOKUP, kTop, name("f")));
     // What was known of it is not lost, and what was told later counts.
     tell_name(kTop, "f", file(kFile, wire::ShareFile::kNoCapability, 3));
-    tell_listing();
+    tell_listing(entries);
     now_ += std::chrono::milliseconds(1);
     tell_file(file(kFile, wire::ShareFile::kNoCapability, 4));
-    ASSERT_TRUE(is_answered(FUSE_READDIRPLUS, kTop, read));
+    ASSERT_TRUE(is_answered(FUSE_READDIRPLUS, kTop, of_listing<fuse_read_in>()));
     EXPECT_TRUE(is_answered(FUSE_GETXATTR, kFile, attribute(0, "security.capability")));
     ASSERT_TRUE(is_answered(FUSE_GETATTR, kFile));
     EXPECT_EQ(body<fuse_attr_out>().attr.size, 4u) << "it was told later";
@@ -463,31 +467,21 @@ TEST_F(ShareCacheTest, WhatWasListedIsKnown) {
     EXPECT_FALSE(is_answered(FUSE_LOOKUP, kTop, name("f")));
     // Told of before the listing is read, and not known then: what the listing says of it may be old.
     ask(FUSE_FORGET, kFile, forget(9));
-    tell_listing();
+    tell_listing(entries);
     now_ += std::chrono::milliseconds(1);
     tell_file(file(kFile, 0, 6));
-    ASSERT_TRUE(is_answered(FUSE_READDIRPLUS, kTop, read));
+    ASSERT_TRUE(is_answered(FUSE_READDIRPLUS, kTop, of_listing<fuse_read_in>()));
     EXPECT_FALSE(is_answered(FUSE_GETATTR, kFile));
     // Thrown away: the kernel never had it, and the server forgets it.
-    tell_listing();
+    tell_listing(entries);
     tell(wire::ShareNews::kNothing);
     EXPECT_FALSE(is_answered(FUSE_LOOKUP, kTop, name("f")));
 }
 
 // A listing that was told, and what may have changed it since.
 TEST_F(ShareCacheTest, AChangeEndsWhatWasToldOfAListing) {
-    auto tell_listing = [&] {
-        base::Bytes data;
-        append(data, wire::ShareListed{9, 0, 1, wire::ShareListed::kPlus | wire::ShareListed::kEnd, 0});
-        tell(wire::ShareNews::kListed, data);
-    };
-    base::Bytes read;
-    fuse_read_in in{};
-    in.fh = 9;
-    in.size = 4096;
-    append(read, in);
     tell_listing();
-    EXPECT_TRUE(is_answered(FUSE_READDIRPLUS, kTop, read));
+    EXPECT_TRUE(is_answered(FUSE_READDIRPLUS, kTop, of_listing<fuse_read_in>()));
     auto answer_change = [&] {
         fuse_out_header header{};
         header.len = sizeof header;
@@ -496,29 +490,25 @@ TEST_F(ShareCacheTest, AChangeEndsWhatWasToldOfAListing) {
         append(message, header);
         EXPECT_TRUE(cache_.is_for_kernel(message, now_));
     };
-    base::Bytes close;
-    fuse_release_in release{};
-    release.fh = 9;
-    append(close, release);
     for (std::uint32_t operation : {FUSE_WRITE, FUSE_SETATTR, FUSE_CREATE, FUSE_TMPFILE, FUSE_FALLOCATE, FUSE_COPY_FILE_RANGE, FUSE_MKNOD, FUSE_MKDIR, FUSE_SYMLINK,
                                     FUSE_LINK, FUSE_UNLINK, FUSE_RMDIR, FUSE_RENAME, FUSE_RENAME2, FUSE_SETXATTR, FUSE_REMOVEXATTR}) {
-        ask(FUSE_RELEASEDIR, kTop, close);
+        ask(FUSE_RELEASEDIR, kTop, of_listing<fuse_release_in>());
         tell_listing();
         EXPECT_FALSE(is_answered(operation, kTop, base::Bytes(64)));
-        EXPECT_FALSE(is_answered(FUSE_READDIRPLUS, kTop, read)) << operation << " before it was read";
+        EXPECT_FALSE(is_answered(FUSE_READDIRPLUS, kTop, of_listing<fuse_read_in>())) << operation << " before it was read";
         // Told before the change was done, or after it: nobody knows.
-        ask(FUSE_RELEASEDIR, kTop, close);
+        ask(FUSE_RELEASEDIR, kTop, of_listing<fuse_release_in>());
         tell_listing();
-        EXPECT_FALSE(is_answered(FUSE_READDIRPLUS, kTop, read)) << operation << " under way";
+        EXPECT_FALSE(is_answered(FUSE_READDIRPLUS, kTop, of_listing<fuse_read_in>())) << operation << " under way";
         answer_change();
-        ask(FUSE_RELEASEDIR, kTop, close);
+        ask(FUSE_RELEASEDIR, kTop, of_listing<fuse_release_in>());
         tell_listing();
-        EXPECT_TRUE(is_answered(FUSE_READDIRPLUS, kTop, read)) << operation << " done";
+        EXPECT_TRUE(is_answered(FUSE_READDIRPLUS, kTop, of_listing<fuse_read_in>())) << operation << " done";
     }
-    ask(FUSE_RELEASEDIR, kTop, close);
+    ask(FUSE_RELEASEDIR, kTop, of_listing<fuse_release_in>());
     tell_listing();
     tell(wire::ShareNews::kNothing);
-    EXPECT_FALSE(is_answered(FUSE_READDIRPLUS, kTop, read)) << "somebody came";
+    EXPECT_FALSE(is_answered(FUSE_READDIRPLUS, kTop, of_listing<fuse_read_in>())) << "somebody came";
 }
 
 TEST_F(ShareCacheTest, TheKernelGetsItsOwn) {

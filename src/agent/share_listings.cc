@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "agent/share_message.h"
+#include "wire/listing.h"
 
 namespace caisson::agent {
 
@@ -77,7 +78,7 @@ void ShareListings::answered(std::uint64_t unique, int error, base::ByteView dat
     Listing* listing = listings_.find(reading.handle);
     if (listing == nullptr || error != 0 || data.empty() || reading.beginning || !listing->pieces.empty()) return;
     std::uint64_t next = 0;
-    each_entry(data, reading.plus, [&](const fuse_entry_out&, const fuse_dirent& entry, std::string_view) { next = entry.off; });
+    wire::each_listing_entry(data, reading.plus, [&](const fuse_entry_out&, const fuse_dirent& entry, std::string_view) { next = entry.off; });
     ask(reading.handle, *listing, next, reading.plus);
 }
 
@@ -143,7 +144,7 @@ void ShareListings::drop(Listing& listing) {
 void ShareListings::forget(const Piece& piece) {
     if (!piece.plus) return;
     std::vector<fuse_forget_one> nodes;
-    each_entry(piece.bytes, true, [&](const fuse_entry_out& file, const fuse_dirent&, std::string_view) {
+    wire::each_listing_entry(piece.bytes, true, [&](const fuse_entry_out& file, const fuse_dirent&, std::string_view) {
         if (file.nodeid != 0) nodes.push_back({file.nodeid, 1});
     });
     if (nodes.empty()) return;

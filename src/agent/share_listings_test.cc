@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "agent/share_message.h"
+#include "wire/listing.h"
 
 namespace caisson::agent {
 namespace {
@@ -24,15 +25,11 @@ struct ShareListingsTest : ::testing::Test {
     static base::Bytes entries(const std::vector<std::uint64_t>& offsets, bool plus) {
         base::Bytes bytes;
         for (const auto offset : offsets) {
-            fuse_entry_out entry{};
-            entry.nodeid = 100 + offset;
-            if (plus) append(bytes, bytes_of(entry));
-            fuse_dirent dirent{};
-            dirent.off = offset;
-            dirent.namelen = 3;
-            append(bytes, bytes_of(dirent).first(offsetof(fuse_dirent, name)));
-            append(bytes, base::as_bytes("abc"));
-            bytes.resize(bytes.size() + FUSE_DIRENT_ALIGN(offsetof(fuse_dirent, name) + 3) - offsetof(fuse_dirent, name) - 3);
+            fuse_entry_out file{};
+            file.nodeid = 100 + offset;
+            fuse_dirent entry{};
+            entry.off = offset;
+            wire::put_listing_entry(bytes, plus ? &file : nullptr, entry, "abc");
         }
         return bytes;
     }

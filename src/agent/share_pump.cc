@@ -55,15 +55,10 @@ class Requests {
         const auto way = cache_.request(message, answer_);
         // Refused if nobody waits for it any more.
         if (!answer_.empty()) static_cast<void>(!::write(fuse_, answer_.data(), answer_.size()));
-        const auto own = cache_.take_requests();
-        later_.insert(later_.end(), own.begin(), own.end());
-        if (!way.forward) {
-            if (!own.empty()) CAISSON_TRY(send_later());
-            return true;
-        }
-        if (!way.soon) {
-            later_.insert(later_.end(), message.begin(), message.end());
-            if (later_.size() > kMostLater || !own.empty()) CAISSON_TRY(send_later());
+        const bool own = take_own();
+        if (!way.forward || !way.soon) {
+            if (way.forward) later_.insert(later_.end(), message.begin(), message.end());
+            if (own || later_.size() > kMostLater) CAISSON_TRY(send_later());
             return true;
         }
         message = window_.send(message);
@@ -79,10 +74,7 @@ class Requests {
     }
     // What the cache wants of the server.
     Result<> send_own() {
-        const auto own = cache_.take_requests();
-        if (own.empty()) return {};
-        later_.insert(later_.end(), own.begin(), own.end());
-        return send_later();
+        return take_own() ? send_later() : Result<>();
     }
     Result<> send_later() {
         sending_.insert(sending_.end(), later_.begin(), later_.end());
@@ -98,6 +90,12 @@ class Requests {
     }
 
   private:
+    // false: there is nothing.
+    bool take_own() {
+        const auto own = cache_.take_requests();
+        later_.insert(later_.end(), own.begin(), own.end());
+        return !own.empty();
+    }
     Result<> send(base::ByteView message) {
         const auto done = CAISSON_TRY(put(message));
         sending_.assign(message.begin() + static_cast<std::ptrdiff_t>(done), message.end());

@@ -12,6 +12,7 @@
 
 #include "base/text.h"
 #include "volume/share/server.h"
+#include "wire/listing.h"
 
 namespace caisson::volume::share {
 
@@ -384,19 +385,12 @@ constexpr std::size_t kListedBytes = 32 << 10;
 
 // Appends one entry; false if it would take more than `limit` bytes together.
 bool append(Reply& reply, const Listed& listed, const fuse_entry_out* entry, std::size_t limit) {
-    const std::size_t head = (entry != nullptr ? sizeof *entry : 0) + sizeof(fuse_dirent);
-    const std::size_t size = FUSE_DIRENT_ALIGN(head + listed.name.size());
-    if (reply.data.size() + size > limit) return false;
-    const std::size_t begin = reply.data.size();
-    if (entry != nullptr) reply.add(*entry);
+    if (reply.data.size() + wire::listing_entry_bytes(entry != nullptr, listed.name.size()) > limit) return false;
     fuse_dirent dirent{};
     dirent.ino = listed.inode;
     dirent.off = listed.next;
-    dirent.namelen = static_cast<std::uint32_t>(listed.name.size());
     dirent.type = listed.type;
-    base::append(reply.data, base::bytes_of(dirent).first(offsetof(fuse_dirent, name)));
-    base::append(reply.data, base::as_bytes(listed.name));
-    reply.data.resize(begin + size);
+    wire::put_listing_entry(reply.data, entry, dirent, listed.name);
     return true;
 }
 

@@ -31,19 +31,20 @@ void Server::count(const Node& node, std::int64_t before) {
     if (node.mount->space) node.mount->space->add(allocated(node) - before);
 }
 
-bool Server::is_full(const Node& node) {
-    if (!node.mount->space || node.mount->space->free_bytes() > 0) return false;
-    tree_.let_go_of_unnamed();
-    return node.mount->space->free_bytes() == 0;
+// What nobody can use any more is taken back if there is less than that.
+std::uint64_t Server::free_bytes(Space& space, std::uint64_t wanted) {
+    if (space.free_bytes() < wanted) tree_.let_go_of_unnamed();
+    return space.free_bytes();
 }
+
+bool Server::is_full(const Node& node) { return node.mount->space && free_bytes(*node.mount->space, 1) == 0; }
 
 // How much of a write the volume has room for. What lies in the file already takes no more; whether it has holes there is
 // not looked at closely: then a little less than what would fit is written.
 std::uint64_t Server::room(const Node& node, std::uint64_t offset, std::uint64_t length) {
     if (!node.mount->space) return length;
     const auto wanted = length + 2 * kAllocationBytes;
-    if (node.mount->space->free_bytes() < wanted) tree_.let_go_of_unnamed();
-    const auto left = node.mount->space->free_bytes();
+    const auto left = free_bytes(*node.mount->space, wanted);
     if (left >= wanted) return length;
     struct stat status {};
     if (::fstatat(node.file.get(), "", &status, AT_EMPTY_PATH) != 0) return 0;
@@ -80,7 +81,8 @@ std::uint32_t Server::open_flags(Node& node, std::uint32_t flags, bool only) {
     return given;
 }
 
-int Server::give_handle(Node& node, os::Fd file, std::uint32_t flags, bool only, Reply& reply) {
+int Server::give_handle(Request& request, Node& node, os::Fd file, std::uint32_t flags) {
+    const bool only = node.handles == (request.node == &node ? 1u : 0u);  // but for the request itself
     Handle handle;
     handle.file = std::move(file);
     handle.node = node.number;
@@ -90,7 +92,7 @@ int Server::give_handle(Node& node, os::Fd file, std::uint32_t flags, bool only,
     out.fh = next_handle_++;
     out.open_flags = open_flags(node, flags, only);
     handles_.emplace(out.fh, std::move(handle));
-    reply.add(out);
+    request.reply.add(out);
     return 0;
 }
 
@@ -116,8 +118,7 @@ int Server::open(Request& request) {
     }
     if ((in.flags & O_TRUNC) != 0) promise(node);
     if (!writes) promise_contents(node, file);
-    const bool only = node.handles == 1;  // this request
-    return give_handle(node, std::move(file), in.flags, only, request.reply);
+    return give_handle(request, node, std::move(file), in.flags);
 }
 
 int Server::create(Request& request) {
@@ -145,7 +146,7 @@ int Server::create(Request& request) {
     }
     if (existed && (in.flags & O_TRUNC) != 0) promise(*node);
     request.reply.add(entry);
-    return give_handle(*node, std::move(file), in.flags, node->handles == 0, request.reply);
+    return give_handle(request, *node, std::move(file), in.flags);
 }
 
 int Server::make_temporary(Request& request) {
@@ -166,7 +167,7 @@ int Server::make_temporary(Request& request) {
     }
     count(*node, 0);
     if (int error = give_entry(*node, request.reply)) return error;
-    return give_handle(*node, std::move(file), in.flags, node->handles == 0, request.reply);
+    return give_handle(request, *node, std::move(file), in.flags);
 }
 
 int Server::read(Request& request) {

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "volume/share/server_fixture.h"
+#include "wire/listing.h"
 
 namespace caisson::volume::share {
 namespace {
@@ -146,25 +147,22 @@ TEST_F(ShareServer, ContentsAreKeptWhileNobodyElseComes) {
 // A directory's listing as it is told.
 class ShareServerListing : public ShareServer {
   protected:
+    struct Entry {
+        std::uint64_t node = 0;
+        std::string name;
+    };
     struct Told {
         wire::ShareListed listed{};
-        std::vector<std::string> names;
+        std::vector<Entry> entries;
     };
     static std::vector<Told> told(const Heard& heard) {
         std::vector<Told> all;
         for (std::size_t i = 0; i < heard.news.size(); ++i) {
             if (heard.news[i] != kListed) continue;
-            Told one;
-            const auto& data = heard.data[i];
-            std::memcpy(&one.listed, data.data(), sizeof one.listed);
-            for (std::size_t at = sizeof one.listed; at < data.size();) {
-                if ((one.listed.flags & wire::ShareListed::kPlus) != 0) at += sizeof(fuse_entry_out);
-                fuse_dirent entry{};
-                std::memcpy(&entry, data.data() + at, offsetof(fuse_dirent, name));
-                one.names.emplace_back(reinterpret_cast<const char*>(data.data()) + at + offsetof(fuse_dirent, name), entry.namelen);
-                at += FUSE_DIRENT_ALIGN(offsetof(fuse_dirent, name) + entry.namelen);
-            }
-            all.push_back(one);
+            auto& one = all.emplace_back();
+            std::memcpy(&one.listed, heard.data[i].data(), sizeof one.listed);
+            wire::each_listing_entry(base::ByteView(heard.data[i]).subspan(sizeof one.listed), (one.listed.flags & wire::ShareListed::kPlus) != 0,
+                                     [&](const fuse_entry_out& file, const fuse_dirent&, std::string_view text) { one.entries.push_back({file.nodeid, std::string(text)}); });
         }
         return all;
     }
@@ -186,8 +184,10 @@ TEST_F(ShareServerListing, ASmallDirectoryIsToldWhenItIsOpened) {
     EXPECT_EQ(pieces[0].listed.handle, heard.answer.as<fuse_open_out>().fh);
     EXPECT_EQ(pieces[0].listed.offset, 0u);
     EXPECT_EQ(pieces[0].listed.flags, wire::ShareListed::kPlus | wire::ShareListed::kEnd);
-    std::sort(pieces[0].names.begin(), pieces[0].names.end());
-    EXPECT_EQ(pieces[0].names, (std::vector<std::string>{".", "..", "f", "out", "pipe"}));
+    std::vector<std::string> names;
+    for (const auto& entry : pieces[0].entries) names.push_back(entry.name);
+    std::sort(names.begin(), names.end());
+    EXPECT_EQ(names, (std::vector<std::string>{".", "..", "f", "out", "pipe"}));
 }
 
 TEST_F(ShareServerListing, MoreIsToldWhenItIsWantedAndNoMoreThanWasAgreed) {
@@ -196,7 +196,7 @@ TEST_F(ShareServerListing, MoreIsToldWhenItIsWantedAndNoMoreThanWasAgreed) {
     for (const bool plus : {false, true}) {
         const auto heard = open_directory(written_);
         const auto handle = heard.answer.as<fuse_open_out>().fh;
-        std::size_t names = told(heard)[0].names.size(), most = 0;
+        std::size_t names = told(heard)[0].entries.size(), most = 0;
         auto at = told(heard)[0].listed.next;
         for (bool ended = false; !ended;) {
             const auto pieces = told(list(written_, handle, at, 1000, plus));
@@ -207,7 +207,7 @@ TEST_F(ShareServerListing, MoreIsToldWhenItIsWantedAndNoMoreThanWasAgreed) {
                 EXPECT_EQ(pieces[i].listed.offset, at);
                 EXPECT_EQ((pieces[i].listed.flags & wire::ShareListed::kPlus) != 0, plus);
                 at = pieces[i].listed.next;
-                names += pieces[i].names.size();
+                names += pieces[i].entries.size();
                 ended = (pieces[i].listed.flags & wire::ShareListed::kEnd) != 0;
             }
         }
@@ -247,17 +247,10 @@ TEST_F(ShareServerListing, NothingIsToldInCompany) {
 
 TEST_F(ShareServerListing, WhatBecomesOfListedFilesIsTold) {
     keep();
-    const auto heard = open_directory(written_);
+    const auto entries = told(open_directory(written_)).at(0).entries;
     std::uint64_t f = 0;
-    const auto& data = heard.data[0];
-    for (std::size_t at = sizeof(wire::ShareListed); at < data.size();) {
-        fuse_entry_out entry{};
-        fuse_dirent dirent{};
-        std::memcpy(&entry, data.data() + at, sizeof entry);
-        std::memcpy(&dirent, data.data() + at + sizeof entry, offsetof(fuse_dirent, name));
-        if (data[at + sizeof entry + offsetof(fuse_dirent, name)] == 'f') f = entry.nodeid;
-        at += FUSE_DIRENT_ALIGN(sizeof entry + offsetof(fuse_dirent, name) + dirent.namelen);
-    }
+    for (const auto& entry : entries)
+        if (entry.name == "f") f = entry.node;
     fuse_setattr_in in{};
     in.valid = FATTR_MODE;
     in.mode = S_IFREG | 0640;
@@ -269,20 +262,10 @@ TEST_F(ShareServerListing, WhatBecomesOfListedFilesIsTold) {
 TEST_F(ShareServerListing, ItsLookupsAreCounted) {
     keep();
     const auto before = server_.tree().size();
-    const auto heard = open_directory(written_);
+    const auto entries = told(open_directory(written_)).at(0).entries;
     EXPECT_EQ(server_.tree().size(), before + 3);
-    std::vector<std::string> forget(1);
-    const auto& data = heard.data[0];
-    std::uint32_t count = 0;
-    for (std::size_t at = sizeof(wire::ShareListed); at < data.size(); ++count) {
-        fuse_entry_out entry{};
-        fuse_dirent dirent{};
-        std::memcpy(&entry, data.data() + at, sizeof entry);
-        std::memcpy(&dirent, data.data() + at + sizeof entry, offsetof(fuse_dirent, name));
-        forget.push_back(of(fuse_forget_one{entry.nodeid, 1}));
-        at += FUSE_DIRENT_ALIGN(sizeof entry + offsetof(fuse_dirent, name) + dirent.namelen);
-    }
-    forget[0] = of(fuse_batch_forget_in{count, 0});
+    std::vector<std::string> forget{of(fuse_batch_forget_in{static_cast<std::uint32_t>(entries.size()), 0})};
+    for (const auto& entry : entries) forget.push_back(of(fuse_forget_one{entry.node, 1}));
     say(FUSE_BATCH_FORGET, 0, forget);
     EXPECT_EQ(server_.tree().size(), before);
 }

@@ -75,11 +75,9 @@ void Server::take_messages() {
         auto message = first_message(base::ByteView(in_).subspan(taken_));
         if (!message) return end(message.error().message);
         if (!*message) break;
-        if (is_full()) flush();
-        if (ended_ || is_full()) break;
         // Whoever waits need not wait for what comes behind.
-        if (is_unanswered((*message)->header) && !out_.empty()) flush();
-        if (ended_) break;
+        if (is_full() || (is_unanswered((*message)->header) && !out_.empty())) flush();
+        if (ended_ || is_full()) break;
         handle(**message);
         taken_ += (*message)->header.len;
     }

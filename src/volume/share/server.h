@@ -192,7 +192,7 @@ class Server {
     int copy_range(Request& request);
     // `only`: nobody else in the box has it open.
     std::uint32_t open_flags(Node& node, std::uint32_t flags, bool only);
-    int give_handle(Node& node, os::Fd file, std::uint32_t flags, bool only, Reply& reply);
+    int give_handle(Request& request, Node& node, os::Fd file, std::uint32_t flags);
     static int host_flags(std::uint32_t flags, bool read_only);
 
     // What a file takes on the host's disk, of a volume with a limit; and what it took more, or less, since.
@@ -207,6 +207,7 @@ class Server {
         const Node& node_;
         std::int64_t before_;
     };
+    std::uint64_t free_bytes(Space& space, std::uint64_t wanted);
     bool is_full(const Node& node);
     std::uint64_t room(const Node& node, std::uint64_t offset, std::uint64_t length);
 

@@ -123,24 +123,23 @@ class ShareServer : public ::testing::Test {
         }
         return heard;
     }
+    Heard send(base::ByteView bytes) {
+        EXPECT_EQ(::send(pair_.first.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL), static_cast<ssize_t>(bytes.size()));
+        return hear();
+    }
     // As ask_and_hear(), of a request with a slot: 1 is the first one.
     Heard ask_with_slot(std::uint32_t operation, std::uint64_t node, const std::vector<std::string>& parts, wire::ShareSlot slot) {
         auto bytes = message(operation, node, parts);
         std::memcpy(bytes.data() + wire::kShareSlotAt, &slot, sizeof slot);
-        EXPECT_EQ(::send(pair_.first.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL), static_cast<ssize_t>(bytes.size()));
-        return hear();
+        return send(bytes);
     }
     Heard ask_and_hear(std::uint32_t operation, std::uint64_t node, const std::vector<std::string>& parts) {
-        const auto bytes = message(operation, node, parts);
-        EXPECT_EQ(::send(pair_.first.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL), static_cast<ssize_t>(bytes.size()));
-        return hear();
+        return send(message(operation, node, parts));
     }
     // From now on the server tells what it promises.
     void keep(std::uint32_t flags = 0) {
         const auto message = wire::share_keeps(flags);
-        const auto bytes = base::bytes_of(message);
-        EXPECT_EQ(::send(pair_.first.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL), static_cast<ssize_t>(bytes.size()));
-        EXPECT_EQ(hear().news, std::vector<wire::ShareNews>{wire::ShareNews::kWindow});
+        EXPECT_EQ(send(base::bytes_of(message)).news, std::vector<wire::ShareNews>{wire::ShareNews::kWindow});
     }
     os::Fd presence_file() const { return os::Fd(::open(path("presence").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600)); }
     // Somebody who comes to that volume while the server serves, and what it tells its agent meanwhile.
@@ -171,8 +170,7 @@ class ShareServer : public ::testing::Test {
     Heard say(std::uint32_t operation, std::uint64_t node, const std::vector<std::string>& parts) {
         auto bytes = message(operation, node, parts);
         std::memset(bytes.data() + offsetof(fuse_in_header, unique), 0, sizeof(std::uint64_t));
-        EXPECT_EQ(::send(pair_.first.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL), static_cast<ssize_t>(bytes.size()));
-        return hear();
+        return send(bytes);
     }
     Answer look_up(std::uint64_t node, const std::string& text) { return ask(FUSE_LOOKUP, node, {name(text)}); }
     std::uint64_t node_of(std::uint64_t parent, const std::string& text) { return look_up(parent, text).as<fuse_entry_out>().nodeid; }

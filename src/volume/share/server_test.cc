@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "volume/share/server_fixture.h"
+#include "wire/listing.h"
 
 namespace caisson::volume::share {
 namespace {
@@ -432,13 +433,10 @@ TEST_F(ShareServer, ListsWhatAGuestMadeAsWhatItIs) {
         for (;;) {
             const auto data = ask_and_hear(FUSE_READDIR, directory, {of(in)}).answer.data;
             if (data.empty()) return found;
-            for (std::size_t at = 0; at < data.size();) {
-                fuse_dirent entry{};
-                std::memcpy(&entry, data.data() + at, offsetof(fuse_dirent, name));
-                found[{reinterpret_cast<const char*>(data.data()) + at + offsetof(fuse_dirent, name), entry.namelen}] = entry.type;
-                at += FUSE_DIRENT_ALIGN(offsetof(fuse_dirent, name) + entry.namelen);
+            wire::each_listing_entry(data, false, [&](const fuse_entry_out&, const fuse_dirent& entry, std::string_view text) {
+                found[std::string(text)] = entry.type;
                 in.offset = entry.off;
-            }
+            });
         }
     };
     auto make = [&](std::uint64_t directory, const char* what, std::uint32_t mode) {
@@ -462,23 +460,21 @@ TEST_F(ShareServer, ListsWhatAGuestMadeAsWhatItIs) {
     fuse_read_in some{};
     some.fh = ask_and_hear(FUSE_OPENDIR, one, {of(fuse_open_in{})}).answer.as<fuse_open_out>().fh;
     some.size = 64;
-    fuse_dirent last{};
+    auto go_on_behind = [&](const base::Bytes& data) {
+        wire::each_listing_entry(data, false, [&](const fuse_entry_out&, const fuse_dirent& entry, std::string_view) { some.offset = entry.off; });
+    };
     const auto beginning = ask_and_hear(FUSE_READDIR, one, {of(some)}).answer.data;
-    for (std::size_t at = 0; at < beginning.size(); at += FUSE_DIRENT_ALIGN(offsetof(fuse_dirent, name) + last.namelen))
-        std::memcpy(&last, beginning.data() + at, offsetof(fuse_dirent, name));
     move("outside/pipe", "written/one/pipe");
     fuse_rename2_in within{};
     within.newdir = one;
     EXPECT_EQ(ask_and_hear(FUSE_RENAME2, one, {of(within), name("pipe"), name("else")}).answer.error, 0);
     move("written/one/else", "outside/pipe");
-    some.offset = last.off;
+    go_on_behind(beginning);
     some.size = 4096;
     for (;;) {
         const auto data = ask_and_hear(FUSE_READDIR, one, {of(some)}).answer.data;
         if (data.empty()) break;
-        for (std::size_t at = 0; at < data.size(); at += FUSE_DIRENT_ALIGN(offsetof(fuse_dirent, name) + last.namelen))
-            std::memcpy(&last, data.data() + at, offsetof(fuse_dirent, name));
-        some.offset = last.off;
+        go_on_behind(data);
     }
     move("outside/pipe", "written/one/pipe");
     EXPECT_EQ(kinds(one)["pipe"], static_cast<std::uint32_t>(DT_FIFO));

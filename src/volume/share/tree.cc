@@ -53,10 +53,8 @@ bool Tree::remove(std::uint32_t number) {
     if (mounts_.erase(number) == 0) return false;
     for (auto& [id, node] : nodes_) {
         if (node->mount->number != number || node->gone) continue;
-        node->gone = true;
-        let_go(*node);
         // Its files may come back under the same number: then they are other nodes.
-        numbers_.erase(key_of(*node->mount, node->is));
+        lose(*node);
     }
     return true;
 }
@@ -146,9 +144,7 @@ int Tree::enter(const std::shared_ptr<Mount>& mount, os::Fd file, Node*& node, N
     node = found == numbers_.end() ? nullptr : nodes_.at(found->second).get();
     if (node != nullptr && node->is != is) {
         // It was closed, removed by somebody else, and its inode given to a new file.
-        node->gone = true;
-        let_go(*node);
-        numbers_.erase(found);
+        lose(*node);
         node = nullptr;
     }
     if (node == nullptr) {
@@ -251,12 +247,20 @@ Space* Tree::counted_in(const Node& node) const {
     return space;
 }
 
-// Its space, if it has no name.
-void Tree::give_back(const Node& node) {
+// The guest knows of it, and gets ESTALE.
+void Tree::lose(Node& node) {
+    node.gone = true;
+    let_go(node);
+    numbers_.erase(key_of(*node.mount, node.is));
+}
+
+// Its space. false: it has a name, or its space is not counted.
+bool Tree::give_back(const Node& node) {
     struct stat status {};
     Space* space = counted_in(node);
-    if (space != nullptr && node.file && ::fstatat(node.file.get(), "", &status, AT_EMPTY_PATH) == 0 && status.st_nlink == 0)
-        space->free(status.st_blocks * kBlockBytes);
+    if (space == nullptr || !node.file || ::fstatat(node.file.get(), "", &status, AT_EMPTY_PATH) != 0 || status.st_nlink > 0) return false;
+    space->free(status.st_blocks * kBlockBytes);
+    return true;
 }
 
 void Tree::unnamed(std::uint64_t number) {
@@ -269,17 +273,9 @@ void Tree::unnamed(std::uint64_t number) {
 void Tree::let_go_of_unnamed() {
     for (const auto number : std::exchange(unnamed_, {})) {
         Node* node = find(number);
-        struct stat status {};
-        if (node == nullptr || !node->file || counted_in(*node) == nullptr || ::fstatat(node->file.get(), "", &status, AT_EMPTY_PATH) != 0 || status.st_nlink > 0) continue;
-        if (node->handles > 0) {  // when it is closed
-            unnamed_.push_back(number);
-            continue;
-        }
-        give_back(*node);
-        let_go(*node);
-        node->gone = true;
-        const auto named = numbers_.find(key_of(*node->mount, node->is));
-        if (named != numbers_.end() && named->second == number) numbers_.erase(named);
+        if (node == nullptr) continue;
+        if (node->handles > 0) unnamed_.push_back(number);  // when it is closed
+        else if (give_back(*node)) lose(*node);
     }
 }
 

@@ -151,7 +151,8 @@ class Tree {
     };
     static Key key_of(const Mount& mount, const Identity& identity) { return {mount.number, identity.device, identity.inode}; }
     void drop_unused(Node* node);
-    void give_back(const Node& node);
+    bool give_back(const Node& node);
+    void lose(Node& node);
     Space* counted_in(const Node& node) const;
     void leave_parent(Node& node);
     void set_parent(Node& node, Node& parent, const std::string& name);
