@@ -79,7 +79,7 @@ MachinePlan restore_plan() {
 
 TEST(Machine, RestoreCommandLineIsTheGoldenOne) {
     EXPECT_EQ(base::join(qemu_arguments(restore_plan()), " "),
-              "/usr/bin/qemu-system-x86_64 -M microvm,isa-serial=on,memory-backend=mem -accel tcg,thread=multi,tb-size=256 "
+              "/usr/bin/qemu-system-x86_64 -M microvm,isa-serial=on,pic=off,memory-backend=mem -accel tcg,thread=multi,tb-size=256 "
               "-cpu max,-erms,-fsrm -m 512M -smp 1 -nodefaults -no-user-config -display none -no-reboot "
               "-global virtio-mmio.force-legacy=false "
               "-sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny "

@@ -213,8 +213,10 @@ def test_timings_add_up():
 
 def test_cold_boots_a_machine_of_its_own():
     templates = caisson("template", "ls", "--format", "json").json()
-    found = run("--cold", BASE, "sh", "-c", "uname -r; cat /proc/sys/kernel/random/boot_id; pwd").ok().lines
-    assert found[2] == "/"
+    # More than one: where a tick of an old timer could end a boot, on quick hosts it ended two of three.
+    for _ in range(4):
+        found = run("--cold", BASE, "sh", "-c", "uname -r; cat /proc/sys/kernel/random/boot_id; pwd").ok().lines
+        assert found[2] == "/"
     assert caisson("template", "ls", "--format", "json").json() == templates
 
 
