@@ -135,7 +135,7 @@ std::string ConsoleTail::likely_cause(bool process_ended, bool guest_ran) const 
         return guest_ran ? "the VMM met an error of its own and gave up" : "the VMM refused to start";
     if (process_ended)
         return guest_ran ? "the VMM ended without a message (killed from outside, or by its system call filter)"
-                         : "the guest's kernel failed before it could print anything, or the VMM was killed from outside or by its system call filter";
+                         : "the VMM ended without a message (the guest's kernel failed early, or it was killed from outside, or by its system call filter)";
     return "the guest hangs or the host is overloaded: it printed nothing";
 }
 
